@@ -1,0 +1,107 @@
+"""What the memory operation demands of its arguments; every failure is one ValueError that names argument and value."""
+
+import torch
+from torch import Tensor
+
+from titans_seq.kernels.state import MemoryState
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_arguments(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    theta: Tensor,
+    state: MemoryState,
+    chunk_size: int,
+    max_surprise: float | None,
+    mask: Tensor | None,
+) -> None:
+    """Shapes, dtypes and devices: everything that can be known without reading a value."""
+    check_tokens(q, k, v)
+    for name, gate in (("alpha", alpha), ("eta", eta), ("theta", theta)):
+        _check_shape(name, gate, tuple(q.shape[:3]), "[B, T, H]")
+        _check_kind(name, gate, q)
+    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
+        raise ValueError(f"chunk_size must be a whole number >= 1; got {chunk_size!r}")
+    if max_surprise is not None and not max_surprise > 0:
+        raise ValueError(f"max_surprise must be > 0 or None; got {max_surprise!r}")
+    if mask is not None:
+        _check_shape("mask", mask, tuple(q.shape[:2]), "[B, T]")
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be boolean; got {mask.dtype}")
+        _check_device("mask", mask, q)
+    check_state(state, q, v.shape[-1])
+    if state.chunk_size not in (None, chunk_size):
+        raise ValueError(f"state was made with chunk_size {state.chunk_size}; got chunk_size {chunk_size}")
+
+
+def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
+    if q.ndim != 4:
+        raise ValueError(f"q must be [B, T, H, K]; got {tuple(q.shape)}")
+    if k.shape != q.shape:
+        raise ValueError(f"q and k must agree on [B, T, H, K]; got q {tuple(q.shape)} and k {tuple(k.shape)}")
+    if v.ndim != 4 or v.shape[:3] != k.shape[:3]:
+        raise ValueError(f"k and v must agree on [B, T, H]; got k {tuple(k.shape)} and v {tuple(v.shape)}")
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor.dtype not in FLOATS:
+            raise ValueError(f"{name} must be a floating tensor; got {tensor.dtype}")
+        _check_kind(name, tensor, q)
+
+
+def check_state(state: MemoryState, q: Tensor, value_width: int | None) -> None:
+    """The layers must chain from K to V for every sample and head. `value_width` None: any V."""
+    if not isinstance(state, MemoryState):
+        raise ValueError(f"state must be a MemoryState (see MemoryState.from_weights); got {type(state).__name__}")
+    batch, heads, width = q.shape[0], q.shape[2], q.shape[3]
+    depths = (len(state.weights), len(state.momentum), len(state.chunk_start))
+    if len(set(depths)) != 1 or depths[0] == 0:
+        raise ValueError(f"state must hold weights, momentum and chunk_start of one depth >= 1; got depths {depths}")
+    wide = torch.promote_types(q.dtype, torch.float32)
+    for layer, tensors in enumerate(zip(state.weights, state.momentum, state.chunk_start, strict=True)):
+        out = tensors[0].shape[2] if tensors[0].ndim == 4 else -1
+        last = layer == depths[0] - 1
+        if last and value_width is not None:
+            out = value_width
+        for name, tensor in zip(("weights", "momentum", "chunk_start"), tensors, strict=True):
+            where = f"state.{name}[{layer}]"
+            _check_shape(where, tensor, (batch, heads, out, width), "[B, H, out, in]")
+            _check_device(where, tensor, q)
+            if tensor.dtype != wide:
+                raise ValueError(f"{where} must be {wide} beside tokens of {q.dtype}; got {tensor.dtype}")
+        width = out
+    _check_shape("state.position", state.position, (batch,), "[B]")
+    if state.position.dtype != torch.int64:
+        raise ValueError(f"state.position must be int64; got {state.position.dtype}")
+    _check_device("state.position", state.position, q)
+
+
+def check_ranges(alpha: Tensor, eta: Tensor, theta: Tensor, state: MemoryState, chunk_size: int) -> None:
+    """Value ranges. Reading values waits for the device, so only `reference` and `check=True` do it."""
+    for name, gate, high in (("alpha", alpha, 1.0), ("eta", eta, 1.0), ("theta", theta, float("inf"))):
+        wrong = ~((gate >= 0) & (gate <= high))  # also true for NaN
+        if wrong.any():
+            rule = "in [0, 1]" if high == 1.0 else ">= 0"
+            raise ValueError(f"{name} must be {rule}; got {gate[wrong][0].item()}")
+    wrong = (state.position < 0) | (state.position >= chunk_size)
+    if wrong.any():
+        raise ValueError(f"state.position must be in [0, {chunk_size}); got {state.position[wrong][0].item()}")
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], legend: str) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must be {legend} = {shape}; got {tuple(tensor.shape)}")
+
+
+def _check_kind(name: str, tensor: Tensor, q: Tensor) -> None:
+    if tensor.dtype != q.dtype:
+        raise ValueError(f"{name} must have the dtype of q, {q.dtype}; got {tensor.dtype}")
+    _check_device(name, tensor, q)
+
+
+def _check_device(name: str, tensor: Tensor, q: Tensor) -> None:
+    if tensor.device != q.device:
+        raise ValueError(f"{name} must be on the device of q, {q.device}; got {tensor.device}")

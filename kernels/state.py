@@ -1,0 +1,65 @@
+"""The state of the memory between calls.
+
+Dimensions: B batch, H heads, L depth of the memory MLP; weights of layer l are [B, H, out, in].
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+Weights = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """Weights `M`, momentum `S` and the place inside the current chunk, per sample and head.
+
+    weights, momentum, chunk_start: L tensors [B, H, out, in], float32 or float64. `chunk_start` holds the weights at the
+        start of the current chunk, where the inner gradient is taken; it equals `weights` when `position` is 0.
+    position: int64 [B], real tokens already read in the current chunk, in [0, chunk_size).
+    chunk_size: that of the calls that made the state; None before the first call.
+    """
+
+    weights: Weights
+    momentum: Weights
+    chunk_start: Weights
+    position: Tensor
+    chunk_size: int | None = None
+
+    @classmethod
+    def from_weights(cls, weights: Weights) -> "MemoryState":
+        """A fresh state: momentum zero, at the start of a chunk. `weights`: L tensors [B, H, out, in]."""
+        weights = tuple(weights)
+        if not weights or any(w.ndim != 4 for w in weights):
+            raise ValueError(f"weights must be tensors [B, H, out, in]; got {[tuple(w.shape) for w in weights]}")
+        position = torch.zeros(weights[0].shape[0], dtype=torch.int64, device=weights[0].device)
+        return cls(weights, tuple(torch.zeros_like(w) for w in weights), weights, position)
+
+    @property
+    def depth(self) -> int:
+        return len(self.weights)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "MemoryState":
+        """Apply `function` to every tensor of the state."""
+        return replace(
+            self,
+            weights=tuple(map(function, self.weights)),
+            momentum=tuple(map(function, self.momentum)),
+            chunk_start=tuple(map(function, self.chunk_start)),
+            position=function(self.position),
+        )
+
+    def detach(self) -> "MemoryState":
+        """The same values, cut from the graph (truncated back-propagation)."""
+        return self.map(torch.Tensor.detach)
+
+    def to(self, device: torch.device | str) -> "MemoryState":
+        """The state on another device; dtypes stay, since `position` is an integer and states are float32 or wider."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def select(self, batch: Tensor | slice | int) -> "MemoryState":
+        """The states of some samples, by index, slice, index tensor or boolean mask over B; B is kept as a dimension."""
+        index = slice(batch, batch + 1 or None) if isinstance(batch, int) else batch
+        return self.map(lambda tensor: tensor[index])

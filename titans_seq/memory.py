@@ -1,0 +1,305 @@
+"""The neural long-term memory as a layer: `[B, T, D] -> [B, T, D]`, causal, with a state that can be carried.
+
+Dimensions: B batch, T time, D model width, H heads, K key width = value width, L depth of the memory MLP, C chunk length.
+Source: Titans (arXiv 2501.00663v1), sections 3.1, 3.2 and 4.4.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
+
+# Forgetting at initialisation, and the least it can be. 100,000 constant tokens decay whatever they do not use by
+# exp(-0.3): at 1e-5 a memory of depth 4 has lost too much to learn again (docs/LOG.md). The floor bounds the state.
+FORGETTING = 3e-6
+FORGETTING_FLOOR = 1e-6
+# alpha = sigmoid(.)^4: at this start a plain sigmoid would have to move its logit by 13 to forget at all, this one by 3.
+FORGETTING_POWER = 4
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """What a `NeuralMemory` layer carries from one call to the next.
+
+    memory: the weights, momentum and chunk place of the memory.
+    inputs: [B, conv_size - 1, D], the last inputs, for the convolution.
+    gate_input: [B, D], the first token of the current chunk, with `gate_per="chunk"`; else None.
+    fingerprint: of the layer's shape; a layer refuses the state of another.
+    """
+
+    memory: MemoryState
+    inputs: Tensor
+    gate_input: Tensor | None
+    fingerprint: str
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "LayerState":
+        """Apply `function` to every tensor of the state."""
+        gate_input = None if self.gate_input is None else function(self.gate_input)
+        return replace(self, memory=self.memory.map(function), inputs=function(self.inputs), gate_input=gate_input)
+
+    def detach(self) -> "LayerState":
+        """The same values, cut from the graph."""
+        return self.map(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> "LayerState":
+        """The state on another device."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def select(self, batch: Tensor | slice | int) -> "LayerState":
+        """The states of some samples; B is kept as a dimension."""
+        index = slice(batch, batch + 1 or None) if isinstance(batch, int) else batch
+        return self.map(lambda tensor: tensor[index])
+
+
+class NeuralMemory(nn.Module):
+    """A sequence mixer whose weights are learned while the sequence is read.
+
+        q, k, v = SiLU(conv(x W)), q and k of unit length;  alpha, eta, theta from linear maps of x
+        y = memory(q, k, v, alpha, eta, theta);  out = (RMSNorm(y) * SiLU(x W_g)) W_o
+
+    The block around it adds the residual. Gates: eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
+    theta = 2 sigmoid(.) (1 - eta) min(4 / C, 1/2), starting in the middle of its range; alpha = 1e-6 + sigmoid(.)^4, starting at
+    3e-6. With `max_surprise` every update has norm at most 1, so ||S|| <= max(8 / C, 1) for any input, and ||M|| is
+    bounded through the floor of alpha. The paper's plain form is `max_surprise=None`.
+
+    Args:
+        dim: D. heads: H. head_dim: K, D / H if None.
+        depth: L >= 1; 1 is the linear memory. expansion: hidden width of the memory MLP in units of K.
+        chunk_size: C, tokens that share the point where the inner gradient is taken; 1 is the online recurrence.
+        conv_size: taps of the causal depthwise convolution after the projections; 0 or 1: none.
+        momentum, forgetting: False sets eta, or alpha, to 0 (the paper's ablations).
+        gate_per: "token", or "chunk": the gates of a whole chunk come from its first token (the paper's LTI form).
+        max_surprise: theta_t is scaled by min(1, max_surprise / ||u_t||); None: never.
+        num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
+        backend: see `titans_seq.kernels.neural_memory`.
+
+    Numerics: the memory runs in float32 (float64 under float64), also under autocast. Outputs in grad mode, `no_grad` and
+    `inference_mode` are the same.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        depth: int = 2,
+        expansion: int = 2,
+        chunk_size: int = 64,
+        conv_size: int = 4,
+        momentum: bool = True,
+        forgetting: bool = True,
+        gate_per: str = "token",
+        max_surprise: float | None = 1.0,
+        num_persistent: int = 0,
+        head_dim: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if head_dim is None and dim % heads:
+            raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
+        if gate_per not in ("token", "chunk"):
+            raise ValueError(f'gate_per must be "token" or "chunk"; got {gate_per!r}')
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+        for name, value, least in (
+            ("heads", heads, 1), ("depth", depth, 1), ("expansion", expansion, 1), ("chunk_size", chunk_size, 1),
+            ("conv_size", conv_size, 0), ("num_persistent", num_persistent, 0),
+        ):  # fmt: skip
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}; got {value}")
+        self.dim, self.heads, self.depth, self.chunk_size = dim, heads, depth, chunk_size
+        self.head_dim = head_dim or dim // heads
+        self.conv_size = max(conv_size, 1)
+        self.momentum, self.forgetting, self.gate_per = momentum, forgetting, gate_per
+        self.max_surprise, self.backend = max_surprise, backend
+
+        inner = heads * self.head_dim
+        self.qkv = nn.Linear(dim, 3 * inner, bias=False)
+        self.conv = nn.Parameter(torch.empty(self.conv_size, 3 * inner)) if self.conv_size > 1 else None
+        self.gates = nn.Linear(dim, heads * (1 + momentum + forgetting))
+        self.norm = nn.RMSNorm(self.head_dim, eps=1e-6)
+        self.out_gate = nn.Linear(dim, inner, bias=False)
+        self.out = nn.Linear(inner, dim, bias=False)
+        widths = [self.head_dim, *[expansion * self.head_dim] * (depth - 1), self.head_dim]
+        self.memory = nn.ParameterList(nn.Parameter(torch.empty(heads, out, inp)) for inp, out in pairwise(widths))
+        self.persistent = nn.Parameter(torch.empty(num_persistent, dim)) if num_persistent else None
+        self.fingerprint = (
+            f"NeuralMemory dim={dim} heads={heads} widths={widths} chunk_size={chunk_size} conv_size={self.conv_size} "
+            f"gate_per={gate_per}"
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the learned initial memory and the persistent tokens anew, and set the gates to their start."""
+        for weight in self.memory:
+            nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+        if self.persistent is not None:
+            nn.init.normal_(self.persistent, std=0.02)
+        if self.conv is not None:
+            nn.init.uniform_(self.conv, -(self.conv_size**-0.5), self.conv_size**-0.5)
+        nn.init.normal_(self.gates.weight, std=0.02)
+        starts = [0.0]  # theta: the middle of its range
+        if self.momentum:
+            starts.append(math.log(math.sqrt(self.chunk_size)))  # sigmoid of it is 1 - 1 / (1 + sqrt(C))
+        if self.forgetting:
+            root = (FORGETTING - FORGETTING_FLOOR) ** (1 / FORGETTING_POWER)
+            starts.append(math.log(root / (1 - root)))
+        with torch.no_grad():
+            self.gates.bias.copy_(torch.tensor(starts).repeat_interleave(self.heads))
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        state: LayerState | None = None,
+        mask: Tensor | None = None,
+        return_state: bool = False,
+        return_surprise: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Mix x [B, T, D] over time.
+
+        Args:
+            state: carry on from an earlier call; None starts a stream (persistent tokens first).
+            mask: boolean [B, T], True = real token; masked positions change nothing and give zeros.
+
+        Returns:
+            y [B, T, D]; then the new `LayerState` with `return_state`; then the surprise [B, T, H] with
+            `return_surprise`: the norm of the memory's gradient at each token, before any gate or clip.
+
+        Raises:
+            ValueError: x is not [B, T, D], the mask does not fit, or the state is that of another layer.
+        """
+        self._check(x, state, mask)
+        new = 0
+        if state is None:
+            state = self.initial_state(len(x), dtype=x.dtype)
+            if self.persistent is not None:
+                new = len(self.persistent)
+                x = torch.cat([self.persistent.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+                mask = None if mask is None else F.pad(mask, (new, 0), value=True)
+        order = None
+        if mask is not None:  # real tokens to the front, so that the convolution sees them side by side
+            order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
+            mask = mask.gather(1, order)
+            x = _take(x, order)
+
+        y, surprise, state = self._mix(x, state, mask)
+
+        if order is not None:
+            back = torch.argsort(order, dim=1)
+            y, surprise = _take(y, back), _take(surprise, back)
+        y, surprise = y[:, new:], surprise[:, new:]
+        result = (y, *([state] if return_state else []), *([surprise] if return_surprise else []))
+        return result if len(result) > 1 else y
+
+    def initial_state(self, batch_size: int, *, dtype: torch.dtype | None = None) -> LayerState:
+        """The learned start of a stream, before any token (persistent tokens too). dtype: that of the inputs."""
+        weight = self.qkv.weight
+        dtype = weight.dtype if dtype is None else dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        weights = tuple(w.to(wide).expand(batch_size, *w.shape) for w in self.memory)
+        memory = replace(MemoryState.from_weights(weights), chunk_size=self.chunk_size)
+        inputs = torch.zeros(batch_size, self.conv_size - 1, self.dim, dtype=dtype, device=weight.device)
+        gate_input = None
+        if self.gate_per == "chunk":
+            gate_input = torch.zeros(batch_size, self.dim, dtype=dtype, device=weight.device)
+        return LayerState(memory, inputs, gate_input, self.fingerprint)
+
+    def initial_gates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha, eta and theta [H] at a zero input."""
+        return self._gates(torch.zeros(1, self.dim, dtype=self.gates.bias.dtype, device=self.gates.bias.device))
+
+    def extra_repr(self) -> str:
+        return f"{self.fingerprint}, max_surprise={self.max_surprise}"
+
+    def _mix(self, x: Tensor, state: LayerState, mask: Tensor | None) -> tuple[Tensor, Tensor, LayerState]:
+        """The layer on compacted tokens: outputs [B, T, D], surprise [B, T, H], new state."""
+        history = torch.cat([state.inputs, x], dim=1)
+        q, k, v = self._project(history)
+        gate_tokens, gate_input = self._gate_tokens(x, state, mask)
+        alpha, eta, theta = (gate.to(q.dtype) for gate in self._gates(gate_tokens))
+        y, memory, surprise = neural_memory(
+            q, k, v, alpha, eta, theta, state.memory,
+            chunk_size=self.chunk_size, max_surprise=self.max_surprise, mask=mask, return_surprise=True,
+            backend=self.backend,
+        )  # fmt: skip
+        y = self.norm(y).flatten(2) * F.silu(self.out_gate(x))
+        y = self.out(y)
+        if mask is None:
+            inputs = history[:, history.shape[1] - self.conv_size + 1 :]
+        else:
+            y = y * mask[..., None]
+            last = mask.sum(dim=1, keepdim=True) + torch.arange(self.conv_size - 1, device=x.device)
+            inputs = _take(history, last)
+        return y, surprise, LayerState(memory, inputs, gate_input, self.fingerprint)
+
+    def _project(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v [B, T, H, K] from the inputs [B, conv_size - 1 + T, D]."""
+        z = self.qkv(history)
+        if self.conv is not None:
+            # a sum of shifted copies: the backward of a depthwise nn.Conv1d takes 10x as long on a CPU
+            tokens = z.shape[1] - self.conv_size + 1
+            z = sum(z[:, i : i + tokens] * tap for i, tap in enumerate(self.conv))
+        q, k, v = F.silu(z).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v
+
+    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha, eta, theta [..., H]; the formulas are in the class docstring."""
+        gates = torch.sigmoid(self.gates(x)).split(self.heads, dim=-1)
+        theta = gates[0] * (2 * min(4 / self.chunk_size, 0.5))
+        eta = gates[1] if self.momentum else torch.zeros_like(theta)
+        alpha = torch.zeros_like(theta)
+        if self.forgetting:
+            alpha = FORGETTING_FLOOR + (1 - FORGETTING_FLOOR) * gates[-1] ** FORGETTING_POWER
+        return alpha, eta, theta * (1 - eta)
+
+    def _gate_tokens(self, x: Tensor, state: LayerState, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The tokens [B, T, D] that the gates are made from, and the first token of the chunk the call ends in."""
+        if state.gate_input is None:
+            return x, None
+        position, tokens = state.memory.position, x.shape[1]
+        slot = position[:, None] + torch.arange(tokens + 1, device=x.device)
+        first = slot // self.chunk_size * self.chunk_size - position[:, None]  # of each token's chunk; < 0: before x
+        candidates = torch.cat([state.gate_input[:, None], x], dim=1)
+        made_from = _take(candidates, (first[:, :-1] + 1).clamp(min=0))
+        count = torch.full_like(position, tokens) if mask is None else mask.sum(dim=1)
+        last = first.gather(1, (count - 1).clamp(min=0)[:, None])  # chunk of the last real token
+        kept = torch.where(count[:, None] > 0, last + 1, 0).clamp(min=0)
+        return made_from, _take(candidates, kept)[:, 0]
+
+    def _check(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> None:
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ValueError(f"x must be [B, T, {self.dim}]; got {tuple(x.shape)}")
+        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+            raise ValueError(
+                f"mask must be boolean [B, T] = {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}"
+            )
+        if state is None:
+            return
+        if not isinstance(state, LayerState):
+            raise ValueError(f"state must be a LayerState; got {type(state).__name__}")
+        if state.fingerprint != self.fingerprint:
+            raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
+        if len(state.inputs) != len(x):
+            raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.inputs)}")
+
+
+def parameter_digest(model: nn.Module) -> str:
+    """sha256 over names and values of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x [B, T, W] at index [B, M] -> [B, M, W]."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

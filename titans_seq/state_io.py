@@ -1,0 +1,96 @@
+"""Memory states on disk: safetensors, apart from the model's weights."""
+
+import json
+import os
+import tempfile
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import safe_open, save_file
+from torch import Tensor, nn
+
+from titans_seq.kernels import MemoryState
+from titans_seq.memory import LayerState, parameter_digest
+
+FORMAT = "titans-seq state"
+VERSION = 1
+STATES = {cls.__name__: cls for cls in (MemoryState, LayerState)}
+
+
+def save_state(
+    path: str | os.PathLike[str], state: MemoryState | LayerState, *, model: nn.Module | None = None
+) -> None:
+    """Write a state to one file, atomically.
+
+    `model`: also keep a digest of its parameters, so that `load_state(path, model=...)` knows the very same weights.
+    The shape of the layer that made the state is always kept, and checked by the layer that is given the state.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _flatten(state, "state", tensors)
+    header = {"format": FORMAT, "version": str(VERSION), "tree": json.dumps(tree)}
+    if model is not None:
+        header["parameters"] = parameter_digest(model)
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+        part = Path(file.name)
+    try:
+        save_file(tensors, part, metadata=header)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> MemoryState | LayerState:
+    """Read what `save_state` wrote, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a state file, a damaged one, one of a newer format, or (with `model`) the state of other weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no state file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} holds no titans-seq state")
+    if header.get("version") != str(VERSION):
+        raise ValueError(f"{path} has state format {header.get('version')}; this version reads format {VERSION}")
+    if model is not None:
+        if "parameters" not in header:
+            raise ValueError(f"{path} was saved without its model: save_state(path, state, model=model) keeps a digest")
+        if header["parameters"] != parameter_digest(model):
+            raise ValueError(f"{path} is the state of another model: the parameters differ")
+    return _rebuild(json.loads(header["tree"]), tensors)
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A JSON tree of the state's shape; the tensors go to `tensors` under their path."""
+    if isinstance(value, Tensor):
+        # shared storage (a chunk that has just begun) is written once per name: safetensors refuses aliases
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if is_dataclass(value):
+        parts = {f.name: _flatten(getattr(value, f.name), f"{name}.{f.name}", tensors) for f in fields(value)}
+        return {"state": type(value).__name__, "fields": parts}
+    if isinstance(value, tuple):
+        return {"tuple": [_flatten(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]}
+    return {"value": value}
+
+
+def _rebuild(tree: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    if "tensor" in tree:
+        return tensors[tree["tensor"]]
+    if "tuple" in tree:
+        return tuple(_rebuild(item, tensors) for item in tree["tuple"])
+    if "state" in tree:
+        return STATES[tree["state"]](**{name: _rebuild(part, tensors) for name, part in tree["fields"].items()})
+    return tree["value"]
