@@ -41,26 +41,28 @@ def chunked_memory(
     slots = _Slots.plan(q, state.position, chunk_size, mask)
     q, k, v = (slots.fill(x) for x in (q, k, v))  # [N, B, H, C, K]
     alpha, eta, theta = slots.fill(alpha), slots.fill(eta, empty=1.0), slots.fill(theta)  # [N, B, H, C]
-    table, last = gate_table(alpha, eta, slots.real)
+    rows, ends = gate_table(alpha, eta, slots.real)
 
-    weights, momentum, start = state.weights, state.momentum, state.chunk_start
+    start = state.chunk_start
+    pairs = [torch.stack(pair, dim=2) for pair in zip(state.weights, state.momentum, strict=True)]  # [B, H, 2, out, in]
     outputs, surprises = [], []
     for n in range(len(q)):
         inputs, deltas = key_factors(start, k[n], v[n])
         surprise = factor_norm(inputs, deltas)  # [B, H, C]
         step = theta[n] if max_surprise is None else theta[n] * (max_surprise / surprise.clamp_min(max_surprise))
-        outputs.append(_read(weights, momentum, q[n], table[n], step, inputs, deltas))
+        outputs.append(_read(pairs, q[n], rows[n], step, inputs, deltas))
         surprises.append(surprise)
-        weights, momentum = _end(weights, momentum, table[n, :, :, -1], last[n], step, inputs, deltas)
-        start = slots.next_start(n, weights, start)
+        pairs = _end(pairs, ends[n], step, inputs, deltas)
+        start = slots.next_start(n, tuple(pair[:, :, 0] for pair in pairs), start)
+    weights, momentum = (tuple(pair[:, :, i] for pair in pairs) for i in (0, 1))
     y, surprise = slots.empty_out(torch.stack(outputs)), slots.empty_out(torch.stack(surprises)[..., None])[..., 0]
     return y, MemoryState(weights, momentum, start, slots.position, chunk_size), surprise
 
 
 def gate_table(
     alpha: Float[Tensor, "*G C"], eta: Float[Tensor, "*G C"], real: Float[Tensor, "*#G C"] | None
-) -> tuple[Float[Tensor, "*G C C+2"], Float[Tensor, "*G C+2"]]:
-    """How much of each source is in `M` after every slot, and in `S` after the last, for unit theta.
+) -> tuple[Float[Tensor, "*G C C+2"], Float[Tensor, "*G 2 C+2"]]:
+    """How much of each source is in `M` after every slot, and in `M` and `S` after the last, for unit theta.
 
     Sources, in columns: the start weights (`beta`), the start momentum (`f`), then the C gradients of the chunk (`G`).
     Row by row, with no quotient, log or clamp: gates of exactly 0 and 1 are right in value and in gradient.
@@ -75,7 +77,7 @@ def gate_table(
         written = in_momentum if real is None else real[..., i, None] * in_momentum
         in_weights = keep[..., i, None] * in_weights + written
         rows.append(in_weights)
-    return torch.stack(rows, dim=-2), in_momentum
+    return torch.stack(rows, dim=-2), torch.stack([in_weights, in_momentum], dim=-2)
 
 
 def key_factors(
@@ -95,52 +97,37 @@ def key_factors(
 
 
 def factor_norm(inputs: list[Tensor], deltas: list[Tensor]) -> Float[Tensor, "B H C"]:
-    """||u|| = sqrt(sum over layers of ||delta||^2 ||h||^2), safe where squares overflow float32."""
+    """||u|| = sqrt(sum over layers of ||delta||^2 ||h||^2); its gradient at u = 0 is 0."""
     norms = [_norm(delta) * _norm(h) for delta, h in zip(deltas, inputs, strict=True)]
     return norms[0] if len(norms) == 1 else _norm(torch.stack(norms, dim=-1))
 
 
 def _norm(x: Float[Tensor, "*G W"]) -> Float[Tensor, "*G"]:
-    scale = x.detach().abs().amax(dim=-1, keepdim=True)
-    scale = torch.where(scale > 0, scale, 1.0)
-    return torch.linalg.vector_norm(x / scale, dim=-1) * scale[..., 0]
+    return torch.linalg.vector_norm(x, dim=-1)
 
 
 def _read(
-    weights: Weights,
-    momentum: Weights,
-    x: Tensor,
-    table: Tensor,
-    step: Tensor,
-    inputs: list[Tensor],
-    deltas: list[Tensor],
+    pairs: list[Tensor], x: Tensor, rows: Tensor, step: Tensor, inputs: list[Tensor], deltas: list[Tensor]
 ) -> Float[Tensor, "B H C V"]:
     """M_t(q_t) for the C tokens of a chunk."""
-    beta, f, written = table[..., :1], table[..., 1:2], table[..., 2:] * step[..., None, :]
-    for layer, (w, s, h, delta) in enumerate(zip(weights, momentum, inputs, deltas, strict=True)):
+    from_start, written = rows[..., :2], rows[..., 2:] * step[..., None, :]
+    for layer, (pair, h, delta) in enumerate(zip(pairs, inputs, deltas, strict=True)):
         if layer > 0:
             x = F.silu(x)
-        x = beta * (x @ w.mT) + f * (x @ s.mT) - ((x @ h.mT) * written) @ delta
+        both = (x @ pair.flatten(2, 3).mT).unflatten(-1, (2, -1))  # W_0 x and S_0 x: [B, H, C, 2, out]
+        x = (from_start[..., None] * both).sum(dim=-2) - ((x @ h.mT) * written) @ delta
     return x
 
 
-def _end(
-    weights: Weights,
-    momentum: Weights,
-    row: Tensor,
-    last: Tensor,
-    step: Tensor,
-    inputs: list[Tensor],
-    deltas: list[Tensor],
-) -> tuple[Weights, Weights]:
+def _end(pairs: list[Tensor], ends: Tensor, step: Tensor, inputs: list[Tensor], deltas: list[Tensor]) -> list[Tensor]:
     """Weights and momentum after the chunk's last slot."""
-    new_weights, new_momentum = [], []
-    for w, s, h, delta in zip(weights, momentum, inputs, deltas, strict=True):
-        to_weights = (delta * (row[..., 2:] * step)[..., None]).mT @ h
-        to_momentum = (delta * (last[..., 2:] * step)[..., None]).mT @ h
-        new_weights.append(row[..., :1, None] * w + row[..., 1:2, None] * s - to_weights)
-        new_momentum.append(last[..., 1:2, None] * s - to_momentum)
-    return tuple(new_weights), tuple(new_momentum)
+    from_start, written = ends[..., :2], ends[..., 2:] * step[..., None, :]  # [B, H, 2, 2], [B, H, 2, C]
+    ended = []
+    for pair, h, delta in zip(pairs, inputs, deltas, strict=True):
+        kept = from_start @ pair.flatten(3)  # [B, H, 2, out * in]
+        weighted = written.mT[..., None] * delta[..., None, :]  # [B, H, C, 2, out]
+        ended.append(kept.view_as(pair) - (weighted.flatten(3).mT @ h).view_as(pair))
+    return ended
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,264 @@
+"""The data module as its users meet it: arguments, loaders, prediction, checkpoints, a Lightning trainer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+
+from titans_seq.datamodules import DataError, ForecastDataModule, embedded_series
+
+Write = Callable[..., Path]
+
+
+def _own(path: Path, **options: Any) -> ForecastDataModule:
+    return ForecastDataModule(csv=str(path), **({"lookback": 24, "horizon": 12} | options))
+
+
+@pytest.mark.parametrize("name", [None, "embedded", "Embedded"])
+def test_embedded_is_the_default_and_needs_no_file(no_data: Path, name: str | None) -> None:
+    data = ForecastDataModule(name)
+    data.prepare_data()
+    data.setup()
+    expected = embedded_series()
+    assert data.series.name == "embedded"
+    np.testing.assert_array_equal(data.series.values, expected.values)
+    assert not no_data.exists()
+    for split in ("train", "val", "test"):
+        index = torch.tensor(data.dataset_for(split).targets)
+        assert torch.all((index - expected.origin) % expected.stride == 0)
+    sessions = len(expected.values) // expected.stride
+    assert sum(len(data.dataset_for(split)) for split in ("train", "val", "test")) == sessions
+
+
+def test_batches_are_standardised_float32_in_the_order_of_the_rows(write_csv: Write) -> None:
+    data = _own(write_csv(rows=400), eval_batch_size=16)
+    data.setup()
+    batches = list(data.test_dataloader())
+    assert [len(batch["index"]) for batch in batches] == [16, 16, 16, 16, 5]
+    assert torch.equal(torch.cat([batch["index"] for batch in batches]), torch.arange(320, 389))
+    first = batches[0]
+    assert (first["past_target"].dtype, first["index"].dtype) == (torch.float32, torch.int64)
+    restored = data.scaler.inverse_transform(first["past_target"][0].numpy())
+    np.testing.assert_allclose(restored, data.series.values[296:320], atol=1e-4)
+
+
+def test_train_batches_are_shuffled_by_seed_and_complete(write_csv: Write) -> None:
+    path = write_csv(rows=400)
+
+    def order(seed: int) -> list[int]:
+        data = _own(path, seed=seed)
+        data.setup()
+        return torch.cat([batch["index"] for batch in data.train_dataloader()]).tolist()
+
+    assert order(0) == order(0) != order(1)
+    assert sorted(order(0)) == list(range(24, 280 - 12 + 1)) != order(0)
+
+
+def test_prediction_sees_the_last_rows_and_no_future(write_csv: Write) -> None:
+    data = _own(write_csv(rows=400))
+    data.setup()
+    (batch,) = data.predict_dataloader()
+    assert batch["past_target"].shape == (1, 24, 3)
+    assert batch["future_target"].shape == (1, 0, 3)
+    assert batch["index"].tolist() == [400]
+    restored = data.scaler.inverse_transform(batch["past_target"][0].numpy())
+    np.testing.assert_allclose(restored, data.series.values[-24:], atol=1e-4)
+
+
+def test_prediction_needs_only_the_lookback(write_csv: Write) -> None:
+    data = _own(write_csv(rows=24))
+    data.setup("predict")
+    assert data.borders == {}
+    (batch,) = data.predict_dataloader()
+    np.testing.assert_allclose(batch["past_target"][0].numpy().mean(0), 0, atol=1e-6)
+    with pytest.raises(DataError, match="24 rows, too few"):
+        data.setup("fit")
+    short = _own(write_csv(rows=23))
+    with pytest.raises(DataError, match="own has 23 rows; a forecast needs at least lookback 24"):
+        short.setup("predict")
+
+
+def test_prediction_first_and_fitting_later_gives_the_train_statistics(write_csv: Write) -> None:
+    path = write_csv(rows=400)
+    late, early = _own(path), _own(path)
+    late.setup("predict")
+    for stage in ("fit", "validate", "test", "predict", None):
+        late.setup(stage)
+    early.setup("fit")
+    assert np.array_equal(late.scaler.mean_, early.scaler.mean_)
+
+
+def test_setup_twice_reads_once(write_csv: Write) -> None:
+    path = write_csv(rows=400)
+    data = _own(path)
+    data.setup("fit")
+    series, windows = data.series, data.dataset_for("train").windows
+    path.unlink()
+    data.setup("fit")
+    data.setup("test")
+    assert data.series is series
+    assert data.dataset_for("train").windows.data_ptr() == windows.data_ptr()
+
+
+def test_constant_channel_stays_finite(write_csv: Write) -> None:
+    lines = [f"2024-01-01 {i // 60:02d}:{i % 60:02d},5,{i}" for i in range(400)]
+    data = _own(write_csv("\n".join(["date,flat,rising", *lines])))
+    data.setup()
+    assert torch.equal(data.dataset_for("train")[0]["past_target"][:, 0], torch.zeros(24))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "ETTh1", "csv": "own.csv"}, "dataset or csv, not both"),
+        ({"dataset": "ETTh1", "fill": "ffill"}, "fill='ffill' is for a file of your own"),
+        ({"fill": "ffill"}, "is for a file of your own"),
+        ({"dataset": "ETTh9"}, "did you mean 'ETTh"),
+        ({"lookback": 0}, "lookback must be at least 1; got 0"),
+        ({"horizon": -1}, "horizon must be at least 1; got -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"eval_batch_size": 0}, "eval_batch_size must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_impossible_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        ForecastDataModule(**arguments)
+
+
+def test_too_short_says_how_long_it_must_be(write_csv: Write) -> None:
+    data = _own(write_csv(rows=100), lookback=96, horizon=96)
+    with pytest.raises(DataError, match="own has 100 rows, too few .* at least 9[0-9]{2} rows"):
+        data.setup()
+
+
+def test_a_horizon_that_no_session_of_the_embedded_series_holds() -> None:
+    usual = ForecastDataModule()
+    usual.setup()
+    rows_to_forecast = usual.borders["val"][1] - usual.borders["val"][0] - usual.lookback
+    with pytest.raises(DataError, match="embedded: no window of .* in val; .*choose a shorter"):
+        ForecastDataModule(horizon=rows_to_forecast).setup()
+
+
+def test_a_missing_named_set_says_how_to_get_it(no_data: Path) -> None:
+    with pytest.raises(DataError, match="ETTh1: no file .*titans-seq data download ETTh1") as caught:
+        ForecastDataModule("ETTh1").setup()
+    assert str(no_data / "forecast" / "ETTh1.csv") in str(caught.value)
+
+
+def test_a_changed_named_set_is_refused(no_data: Path, toy) -> None:
+    _, content = toy()
+    (no_data / "forecast").mkdir(parents=True)
+    (no_data / "forecast" / "toy.csv").write_bytes(content.replace(b",4\n", b",5\n"))
+    with pytest.raises(DataError, match="not the published Toy: sha256"):
+        ForecastDataModule("toy", lookback=3, horizon=2).setup()
+
+
+def test_data_root_is_used_instead_of_the_environment(no_data: Path, tmp_path: Path, toy) -> None:
+    _, content = toy()
+    (tmp_path / "else" / "forecast").mkdir(parents=True)
+    (tmp_path / "else" / "forecast" / "toy.csv").write_bytes(content)
+    data = ForecastDataModule("toy", lookback=3, horizon=2, data_root=str(tmp_path / "else"))
+    data.prepare_data()
+    data.setup()
+    assert not no_data.exists()
+
+
+# checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+def test_state_is_plain_enough_for_weights_only(write_csv: Write, tmp_path: Path) -> None:
+    data = _own(write_csv(rows=400))
+    assert data.state_dict() == {}
+    data.setup()
+    torch.save(data.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["columns"] == ["c0", "c1", "c2"]
+    assert np.array_equal(state["mean"].numpy(), data.scaler.mean_)
+    assert np.array_equal(state["scale"].numpy(), data.scaler.scale_)
+
+
+@pytest.mark.parametrize("order", ["load, setup", "setup, load"])
+def test_restored_statistics_hold_for_columns_of_the_same_name(write_csv: Write, order: str) -> None:
+    source = _own(write_csv(rows=400))
+    source.setup()
+    text = write_csv(rows=300, name="other.csv").read_text().replace("c2", "new")
+    target = _own(write_csv(text, name="other.csv"))
+    own = _own(write_csv(text, name="other.csv"))
+    own.setup()
+    if order == "load, setup":
+        target.load_state_dict(source.state_dict())
+        target.setup()
+    else:
+        target.setup()
+        target.load_state_dict(source.state_dict())
+    assert np.array_equal(target.scaler.mean_, [*source.scaler.mean_[:2], own.scaler.mean_[2]])
+    assert np.array_equal(target.scaler.scale_, [*source.scaler.scale_[:2], own.scaler.scale_[2]])
+    past = target.dataset_for("train")[0]["past_target"].numpy()
+    np.testing.assert_allclose(target.scaler.inverse_transform(past), target.series.values[:24], atol=1e-4)
+
+
+def test_restoring_its_own_state_changes_no_bit(write_csv: Write) -> None:
+    data = _own(write_csv(rows=400))
+    data.setup()
+    before = data.dataset_for("train").windows.clone()
+    data.load_state_dict(data.state_dict())
+    assert torch.equal(data.dataset_for("train").windows, before)
+
+
+class _Recorder(lightning.LightningModule):
+    """Notes which windows each epoch trains on; its single weight moves so that there is something to resume."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[int, list[int]] = {}
+
+    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
+        self.seen.setdefault(self.current_epoch, []).extend(batch["index"].tolist())
+        return (batch["future_target"] - self.weight * batch["past_target"][:, -1:]).square().mean()
+
+    def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
+        """Validation runs between the epochs and must not touch their shuffles."""
+
+    def predict_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
+        return batch["past_target"] * self.weight
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def _trainer(epochs: int, root: Path) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        default_root_dir=root,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning")  # how Lightning 2.6 asks torch's pytree
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # windows are views: workers would only copy
+def test_a_resumed_training_sees_the_same_shuffles(write_csv: Write, tmp_path: Path) -> None:
+    path = write_csv(rows=400)
+    whole, first, second = _Recorder(), _Recorder(), _Recorder()
+    _trainer(4, tmp_path).fit(whole, datamodule=_own(path, seed=3))
+    trainer = _trainer(2, tmp_path)
+    trainer.fit(first, datamodule=_own(path, seed=3))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    torch.manual_seed(99)  # nothing may hang on the global generator
+    resumed = _trainer(4, tmp_path)
+    resumed.fit(second, datamodule=_own(path, seed=3), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert first.seen | second.seen == whole.seen
+    assert sorted(second.seen) == [2, 3]
+    assert torch.equal(second.weight, whole.weight)
+    assert whole.seen[0] != whole.seen[1]
+    (forecast,) = resumed.predict(second, datamodule=_own(path, seed=3))
+    assert forecast.shape == (1, 24, 3)
