@@ -79,12 +79,18 @@ def check_state(state: MemoryState, q: Tensor, value_width: int | None) -> None:
     _check_device("state.position", state.position, q)
 
 
-def check_ranges(alpha: Tensor, eta: Tensor, theta: Tensor, state: MemoryState, chunk_size: int) -> None:
-    """Value ranges. Reading values waits for the device, so only `reference` and `check=True` do it."""
-    for name, gate, high in (("alpha", alpha, 1.0), ("eta", eta, 1.0), ("theta", theta, float("inf"))):
+def check_ranges(
+    alpha: Tensor, eta: Tensor, theta: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None
+) -> None:
+    """Value ranges at real tokens. Reading values waits for the device, so only `reference` and `check=True` do it."""
+    largest = torch.finfo(theta.dtype).max
+    for name, gate, high, rule in (
+        ("alpha", alpha, 1.0, "in [0, 1]"), ("eta", eta, 1.0, "in [0, 1]"), ("theta", theta, largest, "finite and >= 0"),
+    ):  # fmt: skip
         wrong = ~((gate >= 0) & (gate <= high))  # also true for NaN
+        if mask is not None:
+            wrong = wrong & mask[..., None]
         if wrong.any():
-            rule = "in [0, 1]" if high == 1.0 else ">= 0"
             raise ValueError(f"{name} must be {rule}; got {gate[wrong][0].item()}")
     wrong = (state.position < 0) | (state.position >= chunk_size)
     if wrong.any():

@@ -72,7 +72,7 @@ def neural_memory(
     check_arguments(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
     backend = resolve_backend(backend, q.device)
     if check or backend == "reference":
-        check_ranges(alpha, eta, theta, state, chunk_size)
+        check_ranges(alpha, eta, theta, state, chunk_size, mask)
     dtype = torch.promote_types(q.dtype, torch.float32)
     operands = [x.to(dtype) for x in (q, k, v, alpha, eta, theta)]
     with torch.autocast(q.device.type, enabled=False):

@@ -55,11 +55,16 @@ class MemoryState:
         """The same values, cut from the graph (truncated back-propagation)."""
         return self.map(torch.Tensor.detach)
 
-    def to(self, device: torch.device | str) -> "MemoryState":
-        """The state on another device; dtypes stay, since `position` is an integer and states are float32 or wider."""
-        return self.map(lambda tensor: tensor.to(device))
+    def to(self, target: torch.device | str | torch.dtype) -> "MemoryState":
+        """The state on another device, or its floating tensors in another dtype; `position` stays an integer."""
+        return self.map(lambda tensor: move(tensor, target))
 
     def select(self, batch: Tensor | slice | int) -> "MemoryState":
         """The states of some samples, by index, slice, index tensor or boolean mask over B; B is kept as a dimension."""
         index = slice(batch, batch + 1 or None) if isinstance(batch, int) else batch
         return self.map(lambda tensor: tensor[index])
+
+
+def move(tensor: Tensor, target: torch.device | str | torch.dtype) -> Tensor:
+    """`tensor.to(target)`, but an integer tensor keeps its dtype."""
+    return tensor if isinstance(target, torch.dtype) and not tensor.is_floating_point() else tensor.to(target)

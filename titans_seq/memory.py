@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
+from titans_seq.kernels.state import move
 
 # Forgetting at initialisation, and the least it can be. 100,000 constant tokens decay whatever they do not use by
 # exp(-0.3): at 1e-5 a memory of depth 4 has lost too much to learn again (docs/LOG.md). The floor bounds the state.
@@ -48,9 +49,9 @@ class LayerState:
         """The same values, cut from the graph."""
         return self.map(Tensor.detach)
 
-    def to(self, device: torch.device | str) -> "LayerState":
-        """The state on another device."""
-        return self.map(lambda tensor: tensor.to(device))
+    def to(self, target: torch.device | str | torch.dtype) -> "LayerState":
+        """The state on another device, or its floating tensors in another dtype."""
+        return self.map(lambda tensor: move(tensor, target))
 
     def select(self, batch: Tensor | slice | int) -> "LayerState":
         """The states of some samples; B is kept as a dimension."""
@@ -61,10 +62,10 @@ class LayerState:
 class NeuralMemory(nn.Module):
     """A sequence mixer whose weights are learned while the sequence is read.
 
-        q, k, v = SiLU(conv(x W)), q and k of unit length;  alpha, eta, theta from linear maps of x
+        q, k, v = SiLU(conv(x W)), q and k of unit length;  alpha, eta, theta from linear maps of RMSNorm(x)
         y = memory(q, k, v, alpha, eta, theta);  out = (RMSNorm(y) * SiLU(x W_g)) W_o
 
-    The block around it adds the residual. Gates: eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
+    The block around it adds the residual. The gates see x divided by its root mean square: eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
     theta = 2 sigmoid(.) (1 - eta) min(4 / C, 1/2), starting in the middle of its range; alpha = 1e-6 + sigmoid(.)^4, starting at
     3e-6. With `max_surprise` every update has norm at most 1, so ||S|| <= max(8 / C, 1) for any input, and ||M|| is
     bounded through the floor of alpha. The paper's plain form is `max_surprise=None`.
@@ -102,18 +103,21 @@ class NeuralMemory(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if head_dim is None and dim % heads:
-            raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
         if gate_per not in ("token", "chunk"):
             raise ValueError(f'gate_per must be "token" or "chunk"; got {gate_per!r}')
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-        for name, value, least in (
-            ("heads", heads, 1), ("depth", depth, 1), ("expansion", expansion, 1), ("chunk_size", chunk_size, 1),
-            ("conv_size", conv_size, 0), ("num_persistent", num_persistent, 0),
-        ):  # fmt: skip
-            if value < least:
-                raise ValueError(f"{name} must be >= {least}; got {value}")
+        sizes = {"dim": dim, "heads": heads, "depth": depth, "expansion": expansion, "chunk_size": chunk_size}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1; got {value}")
+        for name, value in (("conv_size", conv_size), ("num_persistent", num_persistent)):
+            if value < 0:
+                raise ValueError(f"{name} must be >= 0; got {value}")
+        if head_dim is None and dim % heads:
+            raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
+        if max_surprise is not None and not max_surprise > 0:
+            raise ValueError(f"max_surprise must be > 0 or None; got {max_surprise}")
         self.dim, self.heads, self.depth, self.chunk_size = dim, heads, depth, chunk_size
         self.head_dim = head_dim or dim // heads
         self.conv_size = max(conv_size, 1)
@@ -187,8 +191,8 @@ class NeuralMemory(nn.Module):
         order = None
         if mask is not None:  # real tokens to the front, so that the convolution sees them side by side
             order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
+            x = _take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
             mask = mask.gather(1, order)
-            x = _take(x, order)
 
         y, surprise, state = self._mix(x, state, mask)
 
@@ -230,7 +234,7 @@ class NeuralMemory(nn.Module):
             chunk_size=self.chunk_size, max_surprise=self.max_surprise, mask=mask, return_surprise=True,
             backend=self.backend,
         )  # fmt: skip
-        y = self.norm(y).flatten(2) * F.silu(self.out_gate(x))
+        y = self.norm(y.to(self.norm.weight.dtype)).flatten(2) * F.silu(self.out_gate(x))
         y = self.out(y)
         if mask is None:
             inputs = history[:, history.shape[1] - self.conv_size + 1 :]
@@ -252,7 +256,8 @@ class NeuralMemory(nn.Module):
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """alpha, eta, theta [..., H]; the formulas are in the class docstring."""
-        gates = torch.sigmoid(self.gates(x)).split(self.heads, dim=-1)
+        # without the norm an input of 1e4 sets alpha to 1 and the weights to 0, which a deep memory never leaves
+        gates = torch.sigmoid(self.gates(F.rms_norm(x, (self.dim,), eps=1e-6))).split(self.heads, dim=-1)
         theta = gates[0] * (2 * min(4 / self.chunk_size, 0.5))
         eta = gates[1] if self.momentum else torch.zeros_like(theta)
         alpha = torch.zeros_like(theta)

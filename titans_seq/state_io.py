@@ -69,7 +69,10 @@ def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) 
             raise ValueError(f"{path} was saved without its model: save_state(path, state, model=model) keeps a digest")
         if header["parameters"] != parameter_digest(model):
             raise ValueError(f"{path} is the state of another model: the parameters differ")
-    return _rebuild(json.loads(header["tree"]), tensors)
+    try:
+        return _rebuild(json.loads(header["tree"]), tensors)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged: its header and its tensors do not fit") from error
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
