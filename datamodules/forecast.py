@@ -60,7 +60,7 @@ class ForecastDataModule(lightning.LightningDataModule):
         csv: str | None = None,
         lookback: int = 96,
         horizon: int = 96,
-        batch_size: int = 32,
+        batch_size: int = 64,
         eval_batch_size: int = 256,
         fill: str | None = None,
         data_root: str | None = None,

@@ -30,7 +30,7 @@ class ForecastModule(L.LightningModule):
         self,
         network: nn.Module,
         *,
-        loss: str = "mse",
+        loss: str = "huber",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         final_rate: float = 0.1,

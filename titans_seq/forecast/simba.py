@@ -91,12 +91,12 @@ class SimbaForecaster(nn.Module):
         horizon: int = 96,
         *,
         mixer: str | Callable[[int], nn.Module] = "memory",
-        dim: int = 64,
-        blocks: int = 2,
+        dim: int = 32,
+        blocks: int = 1,
         patch_size: int = 16,
         patch_stride: int = 8,
         dropout: float = 0.2,
-        head_dropout: float = 0.0,
+        head_dropout: float = 0.2,
         **mixer_options: Any,
     ) -> None:
         super().__init__()

@@ -1,0 +1,28 @@
+# Everything lives in .venv; `make demo TORCH="torch"` takes another PyTorch than the tested one.
+TORCH  ?= torch==2.13.0
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+
+# one stamp per choice of TORCH, so that another choice installs again
+STAMP := .venv/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(STAMP)  ## install, then train and test a forecaster on the embedded series (no download)
+	.venv/bin/titans-seq fit forecast
+
+test: $(STAMP)  ## install, then run the tests
+	.venv/bin/pytest
+
+# PyTorch comes first and alone: the project then keeps whatever was chosen, also a build for another device
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python found: install Python 3.11 or later, or say make PYTHON=..." >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: install Python 3.11 or later, or say make PYTHON=..." >&2; exit 2; }
+	test -x .venv/bin/pip || "$(PYTHON)" -m venv .venv
+	.venv/bin/pip install --quiet $(TORCH)
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

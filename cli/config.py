@@ -1,0 +1,310 @@
+"""From flags and KEY=VALUE words to one configuration, by Hydra. Everything below gets plain arguments.
+
+An option of a constructor is a key of its section even where no yaml names it: defaults stand in Python, once.
+"""
+
+import argparse
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from titans_seq.cli.errors import UsageError
+from titans_seq.datamodules.registry import EMBEDDED, find_spec
+from titans_seq.forecast.mixers import MIXERS
+from titans_seq.memory import NeuralMemory
+
+CONFIG_MODULE = "titans_seq.configs"
+CONFIG_NAME = "forecast"
+CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
+SECTIONS = ("data", "model", "training")  # written in full to RUN/config.yaml; the trainer's dozens of options are not
+
+# flag -> the keys it decides; the first is what it sets
+_FLAGS = {
+    "dataset": ("data", "data.dataset", "data.csv"),
+    "csv": ("data.csv", "data", "data.dataset"),
+    "fill": ("data.fill",),
+    "lookback": ("data.lookback",),
+    "horizon": ("data.horizon",),
+    "epochs": ("trainer.max_epochs",),
+    "seed": ("seed",),
+    "output": ("output", "hydra.sweep.dir"),
+    "quiet": ("quiet",),
+}
+
+
+def overrides_of(arguments: argparse.Namespace) -> list[str]:
+    """Return flags and KEY=VALUE words as Hydra overrides; the same key twice is a UsageError."""
+    words = list(arguments.overrides)
+    written = [override.key_or_group for override in _parse(words)]
+    for key in written:
+        if written.count(key) > 1:
+            raise UsageError(f"{key} is given twice; give it once")
+    if arguments.dataset and arguments.csv:
+        raise UsageError("--dataset and --csv exclude each other; give one")
+    for flag, keys in _FLAGS.items():
+        value = getattr(arguments, flag)
+        if value is None or value is False:  # `in` would take seed 0 for False
+            continue
+        clash = next((key for key in keys if key in written), None)
+        if clash:
+            raise UsageError(f"{clash} is set by --{flag} and by an override; give one of the two")
+        words += _flag_overrides(flag, value)
+    return words
+
+
+def _flag_overrides(flag: str, value: Any) -> list[str]:
+    if flag == "dataset":
+        name = value.lower()
+        return [f"data={name if name == EMBEDDED else find_spec(value).name.lower()}"]
+    if flag == "csv":  # absolute, so that the run can be tested from anywhere
+        return ["data=csv", f"data.csv={_quoted(str(Path(value).expanduser().absolute()))}"]
+    if isinstance(value, str):
+        value = _quoted(value)
+    return [f"{_FLAGS[flag][0]}={str(value).lower() if isinstance(value, bool) else value}"]
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Return the complete, resolved configuration of one run; what does not fit is a UsageError that names the key."""
+    with _hydra():
+        config = _composed(checked(overrides))
+    complete(config)
+    return resolved(config)
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """Return the configuration without interpolations."""
+    try:
+        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore
+    except OmegaConfBaseException as error:
+        raise UsageError(str(error).splitlines()[0]) from None
+    if not 0 <= config.seed < 2**32:
+        raise UsageError(f"seed must be between 0 and 2**32 - 1; got {config.seed}")
+    return config
+
+
+def compose_sweep(overrides: Sequence[str]) -> tuple[list[str], list[DictConfig]]:
+    """Return the overrides as Hydra's multirun takes them, and the configuration of every job they make.
+
+    Sweeps that only a plugin can unroll (intervals) count as one job, at their start.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    with _hydra():
+        parsed = _parse(overrides)
+        discrete = [override for override in parsed if not override.is_interval_sweep()]
+        jobs = BasicSweeper.split_arguments(discrete, None)[0]
+        configs = []
+        for job in jobs:
+            config = _composed([word for word in checked(job) if not word.startswith("hydra")])
+            complete(config)
+            configs.append(resolved(config))
+        prefix = {_bare(word).split("=")[0]: word[: len(word) - len(_bare(word))] for word in checked(jobs[0])}
+    return [prefix.get(_bare(word).split("=")[0], "") + _bare(word) for word in overrides], configs
+
+
+def _bare(word: str) -> str:
+    return word.lstrip("+")
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        yield
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    try:
+        return hydra.compose(CONFIG_NAME, overrides=list(overrides))
+    except HydraException as error:
+        cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+        raise UsageError(f"{error}{cause}".splitlines()[0]) from None
+
+
+def checked(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with "++" before constructor options that no yaml names.
+
+    Unknown groups, options and keys, and values of another type than the default's, are UsageErrors. Words with a
+    prefix of their own (+, ++, ~) are passed on as they are.
+    """
+    parsed = _parse(overrides)
+    groups = {group: options(group) for group in ("data", "model", "trainer", "experiment")}
+    for override in parsed:
+        _check_group(override, groups)
+    start = _composed([_line(o) for o in parsed if o.key_or_group in groups])
+    plain = [o for o in parsed if _is_plain(o, groups)]
+    named = [o for o in plain if _has(start, o.key_or_group)]
+    known = _composed([_line(o) for o in parsed if o not in plain or o in named])  # with the mixer that was asked for
+    complete(known, (*SECTIONS, "trainer", *CALLBACKS))
+    for override in plain:
+        _check_key(override, known, start)
+    return [_line(o) if o not in plain or o in named else f"++{_line(o)}" for o in parsed]
+
+
+def _line(override: Override) -> str:
+    assert override.input_line is not None
+    return override.input_line
+
+
+def options(group: str) -> list[str]:
+    """Return the choices of a config group; names with an underscore in front are parts, not choices."""
+    found = GlobalHydra.instance().config_loader().get_group_options(group)
+    return [name for name in found if not name.startswith("_")]
+
+
+def _parse(words: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise UsageError(str(error).splitlines()[0]) from None
+
+
+def _is_plain(override: Override, groups: dict[str, list[str]]) -> bool:
+    prefixed = override.is_add() or override.is_force_add() or override.is_delete()
+    key = override.key_or_group
+    return not prefixed and key not in groups and key.split(".")[0].split("/")[0] != "hydra"
+
+
+def _check_group(override: Override, groups: dict[str, list[str]]) -> None:
+    group = override.key_or_group
+    if group not in groups or override.is_delete():
+        return
+    value = override.value()
+    if value is None or (isinstance(value, str) and value in groups[group]):
+        return
+    raise UsageError(f"unknown {group}={value}{_nearest(str(value), groups[group])}")
+
+
+def _check_key(override: Override, known: DictConfig, start: DictConfig) -> None:
+    key = override.key_or_group
+    if not _has(known, key):
+        raise UsageError(f"unknown override {key!r}{_nearest(key, list(_keys(known)))}")
+    value, hint = override.value(), _hint(known, start, key)
+    value = value.text if isinstance(value, QuotedString) else value
+    values = list(value.list) if isinstance(value, ChoiceSweep) else [value]
+    if hint is DictConfig:
+        raise UsageError(f"{key} is a section; set one of its keys{_nearest(key, list(_keys(known)))}")
+    for one in values:
+        if not _fits(one, hint):
+            raise UsageError(f"{key} must be {_named(hint)}; got {one!r}")
+
+
+def _hint(known: DictConfig, start: DictConfig, key: str) -> Any:
+    """Return the type of a key: as its constructor declares it, or that of its default."""
+    section, _, name = key.rpartition(".")
+    if section in known and "_target_" in known[section]:
+        declared = _hints(known[section])
+        if name in declared:
+            return declared[name]
+    default = OmegaConf.select(start, key)
+    return type(default) if default is not None else Any
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a simple type; hints that are not simple are left to the constructor."""
+    kinds = typing.get_args(hint) or (hint,)
+    if not set(kinds) <= {bool, int, float, str, type(None)}:
+        return True
+    if isinstance(value, bool) or value is None:
+        return type(value) in kinds
+    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+
+
+def _named(hint: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    return " or ".join(words[kind] for kind in typing.get_args(hint) or (hint,))
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in map(str, config):
+        node = config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            yield from _keys(node, f"{prefix}{name}.")
+        elif not name.startswith("_"):
+            yield f"{prefix}{name}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    # a key is mostly misspelt in its last part: `model.dept`, or written without its section: `dim`
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
+    near += [name for name in known if name.split(".")[-1] == word.split(".")[-1]][:1]
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known)}" if len(known) <= 12 else "; RUN/config.yaml of any run shows all keys"
+
+
+def complete(config: DictConfig, sections: Sequence[str] = SECTIONS) -> None:
+    """Add the constructors' defaults to the sections, in place, so that the record of a run is complete."""
+    for section in sections:
+        node = config[section]
+        with open_dict(node):
+            for name, default in constructor_options(node).items():
+                if name not in node:
+                    node[name] = default
+
+
+def constructor_options(section: DictConfig) -> dict[str, Any]:
+    """Return options and defaults of the section's `_target_`, with those of the mixer it names."""
+    plain = (bool, int, float, str, type(None))
+    found: dict[str, Any] = {}
+    for target in _targets(section):
+        for name, parameter in inspect.signature(target).parameters.items():
+            if parameter.default is not parameter.empty and isinstance(parameter.default, plain):
+                found[name] = parameter.default
+    return found
+
+
+def _hints(section: DictConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for target in _targets(section):
+        found |= typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    return found
+
+
+def _targets(section: DictConfig) -> list[Callable[..., Any]]:
+    """Return what takes the section's options, the one that decides last: the target after its mixer."""
+    makers: list[Callable[..., Any]] = [hydra.utils.get_class(section._target_)]
+    mixer = section.get("mixer")
+    make = MIXERS.get(mixer) if isinstance(mixer, str) else None
+    if make is not None:
+        makers.insert(0, make)
+    if mixer == "memory":  # what the mixer leaves open, the layer decides
+        makers.insert(0, NeuralMemory)
+    return makers
+
+
+def build(section: DictConfig, name: str, **objects: Any) -> Any:
+    """Instantiate a section; an option that its constructor refuses is a UsageError."""
+    try:
+        return hydra.utils.instantiate(section, _convert_="all", _partial_=True)(**objects)
+    except (ValueError, TypeError, InstantiationException) as error:
+        from titans_seq.datamodules import DataError
+
+        if isinstance(error, DataError):
+            raise
+        raise UsageError(f"{name}: {' '.join(str(error).split())}") from None

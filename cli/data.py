@@ -1,0 +1,37 @@
+"""`titans-seq data list|check|download`: the named data sets."""
+
+import argparse
+
+from titans_seq.cli.errors import UsageError
+from titans_seq.cli.tables import show_paths, show_table
+from titans_seq.datamodules import check_dataset, data_folder, download_dataset, list_datasets
+
+
+def list_command(arguments: argparse.Namespace) -> None:
+    """Print every named data set and whether it is here."""
+    columns = ["name", "rows", "channels", "step", "here", "download", "licence"]
+    rows = [
+        [info.name, info.rows, info.channels, info.frequency, info.present, info.downloadable, info.licence]
+        for info in list_datasets()
+    ]
+    show_table("data sets", columns, rows)
+    show_paths("folder", [data_folder()])
+
+
+def check_command(arguments: argparse.Namespace) -> None:
+    """Print what is found about the named data sets, or about all that are here; a bad file is a UsageError."""
+    names = arguments.names or [info.name for info in list_datasets() if info.present]
+    if not names:
+        raise UsageError(f"no data set in {data_folder()}; get one with `titans-seq data download ETTh1`")
+    checks = [check_dataset(name) for name in names]
+    rows = [[check.name, check.checksum, check.rows, check.channels, check.message] for check in checks]
+    show_table("data sets", ["name", "checksum", "rows", "channels", "found"], rows)
+    bad = [check for check in checks if not check.ok]
+    if bad:
+        raise UsageError("; ".join(f"{check.name}: {check.checksum}" for check in bad))
+
+
+def download_command(arguments: argparse.Namespace) -> None:
+    """Download the named data sets that are not here yet."""
+    paths = [download_dataset(name, quiet=arguments.quiet) for name in arguments.names]
+    show_paths("here", paths)

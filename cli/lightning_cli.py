@@ -1,0 +1,58 @@
+"""`titans-seq lightning fit|validate|test|predict`: LightningCLI over the same LightningModule and LightningDataModule."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from titans_seq.cli.errors import UsageError
+from titans_seq.datamodules import ForecastDataModule
+from titans_seq.forecast import ForecastModule
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class _CLI(LightningCLI):
+    """Lookback and horizon are written once, under `data`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in ("lookback", "horizon"):
+            parser.link_arguments(f"data.{name}", f"model.network.init_args.{name}")
+
+
+def lightning_command(arguments: argparse.Namespace) -> None:
+    """Hand the words after `lightning` to LightningCLI."""
+    # Lightning's own calls are meant, and not the user's
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    # a run folder is never overwritten unasked: the Trainer's loggers number theirs, and the config goes along
+    with _errors_in_one_line(), _program("titans-seq lightning"):
+        _CLI(
+            ForecastModule,
+            ForecastDataModule,
+            args=arguments.rest,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False} | {name: {"exit_on_error": False} for name in SUBCOMMANDS},
+        )
+
+
+@contextmanager
+def _program(name: str) -> Iterator[None]:
+    argv = sys.argv
+    sys.argv = [name]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (ArgumentError, MisconfigurationException) as error:
+        raise UsageError(" ".join(str(error).split())) from None

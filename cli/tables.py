@@ -1,0 +1,44 @@
+"""Results for people: rich tables on stdout."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show_record(title: str, record: Mapping[str, Any]) -> None:
+    """Print names and values, one per line."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in record.items():
+        table.add_row(name, shown(value))
+    Console().print(table)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table with a head; numbers stand right."""
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(columns):
+        numeric = any(isinstance(row[i], (int, float)) and not isinstance(row[i], bool) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*map(shown, row))
+    Console().print(table)
+
+
+def show_paths(title: str, paths: Sequence[Path]) -> None:
+    """Print paths whole, one per line, so that they can be copied."""
+    for i, path in enumerate(paths):
+        print(f"{title if i == 0 else '':<8} {path}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as a table shows it: numbers with a point to 4 digits behind it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)

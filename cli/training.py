@@ -1,0 +1,146 @@
+"""What a run adds to Lightning's Trainer: exact resumption, a history for the picture, quiet terminals."""
+
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from titans_seq.cli.errors import Interrupted
+from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
+
+
+class EpochSeed(Callback):
+    """Restarts the random numbers at each epoch from seed and epoch: a resumed run draws the same dropout masks."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # not on_train_epoch_start: making a loader's iterator draws a number, and a resumed run makes it earlier
+        if batch_idx == 0:
+            # a hash of both: seed + epoch would give seed 1 the numbers of seed 0, one epoch later
+            mixed = np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1)[0]
+            torch.manual_seed(int(mixed))
+
+
+class History(Callback):
+    """One row per finished epoch: epoch, train_loss, val_mse, val_mae, seconds. Kept in the checkpoint."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        metrics = {name: trainer.callback_metrics[name].item() for name in ("train_loss", "val_mse", "val_mae")}
+        self.rows.append({"epoch": trainer.current_epoch, **metrics, "seconds": time.perf_counter() - self._started})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """The epoch with the least val_mse, as best.ckpt. Its score survives when the run folder is moved."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename=Path(BEST).stem, monitor="val_mse", enable_version_counter=False, save_on_train_epoch_end=True
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+        scores = {str(Path(self.dirpath, BEST)): score for score in state_dict["best_k_models"].values()}
+        here = next(iter(scores), "")  # empty before the first epoch has ended
+        paths = {"best_model_path": here, "kth_best_model_path": here, "best_k_models": scores}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath})
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """last.ckpt: the start of the training, then the end of each epoch; never inside one, where resuming is not exact."""
+
+    def __init__(self) -> None:
+        super().__init__(filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        assert self.dirpath is not None
+        path = Path(self.dirpath, LAST)
+        if not path.exists():
+            trainer.save_checkpoint(path)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore: it keeps one file, wherever the run folder now is."""
+
+
+class Progress(RichProgressBar):
+    """Lightning's rich bar, on stderr: stdout is for results."""
+
+    def __init__(self) -> None:
+        theme = RichProgressBarTheme(progress_bar="cyan", progress_bar_finished="cyan", metrics_format=".4f")
+        super().__init__(theme=theme, console_kwargs={"stderr": True})
+
+
+def callbacks(seed: int, configured: list[Callback], quiet: bool) -> list[Callback]:
+    """Return the callbacks of a training; `place` tells them the run folder before it starts."""
+    bar: list[Callback] = [] if quiet else [Progress()]
+    return [EpochSeed(seed), History(), *configured, *bar, BestCheckpoint(), LastCheckpoint()]
+
+
+def place(trainer: L.Trainer, folder: Path) -> None:
+    """Tell the callbacks where the run writes."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str((folder / CHECKPOINTS).absolute())
+
+
+def find(trainer: L.Trainer, kind: type[Callback]) -> Any:
+    """Return the trainer's callback of this class."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def interruptible(trainer: L.Trainer, message: str) -> Iterator[None]:
+    """Turn Lightning's way of ending on Ctrl-C (SystemExit, with SIGINT ignored) into Interrupted."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        raise Interrupted(message) from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def hush(quiet: bool) -> None:
+    """Keep Lightning's notes from the terminal, and with quiet its warnings too."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR if quiet else logging.WARNING)
+    # Lightning's own use of PyTorch
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*deprecated")
+    # advice that does not hold here: windows are views in memory, and the run folder is ours
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings(
+        "ignore", message=".*The number of training batches.*is smaller than the logging interval.*"
+    )
+    if quiet:
+        warnings.filterwarnings("ignore", module=r"lightning\.")

@@ -1,0 +1,156 @@
+"""Wrong input: exit code 2, one line that names the thing and the way out, nothing written."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from titans_seq.cli.main import main
+
+Refused = Callable[[list[str]], str]
+FIT = ["fit", "forecast"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.dept=3"], "unknown override 'model.dept'; did you mean 'model.depth'"),
+        (["depth=3"], "did you mean 'model.depth'"),
+        (["model=atention"], "did you mean 'attention'"),
+        (["experiment=memory_liner"], "did you mean 'memory_linear'"),
+        (["model=none", "model.depth=2"], "unknown override 'model.depth'"),
+        (["model.depth=two"], "model.depth must be a whole number; got 'two'"),
+        (["model.momentum=3"], "must be true or false"),
+        (["trainer.max_epochs=ten"], "trainer.max_epochs must be a whole number"),
+        (["model.heads=3"], "dim must be a multiple of heads"),
+        (["training.loss=rmse"], "loss must be one of"),
+        (["training.learning_rate=-1"], "Invalid learning rate: -1"),
+        (["trainer.precision=3-bit"], "Precision '3-bit' is invalid"),
+        (["data.horizon=0"], "horizon must be at least 1"),
+        (["seed=-1"], "seed must be between"),
+        (["model=3=4"], "mismatched input"),
+        (["data.csv='a"], "data.csv='a"),
+        (["seed=1", "seed=2"], "seed is given twice"),
+        (["seed=1", "--seed", "1"], "seed is set by --seed and by an override"),
+        (["data=etth1", "--dataset", "ETTh1"], "data is set by --dataset and by an override"),
+        (["data.horizon=3", "--horizon", "3"], "data.horizon is set by --horizon"),
+        (["--dataset", "ETTh1", "--csv", "x.csv"], "--dataset and --csv exclude each other"),
+        (["--dataset", "ETH1"], "did you mean 'ETTh1'"),
+        (["--dataset", "electricity_first6"], "no file"),
+        (["--csv", "nowhere.csv"], "no CSV file"),
+        (["--fill", "ffill"], "for a file of your own"),
+        (["--horizn", "3"], "did you mean --horizon"),
+        (["--horizon", "many"], "invalid whole number value: 'many'"),
+        (["--epochs", "0"], "must be at least 1"),
+        (["depth"], "an override is written KEY=VALUE"),
+        (["--resume"], "nothing to resume"),
+        (["-m", "--resume"], "continues one run, not a sweep"),
+        (["-m", "model.depth=1,two"], "must be a whole number; got 'two'"),
+        (["-m", "model=memory,non"], "did you mean 'none'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_fit_refuses(words: list[str], said: str, refused: Refused) -> None:
+    assert said in refused([*FIT, *words])
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fit"], ["fot", "forecast"], ["fit", "dna"], ["data", "list", "x=1"], ["test", "forecast"]]
+)
+def test_incomplete_commands_are_refused(words: list[str], refused: Refused) -> None:
+    assert "--help" in refused(words)
+
+
+def _csv(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("a,b\n1,2\n", "date"),
+        ("date,a\n2024-01-02,1\n2024-01-01,2\n", "2024-01-01"),
+        ("date,a\n2024-01-01,1\n2024-01-01,2\n", "2024-01-01"),
+        ("date,a,b\n2024-01-01,1,2\n2024-01-02,x,3\n", "'a'"),
+        ("date,a\n2024-01-01,1\n2024-01-02,\n2024-01-03,3\n", "--fill"),
+        ("date,a\n2024-01-01,1\n2024-01-02,2\n", "951"),
+    ],
+    ids=["empty", "no-dates", "unsorted", "duplicate", "text", "nan", "too-short"],
+)
+def test_bad_csv_is_refused(text: str, said: str, workdir: Path, refused: Refused) -> None:
+    _csv(workdir / "bad.csv", text)
+    assert said in refused([*FIT, "--csv", "bad.csv"])
+
+
+def test_output_in_use_is_refused(finished: Path, refused: Refused, tiny: list[str]) -> None:
+    assert "holds a run already" in refused([*FIT, *tiny, "--output", str(finished)])
+    assert "drop the option" in refused([*FIT, "--resume", "--output", str(finished), "--seed", "9"])
+    assert "is finished" in refused([*FIT, "--resume", "--output", str(finished)])
+    assert "can only raise" in refused([*FIT, "--resume", "--output", str(finished), "--epochs", "1"])
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/no/run"])
+def test_output_that_cannot_be_made_is_refused(place: str, workdir: Path, refused: Refused, tiny: list[str]) -> None:
+    (workdir / "file").write_text("")
+    assert "file" in refused([*FIT, *tiny, "--output", place]) or place.startswith("/proc")
+
+
+@pytest.mark.parametrize("verb", ["test", "predict"])
+def test_wrong_checkpoints_are_refused(verb: str, workdir: Path, finished: Path, refused: Refused) -> None:
+    def load(folder: str) -> str:
+        return refused([verb, "forecast", "--checkpoint", folder])
+
+    assert "no run folder or checkpoint nowhere" in load("nowhere")
+    (workdir / "empty").mkdir()
+    assert "is not a run folder" in load("empty")
+    other = workdir / "other"
+    other.mkdir()
+    config = (finished / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("task: forecast", "task: lm"))
+    assert "holds a run of task 'lm'" in load("other")
+    (other / "config.yaml").write_text(config)
+    assert "has no checkpoint" in load("other")
+    (other / "checkpoints").mkdir()
+    damaged = other / "checkpoints" / "best.ckpt"
+    whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
+    for content in (b"", b"nonsense", whole[: len(whole) // 2]):
+        damaged.write_bytes(content)
+        assert "is damaged or not a checkpoint" in load("other")
+    damaged.write_bytes(whole)
+    (other / "config.yaml").write_text(config.replace("dim: 8", "dim: 16"))
+    assert "does not fit the model" in load("other")
+    (other / "config.yaml").write_text(config.replace("titans_seq.forecast.SimbaForecaster", "os.system"))
+    assert "is not part of titans_seq" in load("other")
+    (other / "config.yaml").write_text("task: [")
+    assert "cannot be read" in load("other")
+
+
+def test_a_full_disk_is_one_line(tiny: list[str], workdir: Path) -> None:
+    def limit() -> None:  # no file may grow beyond 8 kB: the checkpoint cannot be written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    command = [sys.executable, "-P", "-m", "titans_seq.cli.main", *FIT, *tiny, "--output", "out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, preexec_fn=limit, capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "cannot write" in done.stderr
+    assert list(Path("out/checkpoints").iterdir()) == []
+
+
+def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    from titans_seq.cli import doctor
+
+    def broken(arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(doctor, "doctor", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["doctor"])

@@ -1,0 +1,92 @@
+"""fit: what a run folder holds, how folders are chosen, and what the keys mean."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from titans_seq.cli import runs
+from titans_seq.cli.config import compose
+from titans_seq.cli.main import main
+from titans_seq.datamodules import embedded_series
+
+METRICS = {
+    "dataset", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_mse", "test_mae",
+    "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds", "seconds_per_epoch",
+}  # fmt: skip
+
+
+def test_run_folder_is_complete(finished: Path) -> None:
+    names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    pictures = {"training.png", "forecast.png", "surprise.png"}
+    assert names == {"config.yaml", "metrics.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} | pictures
+    assert all((finished / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+
+
+def test_metrics_say_what_was_measured(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == METRICS
+    assert (metrics["dataset"], metrics["mixer"], metrics["epochs"]) == ("embedded", "memory", 2)
+    assert metrics["scale"] == "standardised" and metrics["drop_last"] is False
+    assert 1 <= metrics["best_epoch"] <= 2 and metrics["test_windows"] > 0 and metrics["parameters"] > 0
+
+
+def test_config_is_resolved_and_complete(finished: Path) -> None:
+    text = (finished / "config.yaml").read_text()
+    assert "${" not in text
+    config = OmegaConf.create(text)
+    assert config.task == "forecast" and config.model.lookback == config.data.lookback
+    assert config.model.depth >= 1 and config.training.learning_rate > 0  # no yaml names them
+
+
+def test_checkpoints_load_without_pickle_and_hold_the_scale(finished: Path) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(finished / "checkpoints" / name, weights_only=True)
+        columns = checkpoint["ForecastDataModule"]["columns"]
+        assert columns == list(embedded_series().columns)
+
+
+def test_default_folder_names_the_run_and_counts(workdir: Path) -> None:
+    words = ["fit", "forecast", "model=none", "model.dim=8", "trainer.max_epochs=1", "--quiet", "--seed", "3"]
+    assert main(words) == 0 and main(words) == 0
+    names = sorted(path.name for path in (workdir / "runs" / "forecast").iterdir())
+    assert names == ["embedded-h96-none-s3", "embedded-h96-none-s3-2"]
+    assert not (workdir / "runs/forecast/embedded-h96-none-s3/surprise.png").exists()
+
+
+def test_results_are_last_on_stdout_also_when_quiet(tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "forecast", *tiny, "--output", "out"]) == 0
+    out, err = capfd.readouterr()
+    assert "test_mse" in out and out.splitlines()[-1].split()[-1] == "out/surprise.png"
+    assert err == ""
+
+
+def test_two_claims_never_get_one_folder(workdir: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: runs.claim(workdir / "a", explicit=False), range(24)))
+    assert len(set(folders)) == 24
+
+
+def test_data_set_names_ignore_case() -> None:
+    assert compose(["data=etth1"]).data.dataset == "ETTh1"
+    from titans_seq.cli.config import overrides_of
+    from titans_seq.cli.main import parse
+
+    arguments = parse(["fit", "forecast", "model.depth=3", "--dataset", "eTTH1", "model.dim=16", "--seed", "0"])
+    assert overrides_of(arguments) == ["model.depth=3", "model.dim=16", "data=etth1", "seed=0"]
+
+
+def test_options_of_constructors_are_keys() -> None:
+    config = compose(["model.depth=3", "trainer.limit_val_batches=0.5", "training.learning_rate=1"])
+    assert config.model.depth == 3 and config.trainer.limit_val_batches == 0.5 and config.training.learning_rate == 1
+    assert compose(["model.mixer=ssm", "model.states=4"]).model.states == 4
+
+
+def test_same_seed_same_numbers(tiny: list[str], finished: Path) -> None:
+    assert main(["fit", "forecast", *tiny, "--output", "again"]) == 0
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, Path("again")))
+    same = METRICS - {"fit_seconds", "seconds_per_epoch"}
+    assert {key: first[key] for key in same} == {key: second[key] for key in same}

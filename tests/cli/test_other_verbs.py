@@ -1,0 +1,84 @@
+"""help, doctor, data, lightning."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from titans_seq.cli.main import main
+
+LIGHTNING_CONFIG = Path(__file__).parents[2] / "configs" / "lightning" / "forecast.yaml"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fit"],
+        ["fit", "forecast"],
+        ["test", "forecast"],
+        ["predict", "forecast"],
+        ["data"],
+        ["data", "check"],
+        ["doctor"],
+    ],
+    ids=" ".join,
+)
+def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: titans-seq")
+    assert "forecast" not in words or "examples:" in out
+
+
+def test_help_imports_no_training_library() -> None:
+    code = "import sys; sys.argv = ['titans-seq', '--help']\nfrom titans_seq.cli.main import build_parser\nbuild_parser()\n"
+    code += "print([name for name in ('lightning', 'hydra', 'pandas', 'matplotlib') if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("torch", "lightning", "CPU", "backend auto", "chunked", "folder"))
+
+
+def test_data_list_and_check(capsys: pytest.CaptureFixture[str], refused: Callable[[list[str]], str]) -> None:
+    assert main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("ETTh1", "Weather", "ECL", "Traffic"))
+    assert "no data set in" in refused(["data", "check"])
+    assert "did you mean 'ETTh1'" in refused(["data", "download", "ETH1"])
+
+
+def test_data_check_finds_a_damaged_file(capsys: pytest.CaptureFixture[str]) -> None:
+    home = Path(os.environ["TITANS_SEQ_DATA"], "forecast")
+    home.mkdir(parents=True)
+    (home / "ETTh1.csv").write_text("date,a\n2016-07-01,1\n")
+    assert main(["data", "check"]) == 2
+    out, err = capsys.readouterr()
+    assert "mismatch" in out and err == "titans-seq: ETTh1: mismatch\n"
+
+
+@pytest.mark.filterwarnings(
+    # Lightning's own advice and its use of PyTorch, as users of LightningCLI see them
+    "ignore:.*does not have many workers",
+    "ignore:.*smaller than the logging interval",
+    "ignore:.*treespec, LeafSpec",
+    "ignore:The dirpath has changed",  # the test of a checkpoint logs to a new version folder
+)
+def test_lightning_cli_runs_the_example(refused: Callable[[list[str]], str]) -> None:
+    small = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.enable_progress_bar=false"]
+    words = ["--config", str(LIGHTNING_CONFIG), *small, "--model.network.init_args.dim=8", "--data.horizon=24"]
+    assert main(["lightning", "fit", *words]) == 0
+    (run,) = Path("runs/lightning").iterdir()
+    assert {"config.yaml", "metrics.csv", "checkpoints"} == {path.name for path in run.iterdir()}
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert main(["lightning", "test", *words, "--ckpt_path", str(checkpoint)]) == 0
+    assert "nope" in refused(["lightning", "fit", "--config", "nope.yaml"])
+    assert "trainer" in refused(["lightning", "fit", "--config", str(LIGHTNING_CONFIG), "--trainer.epochs=1"])

@@ -1,0 +1,95 @@
+"""test and predict: rebuilt from the run folder, in original units, on any columns."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from titans_seq.cli.main import main
+from titans_seq.datamodules import ForecastDataModule
+from titans_seq.forecast import SimbaForecaster
+
+
+@pytest.fixture
+def trained(own_csv: Path) -> Path:
+    """A run on own.csv with lookback 16 and horizon 8."""
+    small = ["model.dim=8", "model.blocks=1", "model.heads=2", "trainer.limit_train_batches=2"]
+    shape = ["--lookback", "16", "--horizon", "8", "--epochs", "1", "--quiet"]
+    assert main(["fit", "forecast", *small, *shape, "--csv", own_csv.name]) == 0
+    return Path("runs/forecast/own-h8-memory-s0")
+
+
+def test_test_repeats_the_metrics_of_the_run(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "copy"))
+    assert main(["test", "forecast", "--checkpoint", str(run), "--quiet"]) == 0
+    trained, tested = (json.loads((run / name).read_text()) for name in ("metrics.json", "test_metrics.json"))
+    assert tested == {key: trained[key] for key in tested}
+    assert {"test_mse", "test_mae", "test_windows"} <= set(tested)
+
+
+def test_predict_is_the_network_on_the_last_rows(trained: Path, own_csv: Path) -> None:
+    """Computed again from the checkpoint alone: scale by hand, run the network, scale back."""
+    assert main(["predict", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0
+    made = pd.read_csv(trained / "predict" / "forecast.csv")
+    table = pd.read_csv(own_csv)
+    assert list(made.columns) == list(table.columns)
+    assert list(made["date"]) == [f"{day:%Y-%m-%d}" for day in pd.date_range("2024-06-28", periods=8)]
+
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    weights = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
+    network = SimbaForecaster(16, 8, dim=8, blocks=1, heads=2).eval()
+    network.load_state_dict(weights)
+    values = table[["sales", "visits"]].to_numpy()
+    mean, scale = values[:105].mean(axis=0), values[:105].std(axis=0)  # 70 % of 150 rows
+    past = torch.tensor((values[-16:] - mean) / scale, dtype=torch.float32)[None]
+    with torch.no_grad():
+        expected = network(past)[0].numpy() * scale + mean
+    np.testing.assert_allclose(made[["sales", "visits"]], expected, rtol=1e-5)
+
+
+def test_predict_takes_any_columns_and_short_files(trained: Path, own_csv: Path) -> None:
+    """A column of the run keeps the run's scale, another gets that of its own history; 16 rows are enough."""
+    frame = pd.read_csv(own_csv).tail(16)
+    frame = frame.assign(visits=lambda f: f["visits"] * 1000, extra=np.arange(16.0))
+    frame.to_csv("short.csv", index=False)
+    assert main(["predict", "forecast", "--checkpoint", str(trained), "--csv", "short.csv", "--output", "out"]) == 0
+    made = pd.read_csv("out/forecast.csv")
+    assert list(made.columns) == ["date", "sales", "visits", "extra"] and len(made) == 8
+    assert made["extra"].between(-30, 60).all()
+    assert {path.name for path in Path("out").iterdir()} == {"forecast.csv", "forecast.png", "surprise.png"}
+
+    data = ForecastDataModule(csv="short.csv", lookback=16, horizon=8)
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    data.load_state_dict(checkpoint["ForecastDataModule"])
+    data.setup("predict")
+    np.testing.assert_allclose(data.scaler.mean_[:2], checkpoint["ForecastDataModule"]["mean"])
+    np.testing.assert_allclose(data.scaler.mean_[2], 7.5)
+
+
+def test_test_on_an_own_file(trained: Path, own_csv: Path) -> None:
+    shutil.copy(own_csv, "other.csv")
+    assert main(["test", "forecast", "--checkpoint", str(trained), "--csv", "other.csv", "--quiet"]) == 0
+    tested = json.loads((trained / "test_metrics-other.json").read_text())
+    assert tested["test_mse"] == json.loads((trained / "metrics.json").read_text())["test_mse"]
+
+
+def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:
+    predict = ["predict", "forecast", "--checkpoint", str(trained)]
+    pd.read_csv(own_csv).tail(15).to_csv("short.csv", index=False)
+    assert "has 15 rows; a forecast needs at least lookback 16" in refused([*predict, "--csv", "short.csv"])
+    assert "--fill goes with --csv" in refused([*predict, "--fill", "ffill"])
+    Path("used").mkdir()
+    Path("used/forecast.csv").write_text("")
+    assert "holds a forecast already" in refused([*predict, "--output", "used"])
+
+
+def test_predictions_do_not_overwrite_each_other(trained: Path) -> None:
+    for _ in range(2):
+        assert main(["predict", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0
+    first, second = (trained / name / "forecast.csv" for name in ("predict", "predict-2"))
+    assert first.read_bytes() == second.read_bytes()

@@ -1,0 +1,86 @@
+"""What is installed: every package of ours under one name, nothing else, with its data files and its command."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAPPED = ("kernels", "datamodules", "configs", "cli")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _packages() -> set[str]:
+    """Return the packages on disk, by their import names."""
+    found = set()
+    for top in ("titans_seq", *MAPPED):
+        for init in (ROOT / top).rglob("__init__.py"):
+            folder = init.parent.relative_to(ROOT)
+            if top == "titans_seq" and len(folder.parts) > 1 and folder.parts[1] in MAPPED:
+                continue  # the links
+            found.add(".".join(folder.parts if top == "titans_seq" else ("titans_seq", *folder.parts)))
+    return found
+
+
+def test_every_package_is_declared() -> None:
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == _packages()
+
+
+def test_links_are_relative() -> None:
+    for name in MAPPED:
+        link = ROOT / "titans_seq" / name
+        assert link.is_symlink() and str(link.readlink()) == f"../{name}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the working tree, built without a network in a copy, so that no build folder is left behind."""
+    source = tmp_path_factory.mktemp("source")
+    tracked = ["titans_seq", *MAPPED, "pyproject.toml", "README.md", "LICENSE"]
+    subprocess.run(["cp", "-R", *tracked, str(source)], cwd=ROOT, check=True)
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(out), str(source)], check=True)
+    (made,) = out.glob("*.whl")
+    return made
+
+
+def test_the_wheel_holds_every_file(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {"titans_seq/py.typed"}
+    for pattern in ("*.py", "*.yaml"):
+        for top in MAPPED:
+            expected |= {f"titans_seq/{path.relative_to(ROOT)}" for path in (ROOT / top).rglob(pattern)}
+        inside = [path.relative_to(ROOT) for path in (ROOT / "titans_seq").rglob(pattern)]
+        expected |= {str(path) for path in inside if path.parts[1] not in MAPPED}
+    assert names == expected
+
+
+def test_the_wheel_has_licence_and_command(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    names = {name.split(".dist-info/")[1]: name for name in archive.namelist() if ".dist-info/" in name}
+    assert "Apache License" in archive.read(names["licenses/LICENSE"]).decode()
+    assert "titans-seq = titans_seq.cli.main:main" in archive.read(names["entry_points.txt"]).decode()
+    assert archive.read(names["top_level.txt"]).decode().split() == ["titans_seq"]
+
+
+def test_the_command_is_installed() -> None:
+    (command,) = entry_points(group="console_scripts", name="titans-seq")
+    assert command.value == "titans_seq.cli.main:main"
+
+
+def test_constraints_lie_in_the_declared_ranges() -> None:
+    from packaging.requirements import Requirement
+
+    declared = [*PYPROJECT["project"]["dependencies"]]
+    for extra in PYPROJECT["project"]["optional-dependencies"].values():
+        declared += extra
+    ranges = {Requirement(text).name.replace("_", "-").lower(): Requirement(text).specifier for text in declared}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    for line in filter(lambda text: text and not text.startswith("#"), lines):
+        name, version = line.split("==")
+        assert ranges.get(name.replace("_", "-").lower()) is None or version in ranges[name.replace("_", "-").lower()]
