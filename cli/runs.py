@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from titans_seq.cli.config import CALLBACKS
 from titans_seq.cli.errors import UsageError
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
+# what a config.yaml from elsewhere may have built
+BUILDABLE = ("titans_seq.", "lightning.Trainer", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.")
 
 
 def default_folder(config: DictConfig, dataset: str) -> Path:
@@ -123,11 +124,20 @@ def read_config(folder: Path, task: str) -> DictConfig:
 
 
 def _require_own_targets(config: DictConfig, path: Path) -> None:
-    """A run folder may come from elsewhere: it names classes, and only these libraries' are built from it."""
-    for name in ("data", "model", "training", "trainer", *CALLBACKS):
-        target = str(OmegaConf.select(config, f"{name}._target_"))
-        if not target.startswith(("titans_seq.", "lightning.")):
-            raise UsageError(f"{path}: {name}._target_ {target!r} is not part of titans_seq or lightning")
+    """A run folder may come from elsewhere: it names classes, at any depth, and only the known ones are built."""
+    for target in _targets(OmegaConf.to_container(config)):
+        if not str(target).startswith(BUILDABLE):
+            raise UsageError(f"{path}: _target_ {target!r} is no part of titans_seq and no trainer, callback or logger")
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    """Every value of a key `_target_` below a node."""
+    if isinstance(node, dict):
+        yield from (value for key, value in node.items() if key == "_target_")
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _targets(child)
 
 
 def split_checkpoint(path: Path) -> tuple[Path, Path]:

@@ -1,5 +1,6 @@
 """Training of any forecasting network `[B, L, C] -> [B, H, C]` with Lightning."""
 
+import math
 from typing import Any
 
 import lightning as L
@@ -31,7 +32,7 @@ class ForecastModule(L.LightningModule):
         network: nn.Module,
         *,
         loss: str = "huber",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
         final_rate: float = 0.1,
     ) -> None:
@@ -69,8 +70,12 @@ class ForecastModule(L.LightningModule):
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:  # no end to anneal to
             return optimizer
-        least = self.learning_rate * self.final_rate
-        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=least)]
+
+        # not CosineAnnealingLR: it keeps its length in the checkpoint, and a run resumed for longer would turn around
+        def share(epoch: int) -> float:
+            return self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * min(epoch / epochs, 1))) / 2
+
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, share)]
 
     def _score(self, stage: str, batch: Batch) -> None:
         forecast, truth = self(batch["past_target"]).double(), batch["future_target"].double()

@@ -96,7 +96,7 @@ class SimbaForecaster(nn.Module):
         patch_size: int = 16,
         patch_stride: int = 8,
         dropout: float = 0.2,
-        head_dropout: float = 0.2,
+        head_dropout: float = 0.4,
         **mixer_options: Any,
     ) -> None:
         super().__init__()
