@@ -126,7 +126,10 @@ def test_wrong_checkpoints_are_refused(verb: str, workdir: Path, finished: Path,
     (other / "config.yaml").write_text(config.replace("dim: 8", "dim: 16"))
     assert "does not fit the model" in load("other")
     (other / "config.yaml").write_text(config.replace("titans_seq.forecast.SimbaForecaster", "os.system"))
-    assert "is not part of titans_seq" in load("other")
+    assert "_target_ 'os.system' is no part of titans_seq" in load("other")
+    nested = config.replace("  dim: 8", "  dim: {_target_: os.system, command: id}")
+    (other / "config.yaml").write_text(nested)
+    assert nested != config and "_target_ 'os.system' is no part of titans_seq" in load("other")
     (other / "config.yaml").write_text("task: [")
     assert "cannot be read" in load("other")
 
