@@ -25,4 +25,4 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x .venv/bin/pip || "$(PYTHON)" -m venv .venv
 	.venv/bin/pip install --quiet $(TORCH)
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	@rm -f .venv/.installed-* && touch $@

@@ -1,22 +1,24 @@
-"""Speed of the forecaster: seconds per training epoch and windows per second at prediction, for every mixer.
+"""Speed of the forecaster with default settings: seconds per training epoch, and windows per second at prediction.
 
     python benchmarks/forecast.py [--dataset ETTh1] [--horizon 96] [--epochs 3] [--threads 2]
 
-All mixers are measured in one process on the same windows; compare the ratios, absolute times belong to one machine. The
-first epoch warms up; the median of the others counts.
+Every mixer is measured in one process on the same windows, configured as `titans-seq fit forecast` configures it; compare
+the ratios, absolute times belong to one machine. The first epoch warms up; the median of the others counts.
 """
 
 import argparse
 import statistics
 import time
+import warnings
 
 import lightning as L
 import torch
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from titans_seq.datamodules import ForecastDataModule
-from titans_seq.forecast import MIXERS, ForecastModule, SimbaForecaster
+from titans_seq.cli.config import build, compose
+from titans_seq.forecast import MIXERS
 
 
 class EpochTimes(L.Callback):
@@ -32,21 +34,28 @@ class EpochTimes(L.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def seconds_per_epoch(network: SimbaForecaster, data: ForecastDataModule, epochs: int) -> float:
+def measure(config: DictConfig, epochs: int) -> tuple[int, float, float]:
+    """Parameters, seconds per epoch, windows per second."""
+    network = build(config.model, "model")
+    module = build(config.training, "training", network=network)
+    data = build(config.data, "data")
+    data.prepare_data()
+    data.setup("fit")
     times = EpochTimes()
-    trainer = L.Trainer(
-        max_epochs=epochs + 1, limit_val_batches=0, logger=False, enable_checkpointing=False, callbacks=[times],
-        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    trainer = build(
+        config.trainer, "trainer", max_epochs=epochs + 1, limit_val_batches=0, logger=False,
+        enable_checkpointing=False, callbacks=[times, build(config.averaging, "averaging")],
+        enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(ForecastModule(network), train_dataloaders=data.train_dataloader())
-    return statistics.median(times.seconds[1:])
+    trainer.fit(module, train_dataloaders=data.train_dataloader())
+    parameters = sum(p.numel() for p in network.parameters())
+    return parameters, statistics.median(times.seconds[1:]), windows_per_second(network.eval(), data.test_dataloader())
 
 
-def windows_per_second(network: SimbaForecaster, data: ForecastDataModule) -> float:
-    network.eval()
+def windows_per_second(network: torch.nn.Module, batches: torch.utils.data.DataLoader) -> float:
+    rates = []
     with torch.inference_mode():
-        rates = []
-        for batch in data.test_dataloader():
+        for batch in batches:
             start = time.perf_counter()
             network(batch["past_target"])
             rates.append(len(batch["past_target"]) / (time.perf_counter() - start))
@@ -61,19 +70,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    data = ForecastDataModule(arguments.dataset, horizon=arguments.horizon)
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
+    warnings.filterwarnings("ignore", module="lightning")
+
+    overrides = [f"data={arguments.dataset.lower()}", f"data.horizon={arguments.horizon}"]
+    rows = {mixer: measure(compose([*overrides, f"model={mixer}"]), arguments.epochs) for mixer in MIXERS}
 
     table = Table(title=f"{arguments.dataset}, horizon {arguments.horizon}, {arguments.threads} threads, CPU")
     for column in ("mixer", "parameters", "s / epoch", "x none", "windows / s"):
         table.add_column(column, justify="left" if column == "mixer" else "right")
-    rows = {}
-    for mixer in MIXERS:
-        network = SimbaForecaster(data.lookback, data.horizon, mixer=mixer)
-        parameters = sum(p.numel() for p in network.parameters())
-        rows[mixer] = parameters, seconds_per_epoch(network, data, arguments.epochs), windows_per_second(network, data)
     for mixer, (parameters, seconds, rate) in rows.items():
         ratio = seconds / rows["none"][1]
         table.add_row(mixer, f"{parameters:,}", f"{seconds:.1f}", f"{ratio:.1f}", f"{rate:,.0f}")

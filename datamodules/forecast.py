@@ -90,7 +90,7 @@ class ForecastDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download the named data set if it is not at hand (once, see `download_dataset`)."""
-        if self.spec is not None:
+        if self.spec is not None and not hasattr(self, "series"):  # Lightning asks before every fit, test, ...
             download_dataset(self.spec.name, data_root=self.data_root, quiet=not sys.stderr.isatty())
 
     def setup(self, stage: str | None = None) -> None:

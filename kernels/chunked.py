@@ -38,7 +38,7 @@ def chunked_memory(
     """Outputs, final state and surprise. Memory for backward grows with T (weights at each chunk start are kept)."""
     if q.shape[1] == 0:
         return torch.zeros_like(v), _with_chunk_size(state, chunk_size), torch.zeros_like(alpha)
-    slots = _Slots.plan(q, state.position, chunk_size, mask)
+    slots = _Slots.plan(q, state, chunk_size, mask)
     q, k, v = (slots.fill(x) for x in (q, k, v))  # [N, B, H, C, K]
     alpha, eta, theta = slots.fill(alpha), slots.fill(eta, empty=1.0), slots.fill(theta)  # [N, B, H, C]
     rows, ends = gate_table(alpha, eta, slots.real)
@@ -144,9 +144,10 @@ class _Slots:
     real: Float[Tensor, "N B 1 C"] | None  # 1 where a slot holds a token; None: nobody reads beyond the tokens
 
     @classmethod
-    def plan(cls, q: Tensor, position: Tensor, chunk_size: int, mask: Tensor | None) -> "_Slots":
-        tokens = q.shape[1]
-        if mask is None and not position.any():
+    def plan(cls, q: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None) -> "_Slots":
+        tokens, position = q.shape[1], state.position
+        fresh = state.chunk_size is None  # known without reading `position`, which would wait for the device
+        if mask is None and (fresh or not position.any()):
             chunks = -(-tokens // chunk_size)
             width = min(tokens, chunk_size)
             real = None

@@ -19,7 +19,7 @@ class MemoryState:
     weights, momentum, chunk_start: L tensors [B, H, out, in], float32 or float64. `chunk_start` holds the weights at the
         start of the current chunk, where the inner gradient is taken; it equals `weights` when `position` is 0.
     position: int64 [B], real tokens already read in the current chunk, in [0, chunk_size).
-    chunk_size: that of the calls that made the state; None before the first call.
+    chunk_size: that of the calls that made the state; None before the first call, and then `position` is 0.
     """
 
     weights: Weights

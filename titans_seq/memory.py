@@ -4,7 +4,6 @@ Dimensions: B batch, T time, D model width, H heads, K key width = value width, 
 Source: Titans (arXiv 2501.00663v1), sections 3.1, 3.2 and 4.4.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -67,8 +66,8 @@ class NeuralMemory(nn.Module):
 
     The block around it adds the residual. The gates see x divided by its root mean square: eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
     theta = 2 sigmoid(.) (1 - eta) min(4 / C, 1/2), starting in the middle of its range; alpha = 1e-6 + sigmoid(.)^4, starting at
-    3e-6. With `max_surprise` every update has norm at most 1, so ||S|| <= max(8 / C, 1) for any input, and ||M|| is
-    bounded through the floor of alpha. The paper's plain form is `max_surprise=None`.
+    3e-6. With `max_surprise` every update has norm at most 1, so ||S|| <= min(8 / C, 1) for any input up to 1e18 (float32),
+    and ||M|| is bounded through the floor of alpha. The paper's plain form is `max_surprise=None`.
 
     Args:
         dim: D. heads: H. head_dim: K, D / H if None.
@@ -209,7 +208,7 @@ class NeuralMemory(nn.Module):
         dtype = weight.dtype if dtype is None else dtype
         wide = torch.promote_types(dtype, torch.float32)
         weights = tuple(w.to(wide).expand(batch_size, *w.shape) for w in self.memory)
-        memory = replace(MemoryState.from_weights(weights), chunk_size=self.chunk_size)
+        memory = MemoryState.from_weights(weights)
         inputs = torch.zeros(batch_size, self.conv_size - 1, self.dim, dtype=dtype, device=weight.device)
         gate_input = None
         if self.gate_per == "chunk":
@@ -294,15 +293,6 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
         if len(state.inputs) != len(x):
             raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.inputs)}")
-
-
-def parameter_digest(model: nn.Module) -> str:
-    """sha256 over names and values of a model's parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Memory states on disk: safetensors, apart from the model's weights."""
 
+import hashlib
 import json
 import os
-import tempfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from safetensors.torch import safe_open, save_file
 from torch import Tensor, nn
 
 from titans_seq.kernels import MemoryState
-from titans_seq.memory import LayerState, parameter_digest
+from titans_seq.memory import LayerState
 
 FORMAT = "titans-seq state"
 VERSION = 1
@@ -34,8 +34,7 @@ def save_state(
     if model is not None:
         header["parameters"] = parameter_digest(model)
     path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-        part = Path(file.name)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, metadata=header)
         os.replace(part, path)
@@ -73,6 +72,15 @@ def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) 
         return _rebuild(json.loads(header["tree"]), tensors)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: its header and its tensors do not fit") from error
+
+
+def parameter_digest(model: nn.Module) -> str:
+    """sha256 over names and values of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

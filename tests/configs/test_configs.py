@@ -1,6 +1,9 @@
 """Every config is composed and every object in it built; the files of the groups are all there is."""
 
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -65,13 +68,23 @@ def test_every_experiment_changes_what_it_names(name: str) -> None:
             assert config[section][key] == value != plain[section][key]
 
 
+def _sections(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping with a `_target_` below a node."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for child in node.values():
+            yield from _sections(child)
+
+
 def test_yaml_repeats_no_default() -> None:
     """Python has the defaults: a yaml names an option only to change it, or to tie two together."""
-    for section in ("model", "training"):
-        raw = yaml.safe_load(
-            (CONFIGS / f"{section}/_base.yaml" if section == "model" else CONFIGS / "forecast.yaml").read_text()
-        )
-        options = raw if section == "model" else raw["training"]
-        own = {key for key in options if key != "_target_" and not str(options[key]).startswith("${")}
-        target = hydra.utils.get_class(options["_target_"])
-        assert all(options[key] != getattr(target.__init__, "__kwdefaults__", {}).get(key) for key in own)
+    seen = 0
+    for path in CONFIGS.rglob("*.yaml"):
+        for section in _sections(yaml.safe_load(path.read_text())):
+            defaults = inspect.signature(hydra.utils.get_object(section["_target_"])).parameters
+            for key in section.keys() - {"_target_"}:
+                seen += 1
+                assert section[key] != defaults[key].default, f"{path.name}: {key} is the default"
+    assert seen > 5
+

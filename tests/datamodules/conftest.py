@@ -1,6 +1,5 @@
 """Shared by the tests of the data: small CSV files, a small named data set, and the folder of the real ones."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +11,10 @@ from titans_seq.datamodules import catalog, registry
 from titans_seq.datamodules.csv_files import csv_sha256
 from titans_seq.datamodules.registry import DatasetSpec
 
-_BESIDE_THE_REPOSITORY = Path(__file__).parents[3] / "shared" / "data"
-
 
 @pytest.fixture
-def data_root(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the real data sets: $TITANS_SEQ_DATA, or shared/data beside the repository where that exists."""
-    if "TITANS_SEQ_DATA" not in os.environ and _BESIDE_THE_REPOSITORY.is_dir():
-        monkeypatch.setenv("TITANS_SEQ_DATA", str(_BESIDE_THE_REPOSITORY))
+def data_root() -> Path:
+    """The folder of the real data sets: $TITANS_SEQ_DATA, or the user's cache."""
     return registry.data_folder()
 
 

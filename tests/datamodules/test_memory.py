@@ -19,7 +19,7 @@ from titans_seq.datamodules import ForecastDataModule
 def status(key):
     return int(re.search(rf"{key}:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 
-data = ForecastDataModule("ecl", data_root=sys.argv[1])
+data = ForecastDataModule("ecl", data_root=sys.argv[1], batch_size=32)
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
 data.prepare_data()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from titans_seq.cli.config import build, compose
 from titans_seq.forecast import ForecastModule
@@ -23,8 +24,8 @@ class LastValue(nn.Module):
         return self.gain * past_target[:, -1:].expand(-1, self.horizon, -1)
 
 
-def batches(windows: torch.Tensor, size: int) -> list[dict[str, torch.Tensor]]:
-    return [{"past_target": w[:, :8], "future_target": w[:, 8:]} for w in windows.split(size)]
+def batches(windows: torch.Tensor, size: int) -> DataLoader:
+    return DataLoader([{"past_target": w[:8], "future_target": w[8:]} for w in windows], batch_size=size)
 
 
 def quiet_trainer(**options) -> L.Trainer:
@@ -39,7 +40,7 @@ def lightning_advice():
     with warnings.catch_warnings():
         # lightning 2.6 advises more workers for loaders that only index a tensor, and calls a pytree API torch deprecates
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         yield
 
