@@ -141,7 +141,7 @@ class _Slots:
     tokens: int
     reached: Int[Tensor, " B"]  # slots of the stream's current chunks after the call
     slot: Int[Tensor, "B T"] | None  # slot of each token, one past the end for a masked one; None: token t in slot t
-    real: Float[Tensor, "N #B 1 C"] | None  # 1 where a slot holds a token; None: nobody reads beyond the tokens
+    real: Float[Tensor, "N _ 1 C"] | None  # 1 where a slot holds a token; None: nobody reads beyond the tokens
 
     @classmethod
     def plan(cls, q: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None) -> "_Slots":

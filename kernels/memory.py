@@ -76,14 +76,15 @@ def neural_memory(
     if check or backend == "reference":
         check_ranges(alpha, eta, theta, state, chunk_size, mask)
     dtype = torch.promote_types(q.dtype, torch.float32)
-    operands = [x.to(dtype) for x in (q, k, v, alpha, eta, theta)]
+    out_dtype = v.dtype
+    q, k, v, alpha, eta, theta = (x.to(dtype) for x in (q, k, v, alpha, eta, theta))
     with torch.autocast(q.device.type, enabled=False):
         if backend == "reference":
             mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if mask is None else mask
-            y, state, surprise = reference_memory(*operands, state, chunk_size, max_surprise, mask)
+            y, state, surprise = reference_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
         else:
-            y, state, surprise = chunked_memory(*operands, state, chunk_size, max_surprise, mask)
-    y = y.to(v.dtype)
+            y, state, surprise = chunked_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
+    y = y.to(out_dtype)
     return (y, state, surprise) if return_surprise else (y, state)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -199,7 +200,7 @@ class NeuralMemory(nn.Module):
             back = torch.argsort(order, dim=1)
             y, surprise = _take(y, back), _take(surprise, back)
         y, surprise = y[:, new:], surprise[:, new:]
-        result = (y, *([state] if return_state else []), *([surprise] if return_surprise else []))
+        result: tuple[Any, ...] = (y, *([state] if return_state else []), *([surprise] if return_surprise else []))
         return result if len(result) > 1 else y
 
     def initial_state(self, batch_size: int, *, dtype: torch.dtype | None = None) -> LayerState:
@@ -228,11 +229,12 @@ class NeuralMemory(nn.Module):
         q, k, v = self._project(history)
         gate_tokens, gate_input = self._gate_tokens(x, state, mask)
         alpha, eta, theta = (gate.to(q.dtype) for gate in self._gates(gate_tokens))
-        y, memory, surprise = neural_memory(
+        mixed = neural_memory(
             q, k, v, alpha, eta, theta, state.memory,
             chunk_size=self.chunk_size, max_surprise=self.max_surprise, mask=mask, return_surprise=True,
             backend=self.backend,
         )  # fmt: skip
+        y, memory, surprise = cast(tuple[Tensor, MemoryState, Tensor], mixed)
         y = self.norm(y.to(self.norm.weight.dtype)).flatten(2) * F.silu(self.out_gate(x))
         y = self.out(y)
         if mask is None:

@@ -53,7 +53,7 @@ class Block(nn.Module):
     def __init__(self, dim: int, mixer: nn.Module | None, dropout: float) -> None:
         super().__init__()
         self.mixer = mixer
-        self.mixer_norm = None if mixer is None else nn.LayerNorm(dim)
+        self.mixer_norm = nn.Identity() if mixer is None else nn.LayerNorm(dim)
         self.channel_norm = nn.LayerNorm(dim)
         self.channels = EinFFT(dim)
         self.dropout = nn.Dropout(dropout)
@@ -63,6 +63,7 @@ class Block(nn.Module):
 
     def forward_with_surprise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As forward, with the memory's surprise [B, N], the mean over its heads."""
+        assert self.mixer is not None
         mixed, surprise = self.mixer(self.mixer_norm(x), return_surprise=True)
         return self._channels(x + self.dropout(mixed)), surprise.mean(dim=-1)
 
@@ -100,6 +101,10 @@ class SimbaForecaster(nn.Module):
         **mixer_options: Any,
     ) -> None:
         super().__init__()
+        if patch_size < 1 or patch_stride < 1:
+            raise ValueError(
+                f"patch_size and patch_stride must be >= 1; got patch_size {patch_size} and patch_stride {patch_stride}"
+            )
         if lookback < patch_size:
             raise ValueError(
                 f"lookback must be at least patch_size; got lookback {lookback} and patch_size {patch_size}"
@@ -132,14 +137,15 @@ class SimbaForecaster(nn.Module):
 
         A patch's surprise is spread over its steps; where patches overlap, their mean counts.
         """
-        if not all(isinstance(block.mixer, NeuralMemory) for block in self.blocks):
+        blocks = [block for block in self.blocks if isinstance(block, Block) and isinstance(block.mixer, NeuralMemory)]
+        if len(blocks) < len(self.blocks):
             raise ValueError('surprise needs a forecaster with mixer="memory"')
         x = self._tokens(self._normalise(past_target)[0])
         total = x.new_zeros(x.shape[:2])
-        for block in self.blocks:
+        for block in blocks:
             x, surprise = block.forward_with_surprise(x)
             total = total + surprise
-        patches = (total / len(self.blocks))[:, None].expand(-1, self.patch_size, -1)  # [B * C, P, N]
+        patches = (total / len(blocks))[:, None].expand(-1, self.patch_size, -1)  # [B * C, P, N]
         steps = self._overlap_mean(patches)
         return steps.unflatten(0, (len(past_target), -1)).mT
 
