@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException, InstantiationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,6 +29,7 @@ from titans_seq.memory import NeuralMemory
 CONFIG_MODULE = "titans_seq.configs"
 CONFIG_NAME = "forecast"
 CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
+_OPTIONAL = (*CALLBACKS, "experiment")
 SECTIONS = ("data", "model", "training")  # written in full to RUN/config.yaml; the trainer's dozens of options are not
 
 # flag -> the keys it decides; the first is what it sets
@@ -69,13 +71,14 @@ def _flag_overrides(flag: str, value: Any) -> list[str]:
         name = value.lower()
         return [f"data={name if name == EMBEDDED else find_spec(value).name.lower()}"]
     if flag == "csv":  # absolute, so that the run can be tested from anywhere
-        return ["data=csv", f"data.csv={_quoted(str(Path(value).expanduser().absolute()))}"]
+        return ["data=csv", f"data.csv={quoted(str(Path(value).expanduser().absolute()))}"]
     if isinstance(value, str):
-        value = _quoted(value)
+        value = quoted(value)
     return [f"{_FLAGS[flag][0]}={str(value).lower() if isinstance(value, bool) else value}"]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return any text as a value in an override."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
@@ -183,10 +186,12 @@ def _is_plain(override: Override, groups: dict[str, list[str]]) -> bool:
 
 def _check_group(override: Override, groups: dict[str, list[str]]) -> None:
     group = override.key_or_group
-    if group not in groups or override.is_delete():
+    value = None if override.is_delete() else override.value()
+    if override.is_delete() and "." not in group and group not in _OPTIONAL:
+        raise UsageError(f"~{group}: only {', '.join(_OPTIONAL)} can be left out")
+    if group not in groups or (value is None and group in _OPTIONAL):
         return
-    value = override.value()
-    if value is None or (isinstance(value, str) and value in groups[group]):
+    if isinstance(value, str) and value in groups[group]:
         return
     raise UsageError(f"unknown {group}={value}{_nearest(str(value), groups[group])}")
 
@@ -199,6 +204,8 @@ def _check_key(override: Override, known: DictConfig, start: DictConfig) -> None
     value = value.text if isinstance(value, QuotedString) else value
     values = list(value.list) if isinstance(value, ChoiceSweep) else [value]
     if hint is DictConfig:
+        if key in CALLBACKS and values == [None]:  # switched off
+            return
         raise UsageError(f"{key} is a section; set one of its keys{_nearest(key, list(_keys(known)))}")
     for one in values:
         if not _fits(one, hint):
@@ -261,7 +268,9 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def complete(config: DictConfig, sections: Sequence[str] = SECTIONS) -> None:
     """Add the constructors' defaults to the sections, in place, so that the record of a run is complete."""
     for section in sections:
-        node = config[section]
+        node = config.get(section)
+        if node is None:  # a callback that is switched off
+            continue
         with open_dict(node):
             for name, default in constructor_options(node).items():
                 if name not in node:
@@ -299,10 +308,10 @@ def _targets(section: DictConfig) -> list[Callable[..., Any]]:
 
 
 def build(section: DictConfig, name: str, **objects: Any) -> Any:
-    """Instantiate a section; an option that its constructor refuses is a UsageError."""
+    """Instantiate a section; an option that its constructor refuses, or lacks a package for, is a UsageError."""
     try:
         return hydra.utils.instantiate(section, _convert_="all", _partial_=True)(**objects)
-    except (ValueError, TypeError, InstantiationException) as error:
+    except (ValueError, TypeError, ModuleNotFoundError, InstantiationException, MisconfigurationException) as error:
         from titans_seq.datamodules import DataError
 
         if isinstance(error, DataError):

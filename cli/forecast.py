@@ -1,6 +1,7 @@
 """fit, test and predict for forecasting: the configuration becomes objects, the objects run, the results are shown."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from titans_seq.cli.config import CALLBACKS, build, compose, overrides_of
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule, download_dataset, future_dates
+from titans_seq.datamodules.registry import locate
 from titans_seq.forecast import ForecastModule, SimbaForecaster
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_training
 
 TASK = "forecast"
+PREDICTION = ("forecast.csv", "forecast.png", "surprise.png")  # what predict writes
 
 
 @dataclass
@@ -42,7 +45,7 @@ def fit_command(arguments: argparse.Namespace) -> None:
         return sweep(arguments)
     config = compose(overrides_of(arguments))
     if arguments.resume:
-        folder = _folder_to_resume(config, arguments)
+        folder = _folder_to_resume(config)
         config = _resumed_config(folder, config, arguments)
         metrics, pictures = _fit(prepare(config), folder, resume=True)
         _show_fit(metrics, folder, pictures)
@@ -61,7 +64,7 @@ def fit(config: DictConfig, folder: Path | None = None, *, show: bool = True) ->
     job = prepare(config)
     explicit = folder is not None or config.output is not None
     wanted = folder or (Path(config.output).expanduser() if config.output else None)
-    folder = runs.claim(wanted or runs.default_folder(config, job.data.series.name), explicit=explicit)
+    folder = runs.claim(wanted or runs.default_folder(config), explicit=explicit)
     runs.write_config(folder, config)
     metrics, pictures = _fit(job, folder)
     if show:
@@ -72,14 +75,25 @@ def fit(config: DictConfig, folder: Path | None = None, *, show: bool = True) ->
 def prepare(config: DictConfig) -> Job:
     """Build every object of a run, data included, and write nothing: what is wrong with the input shows here."""
     training.hush(config.quiet)
+    training.check(config.trainer)
+    _check_lengths(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data = _data(config)
+    data = _data(config, "fit")
     module = _module(config)
-    configured = [build(config[name], name) for name in CALLBACKS]
+    configured = [build(config[name], name) for name in CALLBACKS if config.get(name) is not None]
     callbacks = training.callbacks(config.seed, configured, config.quiet)
     trainer = _trainer(config, callbacks)
     _check_optimizer(module, trainer)
     return Job(config, data, module, trainer)
+
+
+def _check_lengths(config: DictConfig) -> None:
+    for name in ("lookback", "horizon"):
+        mine, theirs = config.model[name], config.data[name]
+        if mine != theirs:
+            raise UsageError(
+                f"model.{name} is {mine}, but the windows have {theirs}; set data.{name}, the model follows"
+            )
 
 
 def _check_optimizer(module: ForecastModule, trainer: L.Trainer) -> None:
@@ -91,11 +105,14 @@ def _check_optimizer(module: ForecastModule, trainer: L.Trainer) -> None:
         raise UsageError(f"training: {error}") from None
 
 
-def _data(config: DictConfig) -> ForecastDataModule:
+def _data(config: DictConfig, stage: str, state: dict[str, Any] | None = None) -> ForecastDataModule:
+    """Return the series, set up for a stage; state: the scale of a checkpoint."""
     data: ForecastDataModule = build(config.data, "data")
-    if data.spec is not None:
+    # a file that is here is checked when it is read; prepare_data would check it once more
+    if data.spec is not None and locate(data.spec, data.data_root) is None:
         download_dataset(data.spec.name, data_root=data.data_root, quiet=config.quiet)
-    data.setup("fit")
+    data.load_state_dict(state or {})
+    data.setup(stage)
     return data
 
 
@@ -118,12 +135,10 @@ def _trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
 # resuming --------------------------------------------------------------------------------------------------------------
 
 
-def _folder_to_resume(config: DictConfig, arguments: argparse.Namespace) -> Path:
+def _folder_to_resume(config: DictConfig) -> Path:
     if config.output is not None:
         return Path(config.output).expanduser()
-    dataset = Path(config.data.csv).name.removesuffix(".gz").removesuffix(".csv") if config.data.csv else None
-    first = runs.default_folder(config, dataset or config.data.dataset or "embedded")
-    found = first
+    found = first = runs.default_folder(config)
     for candidate in runs.numbered(first):
         if not candidate.exists():
             break
@@ -136,12 +151,14 @@ def _folder_to_resume(config: DictConfig, arguments: argparse.Namespace) -> Path
 def _resumed_config(folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> DictConfig:
     """Return the run's own configuration, with more epochs if asked; anything else asked must agree with it."""
     config = runs.read_config(folder, TASK)
-    keys = [word.lstrip("+").split("=")[0] for word in overrides_of(arguments)]
+    keys = [word.lstrip("+~").split("=")[0] for word in overrides_of(arguments)]
     for key in keys:
         if key in ("trainer.max_epochs", "quiet", "output"):
             continue
+        if key in ("experiment", "trainer") or key.startswith("hydra"):  # no key of the run's record to compare with
+            raise UsageError(f"{key}= does not go with --resume: the run {folder} keeps its configuration; drop it")
         mine, theirs = OmegaConf.select(asked, key), OmegaConf.select(config, key)
-        if mine != theirs and key not in ("experiment",):
+        if mine != theirs:
             what = "section differs from" if isinstance(mine, DictConfig) else f"is {theirs} in"
             raise UsageError(f"{key} {what} the run {folder}; a resumed run keeps its configuration, drop the option")
     config.quiet = asked.quiet
@@ -169,26 +186,38 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
     checkpoints = folder / runs.CHECKPOINTS
     training.place(job.trainer, folder)
     last = checkpoints / runs.LAST
-    if resume:
-        _check_resumable(job, folder)
-        runs.write_config(folder, job.config)
-    if not (resume and _stopped_early(job, last)):
-        go_on = f"go on with: titans-seq fit forecast --output {folder} --resume"
-        with training.interruptible(job.trainer, go_on):
+    ended = resume and _reopen(job, folder)
+    go_on = f"go on with: titans-seq fit forecast --output {folder} --resume"
+    with training.interruptible(job.trainer, go_on):
+        if not ended:
             path = last if resume else None
             job.trainer.fit(job.module, datamodule=job.data, ckpt_path=path, weights_only=True)
-    history = _history(last)
-    best = checkpoints / runs.BEST
-    job.module.load_state_dict(runs.load_checkpoint(best)["state_dict"])
-    metrics = _metrics(job, history)
+        history = _history(last)
+        job.module.load_state_dict(runs.load_checkpoint(checkpoints / runs.BEST)["state_dict"])
+        tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
+    metrics = _metrics(job, history, tested)
     pictures = _fit_pictures(job, history, metrics["best_epoch"], folder)
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics, pictures
 
 
-def _check_resumable(job: Job, folder: Path) -> None:
-    checkpoint = runs.load_checkpoint(folder / runs.CHECKPOINTS / runs.LAST)
+def _reopen(job: Job, folder: Path) -> bool:
+    """Make a run unfinished again; tell whether its training had ended by itself and is not to go on.
+
+    A finished run is only resumed for more epochs. From here on it is like any interrupted run: Ctrl-C leaves neither the
+    metrics of the shorter training nor the mark that it stopped early.
+    """
+    last = folder / runs.CHECKPOINTS / runs.LAST
+    checkpoint = runs.load_checkpoint(last)
     _load_weights(job.module, checkpoint, folder)
+    state = _callback_state(checkpoint, EarlyStopping)
+    stopped, finished = bool(state.get("stopped_epoch")), (folder / runs.METRICS).exists()
+    if stopped and finished:
+        state["stopped_epoch"] = 0
+        runs.write_checkpoint(last, checkpoint)
+    (folder / runs.METRICS).unlink(missing_ok=True)
+    runs.write_config(folder, job.config)
+    return stopped and not finished
 
 
 def _load_weights(module: ForecastModule, checkpoint: dict[str, Any], folder: Path) -> None:
@@ -203,14 +232,6 @@ def _callback_state(checkpoint: dict[str, Any], kind: type) -> dict[str, Any]:
     return next((state for key, state in states.items() if key.startswith(kind.__qualname__)), {})
 
 
-def _stopped_early(job: Job, last: Path) -> bool:
-    """Tell whether the run had ended by itself, so that another epoch would be one too many."""
-    checkpoint = runs.load_checkpoint(last)
-    state = _callback_state(checkpoint, EarlyStopping)
-    metrics_written = (last.parent.parent / runs.METRICS).exists()
-    return bool(state.get("stopped_epoch")) and not metrics_written
-
-
 def _history(last: Path) -> list[dict[str, float]]:
     rows = _callback_state(runs.load_checkpoint(last), training.History).get("rows", [])
     if not rows or not np.isfinite([row["val_mse"] for row in rows]).any():
@@ -218,17 +239,15 @@ def _history(last: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _metrics(job: Job, history: list[dict[str, float]]) -> dict[str, Any]:
-    config, data = job.config, job.data
+def _metrics(job: Job, history: list[dict[str, float]], tested: Mapping[str, float]) -> dict[str, Any]:
+    # validation as it was at the best epoch; measured again it would be of the last weights where they are averaged
     best = min(history, key=lambda row: row["val_mse"] if np.isfinite(row["val_mse"]) else np.inf)
-    with training.interruptible(job.trainer, "the checkpoints are kept"):
-        validated = job.trainer.validate(job.module, datamodule=data, verbose=False)[0]
-        tested = job.trainer.test(job.module, datamodule=data, verbose=False)[0]
     seconds = sum(row["seconds"] for row in history)
     return {
-        **_about(data, config),
+        **_about(job.data, job.config),
         **tested,
-        **validated,
+        "val_mse": best["val_mse"],
+        "val_mae": best["val_mae"],
         "epochs": len(history),
         "best_epoch": int(best["epoch"]) + 1,  # counted from 1, like epochs
         "parameters": sum(weights.numel() for weights in job.module.network.parameters()),
@@ -327,11 +346,9 @@ def _load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     training.hush(config.quiet)
     module = _module(config)
     _load_weights(module, checkpoint, folder)
-    data: ForecastDataModule = build(config.data, "data")
-    if data.spec is not None:
-        download_dataset(data.spec.name, data_root=data.data_root, quiet=config.quiet)
-    data.load_state_dict(checkpoint.get(ForecastDataModule.__qualname__, {}))
-    data.setup(stage)
+    # a file of one's own is tested on the scale of its own train split, as the published numbers are
+    own_scale = stage == "test" and arguments.csv
+    data = _data(config, stage, None if own_scale else checkpoint.get(ForecastDataModule.__qualname__))
     bar: list[L.Callback] = [] if config.quiet else [training.Progress()]
     return Job(config, data, module, _trainer(config, bar)), folder
 
@@ -375,6 +392,7 @@ def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
     if arguments.output is None:
         return runs.claim(run / "predict", explicit=False)
     folder = Path(arguments.output).expanduser()
-    if (folder / "forecast.csv").exists():
-        raise UsageError(f"{folder} holds a forecast already; choose another --output")
+    for name in (*PREDICTION, runs.CONFIG):  # with a config.yaml it is a run, whose pictures have these names
+        if (folder / name).exists():
+            raise UsageError(f"{folder} holds {name} already; choose another --output")
     return runs.make_folder(folder)

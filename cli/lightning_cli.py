@@ -24,6 +24,13 @@ class _CLI(LightningCLI):
         for name in ("lookback", "horizon"):
             parser.link_arguments(f"data.{name}", f"model.network.init_args.{name}")
 
+    def instantiate_classes(self) -> None:
+        """Here, and not in what runs afterwards, a ValueError or TypeError says that the input is wrong."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            raise UsageError(str(error)) from None
+
 
 def lightning_command(arguments: argparse.Namespace) -> None:
     """Hand the words after `lightning` to LightningCLI."""

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli.errors import UsageError
+from titans_seq.datamodules.registry import EMBEDDED, find_spec
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
 # what a config.yaml from elsewhere may have built
-BUILDABLE = ("titans_seq.", "lightning.Trainer", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.")
+BUILDABLE = ("titans_seq.", "lightning.Trainer", "lightning.pytorch.callbacks.")
 
 
-def default_folder(config: DictConfig, dataset: str) -> Path:
+def default_folder(config: DictConfig) -> Path:
     """Return where a run without --output goes, before -2, -3, ... are added."""
+    if config.data.csv is not None:
+        dataset = Path(config.data.csv).name.removesuffix(".gz").removesuffix(".csv")
+    elif config.data.dataset is None or config.data.dataset.lower() == EMBEDDED:
+        dataset = EMBEDDED
+    else:
+        dataset = find_spec(config.data.dataset).name
     return Path("runs", "forecast", f"{dataset}-h{config.data.horizon}-{config.model.mixer}-s{config.seed}")
 
 
@@ -38,7 +46,7 @@ def numbered(folder: Path) -> "itertools.chain[Path]":
 def claim(folder: Path, *, explicit: bool) -> Path:
     """Make the run folder and return it. Two commands at the same moment never get the same one.
 
-    An explicit folder may exist while it is empty; without one, the first free number is taken.
+    An explicit folder may exist only while it is empty; without one, the first free number is taken.
     """
     return _claim_explicit(folder) if explicit else make_new_folder(folder)
 
@@ -49,6 +57,8 @@ def _claim_explicit(folder: Path) -> Path:
     try:
         if (folder / CONFIG).exists():
             raise FileExistsError
+        if any(path != lock for path in folder.iterdir()):
+            raise UsageError(f"{folder} is not empty; choose another --output")
         _make(lock.mkdir, folder)
     except FileExistsError:
         raise UsageError(f"{folder} holds a run already; choose another --output, or --resume it") from None
@@ -87,6 +97,14 @@ def _make(mkdir: Callable[[], None], folder: Path) -> None:
         raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --output") from None
 
 
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside `path` to write to, which takes its name when it is complete."""
+    part = path.with_name(path.name + ".part")
+    yield part
+    part.replace(path)
+
+
 def write_config(folder: Path, config: DictConfig) -> None:
     """Write the resolved configuration of the run."""
     (folder / CONFIG).write_text(OmegaConf.to_yaml(config), encoding="utf-8")
@@ -95,9 +113,8 @@ def write_config(folder: Path, config: DictConfig) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a flat record; a number that is not finite is refused, since JSON has no word for it."""
     text = json.dumps(values, indent=2, allow_nan=False)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    with _replacing(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -127,7 +144,7 @@ def _require_own_targets(config: DictConfig, path: Path) -> None:
     """A run folder may come from elsewhere: it names classes, at any depth, and only the known ones are built."""
     for target in _targets(OmegaConf.to_container(config)):
         if not str(target).startswith(BUILDABLE):
-            raise UsageError(f"{path}: _target_ {target!r} is no part of titans_seq and no trainer, callback or logger")
+            raise UsageError(f"{path}: _target_ {target!r} is no part of titans_seq and no trainer or callback")
 
 
 def _targets(node: Any) -> Iterator[Any]:
@@ -148,6 +165,12 @@ def split_checkpoint(path: Path) -> tuple[Path, Path]:
     if path.suffix == ".ckpt" and path.is_file():
         return path.absolute().parent.parent, path
     raise UsageError(f"no run folder or checkpoint {path}")
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Put a changed checkpoint in the place of an old one."""
+    with _replacing(path) as part:
+        torch.save(checkpoint, part)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from titans_seq.cli import runs
-from titans_seq.cli.config import CONFIG_MODULE, CONFIG_NAME, complete, compose_sweep, overrides_of, resolved
+from titans_seq.cli.config import CONFIG_MODULE, CONFIG_NAME, complete, compose_sweep, overrides_of, quoted, resolved
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_table
 
@@ -37,7 +37,7 @@ def sweep(arguments: argparse.Namespace) -> None:
     if output and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds a run or a sweep already; choose another --output")
     folder = runs.make_folder(folder) if output else runs.make_new_folder(folder)
-    with _command_line(["--multirun", *overrides, f"hydra.sweep.dir='{folder}'"]):
+    with _command_line(["--multirun", *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]):
         _multirun()
     _show(folder, [word.split("=")[0].lstrip("+") for word in overrides])
 

@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from titans_seq.cli.errors import Interrupted
+from titans_seq.cli.errors import Interrupted, UsageError
 from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
 
 
@@ -98,6 +98,33 @@ class Progress(RichProgressBar):
         super().__init__(theme=theme, console_kwargs={"stderr": True})
 
 
+_EVERY_EPOCH = "the best epoch is chosen by validation at the end of each epoch"
+# option of the Trainer -> whether a value suits a run, and what to do instead
+_REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "logger": (lambda value: False, "a run keeps its history in checkpoints/; use `titans-seq lightning` for loggers"),
+    "callbacks": (lambda value: False, "use the sections early_stopping and averaging"),
+    "enable_progress_bar": (lambda value: False, "use --quiet"),
+    "enable_model_summary": (lambda value: False, "metrics.json counts the parameters"),
+    "num_sanity_val_steps": (lambda value: False, "everything is checked before training anyway"),
+    "enable_checkpointing": (lambda value: value in (True, None), "a run keeps its best and its last epoch; drop it"),
+    "fast_dev_run": (lambda value: not value, "use trainer.max_epochs=1 trainer.limit_train_batches=1"),
+    "max_epochs": (lambda value: value is not None and value != 0, "give at least 1"),
+    "max_steps": (lambda value: value == -1, f"{_EVERY_EPOCH}; use trainer.max_epochs or trainer.limit_train_batches"),
+    "check_val_every_n_epoch": (lambda value: value == 1, _EVERY_EPOCH),
+    "val_check_interval": (lambda value: value in (None, 1.0), _EVERY_EPOCH),
+    "limit_train_batches": (lambda value: value != 0, "there is nothing to learn from"),
+    "limit_val_batches": (lambda value: value != 0, _EVERY_EPOCH),
+    "limit_test_batches": (lambda value: value != 0, "a run ends with the test of its best epoch"),
+}
+
+
+def check(options: Mapping[Any, Any]) -> None:
+    """Refuse options of the Trainer that a run decides itself, or with which it could not choose its best epoch."""
+    for name, (suits, advice) in _REFUSED.items():
+        if name in options and not suits(options[name]):
+            raise UsageError(f"trainer.{name}={options[name]} does not go with a run: {advice}")
+
+
 def callbacks(seed: int, configured: list[Callback], quiet: bool) -> list[Callback]:
     """Return the callbacks of a training; `place` tells them the run folder before it starts."""
     bar: list[Callback] = [] if quiet else [Progress()]
@@ -109,11 +136,6 @@ def place(trainer: L.Trainer, folder: Path) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str((folder / CHECKPOINTS).absolute())
-
-
-def find(trainer: L.Trainer, kind: type[Callback]) -> Any:
-    """Return the trainer's callback of this class."""
-    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
 
 
 @contextmanager

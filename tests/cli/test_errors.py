@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from titans_seq.cli.main import main
 
@@ -27,9 +28,34 @@ FIT = ["fit", "forecast"]
         (["model.momentum=3"], "must be true or false"),
         (["trainer.max_epochs=ten"], "trainer.max_epochs must be a whole number"),
         (["model.heads=3"], "dim must be a multiple of heads"),
+        (["model=attention", "model.heads=3"], "dim must be a multiple of heads; got dim 64 and heads 3"),
+        (["model.patch_stride=0"], "patch_stride must be >= 1 and at most patch_size"),
+        (["model.patch_size=0"], "patch_stride must be >= 1 and at most patch_size"),
+        (["model.patch_stride=17"], "patch_stride must be >= 1 and at most patch_size; got 17 and patch_size 16"),
+        (["trainer.strategy=foo"], "invalid strategy name"),
+        (["model.lookback=48"], "model.lookback is 48, but the windows have 96; set data.lookback"),
+        (["model.horizon=24"], "set data.horizon"),
         (["training.loss=rmse"], "loss must be one of"),
         (["training.learning_rate=-1"], "Invalid learning rate: -1"),
         (["trainer.precision=3-bit"], "Precision '3-bit' is invalid"),
+        (["trainer.devices=0"], "devices"),
+        (["trainer.logger=true"], "trainer.logger=True does not go with a run"),
+        (["trainer.callbacks=[]"], "use the sections early_stopping and averaging"),
+        (["trainer.enable_progress_bar=false"], "use --quiet"),
+        (["+trainer.enable_model_summary=true"], "trainer.enable_model_summary=True does not go with a run"),
+        (["trainer.num_sanity_val_steps=2"], "trainer.num_sanity_val_steps=2 does not go with a run"),
+        (["trainer.enable_checkpointing=false"], "a run keeps its best and its last epoch"),
+        (["trainer.check_val_every_n_epoch=2"], "the best epoch is chosen by validation"),
+        (["trainer.val_check_interval=0.5"], "the best epoch is chosen by validation"),
+        (["trainer.limit_val_batches=0"], "the best epoch is chosen by validation"),
+        (["trainer.limit_train_batches=0"], "nothing to learn from"),
+        (["trainer.limit_test_batches=0"], "ends with the test"),
+        (["trainer.max_steps=3"], "use trainer.max_epochs"),
+        (["trainer.max_epochs=0"], "give at least 1"),
+        (["trainer.fast_dev_run=true"], "trainer.fast_dev_run=True does not go with a run"),
+        (["training=null"], "training is a section"),
+        (["~training"], "~training: only early_stopping, averaging, experiment can be left out"),
+        (["model=null"], "unknown model=None"),
         (["data.horizon=0"], "horizon must be at least 1"),
         (["seed=-1"], "seed must be between"),
         (["model=3=4"], "mismatched input"),
@@ -88,11 +114,24 @@ def test_bad_csv_is_refused(text: str, said: str, workdir: Path, refused: Refuse
     assert said in refused([*FIT, "--csv", "bad.csv"])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(refused: Refused) -> None:
+    assert "trainer: " in refused([*FIT, "trainer.accelerator=gpu"])
+
+
 def test_output_in_use_is_refused(finished: Path, refused: Refused, tiny: list[str]) -> None:
     assert "holds a run already" in refused([*FIT, *tiny, "--output", str(finished)])
     assert "drop the option" in refused([*FIT, "--resume", "--output", str(finished), "--seed", "9"])
+    for word in ("experiment=memory_linear", "trainer=default", "hydra/launcher=joblib"):
+        assert "does not go with --resume" in refused([*FIT, "--resume", "--output", str(finished), word])
     assert "is finished" in refused([*FIT, "--resume", "--output", str(finished)])
     assert "can only raise" in refused([*FIT, "--resume", "--output", str(finished), "--epochs", "1"])
+
+
+def test_output_with_any_file_in_it_is_refused(workdir: Path, refused: Refused, tiny: list[str]) -> None:
+    (workdir / "notes").mkdir()
+    (workdir / "notes" / "mine.txt").write_text("")
+    assert "notes is not empty; choose another --output" in refused([*FIT, *tiny, "--output", "notes"])
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "/proc/no/run"])

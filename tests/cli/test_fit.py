@@ -1,6 +1,7 @@
 """fit: what a run folder holds, how folders are chosen, and what the keys mean."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from omegaconf import OmegaConf
 from titans_seq.cli import runs
 from titans_seq.cli.config import compose
 from titans_seq.cli.main import main
-from titans_seq.datamodules import embedded_series
+from titans_seq.datamodules import csv_files, download, embedded_series
+from titans_seq.datamodules.registry import DatasetSpec
 
+DATA = os.environ.get("TITANS_SEQ_DATA")  # before the tests' own folder takes its place
 METRICS = {
     "dataset", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_mse", "test_mae",
     "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds", "seconds_per_epoch",
@@ -68,6 +71,28 @@ def test_two_claims_never_get_one_folder(workdir: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: runs.claim(workdir / "a", explicit=False), range(24)))
     assert len(set(folders)) == 24
+
+
+@pytest.mark.data
+def test_a_named_data_set_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checksum is taken when it is read, and not again before fit and test."""
+    if DATA is None or not Path(DATA, "forecast").is_dir():
+        pytest.skip(f"$TITANS_SEQ_DATA ({DATA}) has no folder forecast")
+    monkeypatch.setenv("TITANS_SEQ_DATA", DATA)
+    checked = []
+    require = csv_files.require_published
+
+    def counted(path: Path, spec: DatasetSpec) -> None:
+        checked.append(path)
+        require(path, spec)
+
+    for module in (csv_files, download):
+        monkeypatch.setattr(module, "require_published", counted)
+    words = ["model=none", "model.dim=8", "--epochs", "1", "--quiet", "--dataset", "ETTh1", "--horizon", "24"]
+    limits = [f"trainer.limit_{split}_batches=1" for split in ("train", "val", "test")]
+    assert main(["fit", "forecast", *words, *limits]) == 0
+    assert len(checked) == 1
+    assert [path.name for path in Path("runs/forecast").iterdir()] == ["ETTh1-h24-none-s0"]
 
 
 def test_data_set_names_ignore_case() -> None:

@@ -70,6 +70,7 @@ def test_data_check_finds_a_damaged_file(capsys: pytest.CaptureFixture[str]) -> 
     "ignore:.*does not have many workers",
     "ignore:.*smaller than the logging interval",
     "ignore:.*treespec, LeafSpec",
+    "ignore:You're using the WeightAveraging callback, but loading a checkpoint outside",
     "ignore:The dirpath has changed",  # the test of a checkpoint logs to a new version folder
 )
 def test_lightning_cli_runs_the_example(refused: Callable[[list[str]], str]) -> None:
@@ -80,5 +81,7 @@ def test_lightning_cli_runs_the_example(refused: Callable[[list[str]], str]) -> 
     assert {"config.yaml", "metrics.csv", "checkpoints"} == {path.name for path in run.iterdir()}
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert main(["lightning", "test", *words, "--ckpt_path", str(checkpoint)]) == 0
+    wrong = ["fit", "--config", str(LIGHTNING_CONFIG), "--model.network.init_args.mixer=mamba"]
+    assert "mixer must be one of" in refused(["lightning", *wrong])
     assert "nope" in refused(["lightning", "fit", "--config", "nope.yaml"])
     assert "trainer" in refused(["lightning", "fit", "--config", str(LIGHTNING_CONFIG), "--trainer.epochs=1"])

@@ -78,6 +78,17 @@ def test_test_on_an_own_file(trained: Path, own_csv: Path) -> None:
     assert tested["test_mse"] == json.loads((trained / "metrics.json").read_text())["test_mse"]
 
 
+def test_test_on_an_own_file_scales_by_its_train_split(trained: Path, own_csv: Path) -> None:
+    """The same series in other units: were it scaled by the run's statistics, nothing would fit."""
+    frame = pd.read_csv(own_csv)
+    frame[["sales", "visits"]] = frame[["sales", "visits"]] * 100 + 7
+    frame.to_csv("rescaled.csv", index=False)
+    assert main(["test", "forecast", "--checkpoint", str(trained), "--csv", "rescaled.csv", "--quiet"]) == 0
+    tested = json.loads((trained / "test_metrics-rescaled.json").read_text())
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert tested["test_mse"] == pytest.approx(metrics["test_mse"], rel=1e-3)
+
+
 def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:
     predict = ["predict", "forecast", "--checkpoint", str(trained)]
     pd.read_csv(own_csv).tail(15).to_csv("short.csv", index=False)
@@ -85,7 +96,11 @@ def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[s
     assert "--fill goes with --csv" in refused([*predict, "--fill", "ffill"])
     Path("used").mkdir()
     Path("used/forecast.csv").write_text("")
-    assert "holds a forecast already" in refused([*predict, "--output", "used"])
+    assert "used holds forecast.csv already" in refused([*predict, "--output", "used"])
+    assert "holds forecast.png already" in refused([*predict, "--output", str(trained)])
+    Path("begun").mkdir()
+    Path("begun/config.yaml").write_text("")
+    assert "holds config.yaml already" in refused([*predict, "--output", "begun"])
 
 
 def test_predictions_do_not_overwrite_each_other(trained: Path) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from titans_seq.cli.config import build
 from titans_seq.cli.main import main
+from titans_seq.datamodules import ForecastDataModule
 from titans_seq.forecast import ForecastModule
 
 EPOCHS = 4
@@ -74,6 +77,57 @@ def test_a_finished_run_can_be_given_more_epochs(options: list[str]) -> None:
     assert main(["fit", "forecast", "--resume", "--quiet", "--epochs", "3"]) == 0  # the default folder is found again
     metrics = json.loads(Path("runs/forecast/embedded-h96-memory-s0/metrics.json").read_text())
     assert metrics["epochs"] == 3
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["to-its-end", "stopped-early"])
+def test_extending_a_finished_run_can_be_interrupted(
+    stopped: bool, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = ["early_stopping.patience=1", "early_stopping.min_delta=1000"] if stopped else []
+    assert main([*options, "--epochs", "2", *patience, "--output", "run"]) == 0
+    resume = ["fit", "forecast", "--resume", "--quiet", "--output", "run"]
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, 2, 1)
+        assert main([*resume, "--epochs", "3"]) == 130
+    assert not Path("run/metrics.json").exists()
+    assert main(resume) == 0
+    assert json.loads(Path("run/metrics.json").read_text())["epochs"] == 3
+
+
+def test_metrics_are_those_of_the_best_epoch(options: list[str]) -> None:
+    """A rate far too high after a good start: the last weights, averaged or not, are not those that are tested."""
+    rising = ["training.learning_rate=0.3", "--epochs", "4", "early_stopping.patience=50", "averaging.decay=0.5"]
+    assert main([*options, *rising, "--output", "run"]) == 0
+    path = Path("run/metrics.json")
+    metrics = json.loads(path.read_text())
+    assert metrics["best_epoch"] < metrics["epochs"] == 4
+
+    config = OmegaConf.load("run/config.yaml")
+    data = ForecastDataModule(batch_size=4)
+    data.setup("fit")
+    module = build(config.training, "training", network=build(config.model, "model")).eval()
+    module.load_state_dict(torch.load("run/checkpoints/best.ckpt", weights_only=True)["state_dict"])
+    for split in ("val", "test"):
+        windows = data.dataset_for(split)
+        batch = windows.__getitems__(list(range(len(windows))))
+        with torch.no_grad():
+            error = (module(batch["past_target"]) - batch["future_target"]).double()
+        assert metrics[f"{split}_mse"] == pytest.approx(error.square().mean().item(), rel=1e-5)
+        assert metrics[f"{split}_mae"] == pytest.approx(error.abs().mean().item(), rel=1e-5)
+
+    path.unlink()  # as if interrupted while it was tested
+    assert main(["fit", "forecast", "--resume", "--quiet", "--output", "run"]) == 0
+    assert json.loads(path.read_text()) == metrics
+
+
+def test_averaging_and_early_stopping_can_be_switched_off(options: list[str]) -> None:
+    off = ["averaging=null", "~early_stopping", "--epochs", "1"]
+    assert main([*options, *off, "--output", "plain"]) == 0
+    checkpoint = torch.load("plain/checkpoints/last.ckpt", weights_only=True)
+    assert not [name for name in checkpoint["callbacks"] if name.startswith(("EMA", "EarlyStopping"))]
+    assert "averaging_state" not in checkpoint
+    assert main(["fit", "forecast", "--resume", "--quiet", "--epochs", "2", "--output", "plain", "averaging=null"]) == 0
+    assert main(["test", "forecast", "--checkpoint", "plain", "--quiet"]) == 0
 
 
 def test_a_run_that_stopped_early_is_not_trained_on(options: list[str]) -> None:

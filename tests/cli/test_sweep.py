@@ -30,6 +30,6 @@ def test_a_launcher_of_hydra(tiny: list[str]) -> None:
 
 
 def test_a_sweep_job_is_the_single_run(tiny: list[str], finished: Path) -> None:
-    assert main(["fit", "forecast", "-m", *tiny, "--output", "sweep"]) == 0
-    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, Path("sweep/0")))
+    assert main(["fit", "forecast", "-m", *tiny, "--output", "it's a sweep"]) == 0
+    first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (finished, Path("it's a sweep/0")))
     assert first["test_mse"] == second["test_mse"]

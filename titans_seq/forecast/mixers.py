@@ -23,6 +23,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, *, heads: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f"dim must be a multiple of heads; got dim {dim} and heads {heads}")
         self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:

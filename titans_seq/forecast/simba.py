@@ -101,9 +101,9 @@ class SimbaForecaster(nn.Module):
         **mixer_options: Any,
     ) -> None:
         super().__init__()
-        if patch_size < 1 or patch_stride < 1:
+        if not 1 <= patch_stride <= patch_size:  # beyond, steps would lie in no patch
             raise ValueError(
-                f"patch_size and patch_stride must be >= 1; got patch_size {patch_size} and patch_stride {patch_stride}"
+                f"patch_stride must be >= 1 and at most patch_size; got {patch_stride} and patch_size {patch_size}"
             )
         if lookback < patch_size:
             raise ValueError(
