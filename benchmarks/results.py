@@ -2,9 +2,9 @@
 
     python benchmarks/results.py [--workers 2] [--folder runs/results] [--dry-run]
 
-Each cell is one `titans-seq fit forecast` with default settings; its run folder is kept, so a second call goes on where
-the first stopped. Runs with an error are reported and left out. At the end docs/results.json holds the metrics of every
-finished run, and docs/results.md is written from it. Data: $TITANS_SEQ_DATA, or downloaded.
+Each cell is one `titans-seq fit forecast` with default settings. docs/results.json keeps the metrics of finished runs and
+docs/results.md is written from it; a run that stands there, or whose run folder is finished, is not repeated (remove its
+entry to repeat it). Runs with an error are reported and left out. Data: $TITANS_SEQ_DATA, or downloaded.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from rich.progress import track
 
 DOCS = Path(__file__).parent.parent / "docs"
 HEAD = DOCS / "results_head.md"  # the prose above the tables
+RECORD = DOCS / "results.json"
 HORIZONS = (96, 192, 336, 720)
 MIXERS = ("memory", "attention", "ssm", "none")
 DATASETS = ("ETTh1", "ETTh2")
@@ -64,7 +65,7 @@ class Cell:
 
     def command(self, folder: Path) -> list[str]:
         return [
-            "titans-seq", "fit", "forecast", "--quiet", "--dataset", self.dataset, "--lookback", str(self.lookback),
+            sys.executable, "-P", "-m", "titans_seq.cli.main", "fit", "forecast", "--quiet", "--dataset", self.dataset, "--lookback", str(self.lookback),
             "--horizon", str(self.horizon), "--seed", str(self.seed), "--output", str(folder), f"model={self.mixer}",
         ]  # fmt: skip
 
@@ -80,10 +81,8 @@ def cells() -> Iterator[Cell]:
 
 
 def run(cell: Cell, root: Path) -> str | None:
-    """Train one cell unless its metrics are there; returns the error line of a run that failed."""
+    """Train one cell; returns the error line of a run that failed."""
     folder = root / cell.name
-    if (folder / "metrics.json").is_file():
-        return None
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted run
     # one thread per run: two runs side by side finish sooner than one after the other on two threads
     done = subprocess.run(
@@ -93,7 +92,9 @@ def run(cell: Cell, root: Path) -> str | None:
 
 
 def finished(root: Path) -> dict[Cell, dict[str, float]]:
-    found = {}
+    """Metrics of every cell that is recorded or has a finished run folder; the folder counts first."""
+    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    found = {cell: record[cell.name] for cell in cells() if cell.name in record}
     for cell in cells():
         path = root / cell.name / "metrics.json"
         if path.is_file():
@@ -171,13 +172,14 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     failed = []
     if not arguments.dry_run:
-        todo = list(cells())
+        done = finished(arguments.folder)
+        todo = [cell for cell in cells() if cell not in done]
         with ThreadPoolExecutor(arguments.workers) as pool:
             errors = pool.map(lambda cell: run(cell, arguments.folder), todo)
             failed = [error for error in track(errors, total=len(todo), description="runs") if error]
     results = finished(arguments.folder)
     record = {cell.name: metrics for cell, metrics in results.items()}
-    (DOCS / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
     (DOCS / "results.md").write_text(HEAD.read_text() + "\n" + tables(results))
     print(f"{len(results)} of {len(list(cells()))} runs in docs/results.md")
     if failed:

@@ -87,4 +87,3 @@ def test_yaml_repeats_no_default() -> None:
                 seen += 1
                 assert section[key] != defaults[key].default, f"{path.name}: {key} is the default"
     assert seen > 5
-
