@@ -84,12 +84,13 @@ def _show(folder: Path, keys: list[str]) -> None:
 
     jobs = sorted((path.parent for path in folder.glob(f"*/{runs.METRICS}")), key=lambda path: (len(path.name), path))
     configs = [OmegaConf.load(job / runs.CONFIG) for job in jobs]
-    values = {key: [OmegaConf.select(config, key) for config in configs] for key in keys if not key.startswith("hydra")}
+    shown = [key for key in keys if not key.startswith("hydra")]
+    values = {key: [_name(OmegaConf.select(config, key)) for config in configs] for key in shown}
     swept = {key: column for key, column in values.items() if len({str(value) for value in column}) > 1}
     rows = []
     for i, job in enumerate(jobs):
         metrics = runs.read_json(job / runs.METRICS)
-        named = [_name(column[i]) for column in swept.values()]
+        named = [column[i] for column in swept.values()]
         rows.append([job.name, *named, metrics["val_mse"], metrics["test_mse"], metrics["test_mae"]])
     show_table("sweep", ["job", *swept, "val_mse", "test_mse", "test_mae"], rows)
     show_paths("sweep", [folder])
@@ -98,5 +99,5 @@ def _show(folder: Path, keys: list[str]) -> None:
 def _name(value: object) -> object:
     """A section swept as a whole (model=memory,none) shows what tells it apart."""
     if isinstance(value, DictConfig):
-        return value.get("mixer") or value.get("dataset") or "embedded"
+        return value.get("mixer") or value.get("dataset") or value.get("csv") or "embedded"
     return value

@@ -134,5 +134,6 @@ def _progress(quiet: bool) -> Progress:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
-        disable=quiet,
+        disable=quiet or not sys.stderr.isatty(),  # a file would keep every frame
+        transient=True,  # an error stays one line
     )

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -85,8 +86,14 @@ def test_it_is_downloaded_once(no_data: Path, toy, server) -> None:
     assert len(server.asked) == 1
 
 
-def test_progress_bar_unless_quiet(no_data: Path, toy, server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_on_a_terminal_unless_quiet(
+    no_data: Path, toy, server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, server.content = toy()
+    path = download_dataset("toy", base_url=_url(server, "good"))
+    assert capsys.readouterr() == ("", "")
+    path.unlink()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     path = download_dataset("toy", base_url=_url(server, "good"))
     shown = capsys.readouterr()
     assert "Toy" in shown.err

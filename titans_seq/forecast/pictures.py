@@ -30,13 +30,13 @@ def plot_training(history: Sequence[Mapping[str, float]], best_epoch: int, path:
     axes = figure.subplots()
     epochs = [row["epoch"] + 1 for row in history]
     for key, label, colour in (
-        ("train_loss", "training loss", PAST),
+        ("train_loss", "training loss (a measure of its own)", PAST),
         ("val_mse", "validation MSE", FORECAST),
         ("val_mae", "validation MAE", SURPRISE),
     ):
         axes.plot(epochs, [row[key] for row in history], color=colour, label=label, marker="o", markersize=3.5)
     axes.axvline(best_epoch, color=TRUTH, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch})")
-    axes.set(xlabel="epoch", ylabel="error on standardised values", title="Training")
+    axes.set(xlabel="epoch", ylabel="standardised values", title="Training")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes)
     return _save(figure, path)

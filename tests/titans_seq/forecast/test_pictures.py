@@ -75,7 +75,7 @@ def test_training_marks_the_best_epoch(drawn: list[Figure], tmp_path: Path) -> N
     history = [{"epoch": i, "train_loss": 1 / (i + 1), "val_mse": 2.0, "val_mae": 1.0} for i in range(3)]
     pictures.plot_training(history, 2, tmp_path / "t.png")
     lines = {line.get_label(): line for line in drawn[0].axes[0].lines}
-    assert list(lines["training loss"].get_xdata()) == [1, 2, 3]
+    assert list(lines["training loss (a measure of its own)"].get_xdata()) == [1, 2, 3]
     assert lines["best epoch (2)"].get_xdata()[0] == 2
 
 
