@@ -249,7 +249,7 @@ class NeuralMemory(nn.Module):
         """q, k, v [B, T, H, K] from the inputs [B, conv_size - 1 + T, D]."""
         z = self.qkv(history)
         if self.conv is not None:
-            # a sum of shifted copies: the backward of a depthwise nn.Conv1d takes 10x as long on a CPU
+            # a sum of shifted copies: the backward of a depthwise nn.Conv1d is slow on a CPU (docs/LOG.md)
             tokens = z.shape[1] - self.conv_size + 1
             z = sum(z[:, i : i + tokens] * tap for i, tap in enumerate(self.conv))
         q, k, v = F.silu(z).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
