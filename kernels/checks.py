@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from titans_seq.kernels.slots import Slots
 from titans_seq.kernels.state import MemoryState
 
+GATE_PER = ("token", "chunk")
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -19,9 +21,12 @@ def check_arguments(
     chunk_size: int,
     max_surprise: float | None,
     mask: Tensor | None,
+    gate_per: str,
 ) -> None:
     """Shapes, dtypes and devices: everything that can be known without reading a value."""
     check_tokens(q, k, v)
+    if gate_per not in GATE_PER:
+        raise ValueError(f"gate_per must be one of {', '.join(GATE_PER)}; got {gate_per!r}")
     for name, gate in (("alpha", alpha), ("eta", eta), ("theta", theta)):
         _check_shape(name, gate, tuple(q.shape[:3]), "[B, T, H]")
         _check_kind(name, gate, q)
@@ -95,6 +100,23 @@ def check_ranges(
     wrong = (state.position < 0) | (state.position >= chunk_size)
     if wrong.any():
         raise ValueError(f"state.position must be in [0, {chunk_size}); got {state.position[wrong][0].item()}")
+
+
+def check_constant(alpha: Tensor, eta: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None) -> None:
+    """Gates promised to be constant in each chunk, among the real tokens of a call."""
+    if alpha.shape[1] == 0:
+        return
+    slots = Slots.plan(alpha, state, chunk_size, mask)
+    real = slots.fill(torch.ones_like(alpha)) > 0  # [N, B, H, C]
+    for name, gate in (("alpha", alpha), ("eta", eta)):
+        filled = slots.fill(gate)
+        first = slots.first(filled.flatten(1, 2)).view(real.shape[:-1])
+        wrong = real & (filled != first[..., None])
+        if wrong.any():
+            raise ValueError(
+                f'{name} must be the same for all tokens of a chunk with gate_per="chunk"; '
+                f"got {first[..., None].expand_as(filled)[wrong][0].item()} and {filled[wrong][0].item()}"
+            )
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], legend: str) -> None:

@@ -3,24 +3,33 @@
 In a chunk with start state (W_0, S_0) every token's gradient is an outer product delta_i h_i^T per layer, and every
 weight that token t reads is a sum over the chunk:
 
-    W_t x = beta_t W_0 x + f_t S_0 x - sum_{i<=t} G[t, i] theta_i delta_i (h_i . x)
+    W_t x = beta_t W_0 x + f_t S_0 x - sum_{i<=t} A[t, i] step_i delta_i (h_i . x)
 
-`beta`, `f` and `G` depend on alpha and eta alone (`gate_table`), so they are made for all chunks at once; only the keys'
-forward and backward pass and the state go from chunk to chunk.
+`beta`, `f` and `A` depend on alpha and eta alone (`gates.py`); step is theta, clipped. Tokens take their places in chunks
+(`slots.py`), and chunks are run in groups (`groups.py`). The state before each group is kept for backward, which makes
+everything else of a group anew from there, one group at a time.
 
-Dimensions: B batch, T time, H heads, K key width, V value width, N chunks, C slots of a chunk, L depth. A slot is a place
-in a chunk; masked tokens have none, and slots without a token are empty (`real` = 0) and leave the state alone.
+Dimensions: B batch, T time, H heads, G = B * H, K key width, V value width, N chunks, C slots of a chunk, L depth.
 Source: Titans (arXiv 2501.00663v1), eq. 16-18.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from titans_seq.kernels.state import MemoryState, Weights
+from titans_seq.kernels.gates import Gates
+from titans_seq.kernels.groups import Group, GroupBackward, Reading, read
+from titans_seq.kernels.layers import Layer
+from titans_seq.kernels.slots import Slots
+from titans_seq.kernels.state import MemoryState
+
+SMALLEST_GROUP = 4  # the last group is kept, not made anew: calls of at most 4 chunks compute nothing twice
 
 
 def chunked_memory(
@@ -34,170 +43,151 @@ def chunked_memory(
     chunk_size: int,
     max_surprise: float | None,
     mask: Bool[Tensor, "B T"] | None,
+    gate_per: str,
 ) -> tuple[Float[Tensor, "B T H V"], MemoryState, Float[Tensor, "B T H"]]:
-    """Outputs, final state and surprise. Memory for backward grows with T (weights at each chunk start are kept)."""
-    if q.shape[1] == 0:
-        return torch.zeros_like(v), _with_chunk_size(state, chunk_size), torch.zeros_like(alpha)
-    slots = _Slots.plan(q, state, chunk_size, mask)
-    q, k, v = (slots.fill(x) for x in (q, k, v))  # [N, B, H, C, K]
-    alpha, eta, theta = slots.fill(alpha), slots.fill(eta, empty=1.0), slots.fill(theta)  # [N, B, H, C]
-    rows, ends = gate_table(alpha, eta, slots.real)
+    """Outputs, final state and surprise.
 
-    start = state.chunk_start
-    pairs = [torch.stack(pair, dim=2) for pair in zip(state.weights, state.momentum, strict=True)]  # [B, H, 2, out, in]
-    outputs, surprises = [], []
-    for n in range(len(q)):
-        inputs, deltas = key_factors(start, k[n], v[n])
-        surprise = factor_norm(inputs, deltas)  # [B, H, C]
-        step = theta[n] if max_surprise is None else theta[n] * (max_surprise / surprise.clamp_min(max_surprise))
-        outputs.append(_read(pairs, q[n], rows[n], step, inputs, deltas))
-        surprises.append(surprise)
-        pairs = _end(pairs, ends[n], step, inputs, deltas)
-        start = slots.next_start(n, tuple(pair[:, :, 0] for pair in pairs), start)
-    weights, momentum = (tuple(pair[:, :, i] for pair in pairs) for i in (0, 1))
-    y, surprise = slots.empty_out(torch.stack(outputs)), slots.empty_out(torch.stack(surprises)[..., None])[..., 0]
-    return y, MemoryState(weights, momentum, start, slots.position, chunk_size), surprise
-
-
-def gate_table(
-    alpha: Float[Tensor, "*G C"], eta: Float[Tensor, "*G C"], real: Float[Tensor, "*#G C"] | None
-) -> tuple[Float[Tensor, "*G C C+2"], Float[Tensor, "*G 2 C+2"]]:
-    """How much of each source is in `M` after every slot, and in `M` and `S` after the last, for unit theta.
-
-    Sources, in columns: the start weights (`beta`), the start momentum (`f`), then the C gradients of the chunk (`G`).
-    Row by row, with no quotient, log or clamp: gates of exactly 0 and 1 are right in value and in gradient.
+    Memory for backward, beside inputs, outputs and their gradients: about 2.5 sqrt(N) states of 2 B H sum(in * out)
+    numbers and, for sqrt(N) / 2 chunks at a time, B H C (7 sum(widths) + 6 C) numbers. There is no second derivative.
     """
-    width = alpha.shape[-1]
-    source = torch.eye(width + 2, dtype=alpha.dtype, device=alpha.device)
-    keep = 1 - alpha
-    in_weights, in_momentum = source[0], source[1]
-    rows = []
-    for i in range(width):
-        in_momentum = eta[..., i, None] * in_momentum + source[i + 2]
-        written = in_momentum if real is None else real[..., i, None] * in_momentum
-        in_weights = keep[..., i, None] * in_weights + written
-        rows.append(in_weights)
-    return torch.stack(rows, dim=-2), torch.stack([in_weights, in_momentum], dim=-2)
-
-
-def key_factors(
-    weights: Weights, k: Float[Tensor, "B H C K"], v: Float[Tensor, "B H C V"]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Layer inputs h [B, H, C, in] and errors delta [B, H, C, out]: the gradient of layer l is delta_l h_l^T per token."""
-    inputs, slopes = [k], []
-    for w in weights[:-1]:
-        z = inputs[-1] @ w.mT
-        gate = torch.sigmoid(z)
-        inputs.append(z * gate)
-        slopes.append(gate * (1 + z * (1 - gate)))
-    deltas = [2 * (inputs[-1] @ weights[-1].mT - v)]
-    for w, slope in zip(weights[:0:-1], slopes[::-1], strict=True):
-        deltas.append((deltas[-1] @ w) * slope)
-    return inputs, deltas[::-1]
-
-
-def factor_norm(inputs: list[Tensor], deltas: list[Tensor]) -> Float[Tensor, "B H C"]:
-    """||u|| = sqrt(sum over layers of ||delta||^2 ||h||^2); its gradient at u = 0 is 0."""
-    norms = [_norm(delta) * _norm(h) for delta, h in zip(deltas, inputs, strict=True)]
-    return norms[0] if len(norms) == 1 else _norm(torch.stack(norms, dim=-1))
-
-
-def _norm(x: Float[Tensor, "*G W"]) -> Float[Tensor, "*G"]:
-    return torch.linalg.vector_norm(x, dim=-1)
-
-
-def _read(
-    pairs: list[Tensor], x: Tensor, rows: Tensor, step: Tensor, inputs: list[Tensor], deltas: list[Tensor]
-) -> Float[Tensor, "B H C V"]:
-    """M_t(q_t) for the C tokens of a chunk."""
-    from_start, written = rows[..., :2], rows[..., 2:] * step[..., None, :]
-    for layer, (pair, h, delta) in enumerate(zip(pairs, inputs, deltas, strict=True)):
-        if layer > 0:
-            x = F.silu(x)
-        both = (x @ pair.flatten(2, 3).mT).unflatten(-1, (2, -1))  # W_0 x and S_0 x: [B, H, C, 2, out]
-        x = (from_start[..., None] * both).sum(dim=-2) - ((x @ h.mT) * written) @ delta
-    return x
-
-
-def _end(pairs: list[Tensor], ends: Tensor, step: Tensor, inputs: list[Tensor], deltas: list[Tensor]) -> list[Tensor]:
-    """Weights and momentum after the chunk's last slot."""
-    from_start, written = ends[..., :2], ends[..., 2:] * step[..., None, :]  # [B, H, 2, 2], [B, H, 2, C]
-    ended = []
-    for pair, h, delta in zip(pairs, inputs, deltas, strict=True):
-        kept = from_start @ pair.flatten(3)  # [B, H, 2, out * in]
-        weighted = written.mT[..., None] * delta[..., None, :]  # [B, H, C, 2, out]
-        ended.append(kept.view_as(pair) - (weighted.flatten(3).mT @ h).view_as(pair))
-    return ended
+    if q.shape[1] == 0:
+        unchanged = MemoryState(state.weights, state.momentum, state.chunk_start, state.position, chunk_size)
+        return torch.zeros_like(v), unchanged, torch.zeros_like(alpha)
+    slots = Slots.plan(q, state, chunk_size, mask)
+    heads = q.shape[2]
+    q, k, v = (slots.fill(x).flatten(1, 2) for x in (q, k, v))  # [N, G, C, K]
+    alpha, eta, theta = (slots.fill(x, empty).flatten(1, 2) for x, empty in ((alpha, 0.0), (eta, 1.0), (theta, 0.0)))
+    if gate_per == "chunk":
+        alpha, eta = slots.first(alpha), slots.first(eta)  # [N, G]
+    tensors = (q, k, v, alpha, eta, theta, *state.weights, *state.momentum, *state.chunk_start)
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    layers = tuple(Layer(rising=w.shape[-2] >= w.shape[-1]) for w in state.weights)
+    y, surprise, *final = _Chunked.apply(_Plan(slots, layers, heads, max_surprise, gate_per, trained), *tensors)
+    y, surprise = (slots.empty_out(x.unflatten(1, (-1, heads))) for x in (y, surprise[..., None]))
+    depth = state.depth
+    weights, momentum, start = (tuple(final[i : i + depth]) for i in range(0, 3 * depth, depth))
+    return y, MemoryState(weights, momentum, start, slots.position, chunk_size), surprise[..., 0]
 
 
 @dataclass(frozen=True)
-class _Slots:
-    """Which slot of which chunk each token takes: real tokens follow each other from the state's position on."""
+class _Plan:
+    """What does not depend on the values."""
 
-    chunk_size: int
-    chunks: int
-    width: int  # slots of a chunk; fewer than chunk_size when the call stays inside one chunk
-    skipped: int  # slots left out at the front, empty in every sample
-    tokens: int
-    reached: Int[Tensor, " B"]  # slots of the stream's current chunks after the call
-    slot: Int[Tensor, "B T"] | None  # slot of each token, one past the end for a masked one; None: token t in slot t
-    real: Float[Tensor, "N _ 1 C"] | None  # 1 where a slot holds a token; None: nobody reads beyond the tokens
+    slots: Slots
+    layers: tuple[Layer, ...]
+    heads: int
+    max_surprise: float | None
+    gate_per: str
+    trained: bool  # backward will come
 
-    @classmethod
-    def plan(cls, q: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None) -> "_Slots":
-        tokens, position = q.shape[1], state.position
-        fresh = state.chunk_size is None  # known without reading `position`, which would wait for the device
-        if mask is None and (fresh or not position.any()):
-            chunks = -(-tokens // chunk_size)
-            width = min(tokens, chunk_size)
-            real = None
-            if chunks * width > tokens:  # the last chunk is padded and its end state is returned
-                real = (torch.arange(chunks * width, device=q.device) < tokens).to(q.dtype).view(chunks, 1, 1, width)
-            return cls(chunk_size, chunks, width, 0, tokens, position + tokens, None, real)
-        if mask is None:
-            mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device)
-        count = mask.cumsum(dim=1)
-        reached = position + count[:, -1]
-        end = max(int(reached.max()), 1)
-        chunks = -(-end // chunk_size)
-        skipped = min(int(position.min()), end - 1) if chunks == 1 else 0
-        width = end - skipped if chunks == 1 else chunk_size
-        total = chunks * width
-        slot = torch.where(mask, position[:, None] + count - 1 - skipped, total)
-        real = q.new_zeros(len(q), total + 1).scatter_(1, slot, 1.0)[:, :total]
-        real = real.view(-1, 1, chunks, width).permute(2, 0, 1, 3)
-        return cls(chunk_size, chunks, width, skipped, tokens, reached, slot, real)
+    def groups(self) -> list[range]:
+        """Chunks in groups of sqrt(N) / 2, so that all that is kept for backward grows like sqrt(N)."""
+        chunks, size = self.slots.chunks, max(math.isqrt(self.slots.chunks) // 2, SMALLEST_GROUP)
+        return [range(first, min(first + size, chunks)) for first in range(0, chunks, size)]
 
-    @property
-    def position(self) -> Int[Tensor, " B"]:
-        return self.reached % self.chunk_size
+    def run(
+        self, chunks: range, pairs: Sequence[Tensor], start: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor, alpha: Tensor,
+        eta: Tensor, theta: Tensor, *, end: bool,
+    ) -> tuple[Gates, Group, Reading]:  # fmt: skip
+        """A group, from the state `pairs` before it."""
+        q, k, v, alpha, eta, theta = _of(chunks, q, k, v, alpha, eta, theta)
+        real = self.slots.real(chunks.start, chunks.stop, self.heads)
+        real = None if real is None else real.to(alpha.dtype)
+        gates = Gates(alpha, eta, self.slots.width, real, per_chunk=self.gate_per == "chunk")
+        group = Group(self.layers, pairs, start, k, v, theta, gates.table, self.max_surprise, end=end)
+        return gates, group, read(group, q)
 
-    def fill(self, x: Tensor, empty: float = 0.0) -> Tensor:
-        """Tokens [B, T, H, ...] into slots [N, B, H, C, ...]."""
-        total = self.chunks * self.width
-        if self.slot is None:
-            x = F.pad(x.movedim(1, -1), (0, total - self.tokens), value=empty).movedim(-1, 1)
-        else:
-            index = self.slot.view(*self.slot.shape, *[1] * (x.ndim - 2)).expand(x.shape)
-            x = x.new_full((len(x), total + 1, *x.shape[2:]), empty).scatter(1, index, x)[:, :total]
-        x = x.unflatten(1, (self.chunks, self.width))  # [B, N, C, H, ...]
-        return x.movedim(1, 0).transpose(2, 3).contiguous()
+    def current(self, n: int) -> bool | Bool[Tensor, "G 1 1"]:
+        """Whether the stream stands in chunk n after the call; per sample and head where samples may differ."""
+        chunk = self.slots.current_chunk
+        return chunk == n if isinstance(chunk, int) else (chunk == n).repeat_interleave(self.heads)[:, None, None]
 
-    def empty_out(self, x: Float[Tensor, "N B H C W"]) -> Float[Tensor, "B T H W"]:
-        """Slots back to tokens; masked tokens get 0."""
-        x = x.permute(1, 0, 3, 2, 4).flatten(1, 2)  # [B, N*C, H, W]
-        if self.slot is None:
-            return x[:, : self.tokens]
-        index = self.slot[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        return F.pad(x, (0, 0, 0, 0, 0, 1)).gather(1, index)
+    def pack(self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and momentum as pairs, and chunk start, of 3 L tensors [B, H, out, in]; absent ones are zero."""
+        packed = [
+            torch.zeros_like(layer.pack(w)) if x is None else layer.pack(x)
+            for layer, x, w in zip(self.layers * 3, tensors, like, strict=True)
+        ]
+        depth = len(self.layers)
+        pairs = zip(packed[:depth], packed[depth : 2 * depth], strict=True)
+        return [torch.stack(pair, dim=1) for pair in pairs], [w.contiguous() for w in packed[2 * depth :]]
 
-    def next_start(self, n: int, weights: Weights, start: Weights) -> Weights:
-        """Gradient point of the next chunk: the end weights of samples that filled this one."""
-        full = self.reached >= (n + 1) * self.chunk_size
-        if self.slot is None and n + 1 < self.chunks:  # every sample fills all but the last chunk
-            return weights
-        return tuple(torch.where(full[:, None, None, None], w, old) for w, old in zip(weights, start, strict=True))
+    def unpack(self, pairs: Sequence[Tensor], start: Sequence[Tensor]) -> list[Tensor]:
+        matrices = [*(pair[:, 0] for pair in pairs), *(pair[:, 1] for pair in pairs), *start]
+        return [layer.unpack(matrix, self.heads) for layer, matrix in zip(self.layers * 3, matrices, strict=True)]
 
 
-def _with_chunk_size(state: MemoryState, chunk_size: int) -> MemoryState:
-    return MemoryState(state.weights, state.momentum, state.chunk_start, state.position, chunk_size)
+class _Chunked(torch.autograd.Function):
+    """On slots. The state is 3 L tensors [B, H, out, in]: weights, momentum and chunk start of all layers."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+        tokens, state = tensors[:6], tensors[6:]
+        pairs, start = plan.pack(state, state)
+        current, kept = start, list(start)
+        y, surprise = torch.empty_like(tokens[2]), torch.empty_like(tokens[5])
+        for chunks in plan.groups():
+            kept += pairs if plan.trained else []
+            gates, group, reading = plan.run(chunks, pairs, start, *tokens, end=True)
+            for n in range(max(chunks.start, 1), chunks.stop):
+                current = _choose(plan.current(n), group.starts[n - chunks.start], current)
+            for target, value in zip(_of(chunks, y, surprise), (reading.y, group.surprise), strict=True):
+                target.copy_(value)
+            pairs, start = [pair[-1].clone() for pair in group.pairs], group.starts[-1]
+        current = _choose(plan.current(plan.slots.chunks), start, current)
+        if plan.trained:
+            ctx.plan, ctx.last = plan, (gates, group, reading)
+            ctx.save_for_backward(*tensors, *kept)
+            ctx.set_materialize_grads(False)
+        return y, surprise, *plan.unpack(pairs, current)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Tensor | None, ...]:
+        plan, depth = ctx.plan, len(ctx.plan.layers)
+        saved = ctx.saved_tensors
+        tokens, state = saved[:6], saved[6 : 6 + 3 * depth]
+        first_start, kept = saved[6 + 3 * depth : 6 + 4 * depth], saved[6 + 4 * depth :]
+        d_y, d_surprise = (
+            torch.zeros_like(x) if d is None else d for d, x in zip(d_results, (tokens[2], tokens[5]), strict=False)
+        )
+        d_pairs, d_current = plan.pack(d_results[2:], state)
+        d_tokens = [torch.empty_like(x) for x in tokens]
+        last, ctx.last = ctx.last, None  # a second backward makes the last group anew too
+        for chunks in reversed(plan.groups()):
+            pairs, kept = kept[-depth:], kept[:-depth]
+            start = first_start if chunks.start == 0 else [pair[:, 0].contiguous() for pair in pairs]
+            gates, group, reading = last or plan.run(chunks, pairs, start, *tokens, end=False)
+            last = None
+            d_read, d_norm = _of(chunks, d_y, d_surprise)
+            back = GroupBackward(group, reading, d_read, d_norm, d_pairs)
+            for n in reversed(chunks):
+                i = n - chunks.start
+                _add([pair[i + 1, :, 0] for pair in back.d_pairs], d_current, plan.current(n + 1))
+                d_start = back.chunk(i)
+                _add([pair[i, :, 0] for pair in back.d_pairs], d_start, n > 0)
+            d_pairs = [pair[0] for pair in back.d_pairs]
+            d_q, d_k, d_v, d_theta = back.tokens()
+            d_alpha, d_eta = gates.backward(back.gates())
+            for target, value in zip(_of(chunks, *d_tokens), (d_q, d_k, d_v, d_alpha, d_eta, d_theta), strict=True):
+                target.copy_(value)
+        _add(d_start, d_current, plan.current(0))
+        return None, *d_tokens, *plan.unpack(d_pairs, d_start)
+
+
+def _of(chunks: range, *tensors: Tensor) -> list[Tensor]:
+    return [x[chunks.start : chunks.stop] for x in tensors]
+
+
+def _choose(condition: bool | Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(condition, bool):
+        return list(new if condition else old)
+    return [torch.where(condition, a, b) for a, b in zip(new, old, strict=True)]
+
+
+def _add(targets: Sequence[Tensor], values: Sequence[Tensor], condition: bool | Tensor) -> None:
+    """Add in place, where the condition holds."""
+    if condition is False:
+        return
+    for target, value in zip(targets, values, strict=True):
+        target += value if condition is True else torch.where(condition, value, 0.0)

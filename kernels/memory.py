@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from titans_seq.kernels.checks import check_arguments, check_ranges, check_state
+from titans_seq.kernels.checks import check_arguments, check_constant, check_ranges, check_state
 from titans_seq.kernels.chunked import chunked_memory
 from titans_seq.kernels.reference import apply_mlp, reference_memory
 from titans_seq.kernels.state import MemoryState
@@ -31,6 +31,7 @@ def neural_memory(
     chunk_size: int = 64,
     max_surprise: float | None = None,
     mask: Tensor | None = None,
+    gate_per: str = "token",
     return_surprise: bool = False,
     backend: str = "auto",
     check: bool = False,
@@ -51,6 +52,8 @@ def neural_memory(
         max_surprise: None is the paper; else theta_t is multiplied by min(1, max_surprise / ||u_t||), with its gradient.
         mask: boolean [B, T], True = real token. A masked token writes nothing, takes no place in a chunk, and has
             y = 0 and surprise 0.
+        gate_per: "token", or "chunk": alpha and eta are promised to be the same for all tokens of a chunk in this call
+            (`check` looks), and backends may use it; their gradients then stand at each chunk's first real token.
         return_surprise: add ||u_t|| [B, T, H], before theta and before any clip.
         backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "triton" (CUDA
             only; raises where it cannot run), "auto" (the fastest that runs here).
@@ -64,17 +67,20 @@ def neural_memory(
         RuntimeError: backend="triton" where it cannot run.
 
     Numerics: everything is computed in float32 (float64 for float64 tokens), also under autocast; gradients are closed
-    forms, so grad mode, `no_grad` and `inference_mode` give the same outputs. Squares of the inner gradient are summed in
+    forms, so grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" has a backward by hand: it keeps
+    about 2.5 sqrt(T / C) states, computes the rest anew, and has no second derivative ("reference" has). Squares of the inner gradient are summed in
     that precision: tokens and weights must stay far from the square root of its largest number (1e18 in float32). A mask
     or a carried state is read to place the tokens in chunks, so only calls without both never wait for the device.
 
     Source: Titans (arXiv 2501.00663v1), eq. 11-16, 18. Deviation: eq. 16 prints t' = t for t a multiple of the chunk;
     each token here uses the last chunk boundary strictly before it.
     """
-    check_arguments(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
+    check_arguments(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
     backend = resolve_backend(backend, q.device)
     if check or backend == "reference":
         check_ranges(alpha, eta, theta, state, chunk_size, mask)
+        if gate_per == "chunk":
+            check_constant(alpha, eta, state, chunk_size, mask)
     dtype = torch.promote_types(q.dtype, torch.float32)
     out_dtype = v.dtype
     q, k, v, alpha, eta, theta = (x.to(dtype) for x in (q, k, v, alpha, eta, theta))
@@ -83,7 +89,9 @@ def neural_memory(
             mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if mask is None else mask
             y, state, surprise = reference_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
         else:
-            y, state, surprise = chunked_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
+            y, state, surprise = chunked_memory(
+                q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per
+            )
     y = y.to(out_dtype)
     return (y, state, surprise) if return_surprise else (y, state)
 

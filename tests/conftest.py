@@ -3,4 +3,5 @@
 from jaxtyping import install_import_hook
 
 # below the public edge, which answers wrong shapes with a ValueError of its own
-install_import_hook(["titans_seq.kernels.chunked", "titans_seq.kernels.reference"], "beartype.beartype")
+MODULES = [f"titans_seq.kernels.{name}" for name in ("chunked", "gates", "groups", "layers", "reference", "slots")]
+install_import_hook([*MODULES, "titans_seq.convolution"], "beartype.beartype")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titans_seq.convolution import silu_conv
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
 from titans_seq.kernels.state import move
 
@@ -231,8 +232,8 @@ class NeuralMemory(nn.Module):
         alpha, eta, theta = (gate.to(q.dtype) for gate in self._gates(gate_tokens))
         mixed = neural_memory(
             q, k, v, alpha, eta, theta, state.memory,
-            chunk_size=self.chunk_size, max_surprise=self.max_surprise, mask=mask, return_surprise=True,
-            backend=self.backend,
+            chunk_size=self.chunk_size, max_surprise=self.max_surprise, mask=mask, gate_per=self.gate_per,
+            return_surprise=True, backend=self.backend,
         )  # fmt: skip
         y, memory, surprise = cast(tuple[Tensor, MemoryState, Tensor], mixed)
         y = self.norm(y.to(self.norm.weight.dtype)).flatten(2) * F.silu(self.out_gate(x))
@@ -248,11 +249,8 @@ class NeuralMemory(nn.Module):
     def _project(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v [B, T, H, K] from the inputs [B, conv_size - 1 + T, D]."""
         z = self.qkv(history)
-        if self.conv is not None:
-            # a sum of shifted copies: the backward of a depthwise nn.Conv1d is slow on a CPU (docs/LOG.md)
-            tokens = z.shape[1] - self.conv_size + 1
-            z = sum(z[:, i : i + tokens] * tap for i, tap in enumerate(self.conv))
-        q, k, v = F.silu(z).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        z = F.silu(z) if self.conv is None else silu_conv(z, self.conv.to(z.dtype))
+        q, k, v = z.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
         return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

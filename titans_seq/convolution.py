@@ -1,0 +1,58 @@
+"""SiLU of a causal depthwise convolution, a block of the sequence at a time.
+
+Dimensions: B batch, T time, R taps, W channels.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Numbers of a block: its handful of temporaries fits a core's cache. Whole sequences through memory made this the
+# slowest part around the memory (docs/LOG.md).
+BLOCK = 1 << 17
+
+
+def silu_conv(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"]) -> Float[Tensor, "B Z-R+1 W"]:
+    """y_t = silu(sum_r taps[r] z[t + r]): z holds the R - 1 entries before the first output, then T, Z in all.
+
+    Backward computes the convolution again instead of keeping it. There is no second derivative.
+    """
+    return _SiluConv.apply(z, taps)
+
+
+class _SiluConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(z, taps)
+        y = z.new_empty(z.shape[0], z.shape[1] - len(taps) + 1, z.shape[2])
+        for first, last in _blocks(y):
+            y[:, first:last] = F.silu(_conv(z, taps, first, last), inplace=True)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor]:
+        z, taps = ctx.saved_tensors
+        d_z, d_taps = torch.zeros_like(z), torch.zeros_like(taps)
+        for first, last in _blocks(d_y):
+            d = torch.ops.aten.silu_backward(d_y[:, first:last], _conv(z, taps, first, last))
+            for r, tap in enumerate(taps):
+                d_z[:, first + r : last + r].addcmul_(d, tap)
+                d_taps[r] += (d * z[:, first + r : last + r]).sum(dim=(0, 1))
+        return d_z, d_taps
+
+
+def _conv(z: Tensor, taps: Tensor, first: int, last: int) -> Tensor:
+    y = z[:, first:last] * taps[0]
+    for r in range(1, len(taps)):
+        y.addcmul_(z[:, first + r : last + r], taps[r])
+    return y
+
+
+def _blocks(y: Tensor) -> list[tuple[int, int]]:
+    length = max(BLOCK // max(y.shape[0] * y.shape[2], 1), 1)
+    return [(first, min(first + length, y.shape[1])) for first in range(0, y.shape[1], length)]
