@@ -7,6 +7,7 @@ from titans_seq.kernels.slots import Slots
 from titans_seq.kernels.state import MemoryState
 
 GATE_PER = ("token", "chunk")
+LARGEST_BOUND = 1e30  # of max_surprise: a float32, and far beyond any surprise one can hold
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -32,8 +33,7 @@ def check_arguments(
         _check_kind(name, gate, q)
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
         raise ValueError(f"chunk_size must be a whole number >= 1; got {chunk_size!r}")
-    if max_surprise is not None and not max_surprise > 0:
-        raise ValueError(f"max_surprise must be > 0 or None; got {max_surprise!r}")
+    check_max_surprise(max_surprise)
     if mask is not None:
         _check_shape("mask", mask, tuple(q.shape[:2]), "[B, T]")
         if mask.dtype != torch.bool:
@@ -42,6 +42,12 @@ def check_arguments(
     check_state(state, q, v.shape[-1])
     if state.chunk_size not in (None, chunk_size):
         raise ValueError(f"state was made with chunk_size {state.chunk_size}; got chunk_size {chunk_size}")
+
+
+def check_max_surprise(max_surprise: float | None) -> None:
+    number = isinstance(max_surprise, (int, float)) and not isinstance(max_surprise, bool)
+    if max_surprise is not None and not (number and 0 < max_surprise < LARGEST_BOUND):
+        raise ValueError(f"max_surprise must be a number in (0, {LARGEST_BOUND:.0e}) or None; got {max_surprise!r}")
 
 
 def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from titans_seq.kernels.gates import Gates
 from titans_seq.kernels.groups import Group, GroupBackward, Reading, read
@@ -47,10 +46,12 @@ def chunked_memory(
 ) -> tuple[Float[Tensor, "B T H V"], MemoryState, Float[Tensor, "B T H"]]:
     """Outputs, final state and surprise.
 
-    Memory for backward, beside inputs, outputs and their gradients: about 2.5 sqrt(N) states of 2 B H sum(in * out)
-    numbers and, for sqrt(N) / 2 chunks at a time, B H C (7 sum(widths) + 6 C) numbers. There is no second derivative.
+    Memory in backward, beside tokens, results and their gradients: about 3.25 sqrt(N) states of 2 B H sum(in * out)
+    numbers, and for sqrt(N) / 2 chunks (at least 4) B H C (10 sum(hidden) + 10 K + (2 L + 12) C) numbers, K = V; until then
+    it keeps 2.75 sqrt(N) states and the last group. What it keeps of that group no saved-tensor hook sees. Without
+    gradients one group is in memory. There is no second derivative.
     """
-    if q.shape[1] == 0:
+    if q.shape[0] == 0 or q.shape[1] == 0:
         unchanged = MemoryState(state.weights, state.momentum, state.chunk_start, state.position, chunk_size)
         return torch.zeros_like(v), unchanged, torch.zeros_like(alpha)
     slots = Slots.plan(q, state, chunk_size, mask)
@@ -102,12 +103,9 @@ class _Plan:
         chunk = self.slots.current_chunk
         return chunk == n if isinstance(chunk, int) else (chunk == n).repeat_interleave(self.heads)[:, None, None]
 
-    def pack(self, tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights and momentum as pairs, and chunk start, of 3 L tensors [B, H, out, in]; absent ones are zero."""
-        packed = [
-            torch.zeros_like(layer.pack(w)) if x is None else layer.pack(x)
-            for layer, x, w in zip(self.layers * 3, tensors, like, strict=True)
-        ]
+    def pack(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and momentum as pairs, and chunk start, of 3 L tensors [B, H, out, in]."""
+        packed = [layer.pack(x) for layer, x in zip(self.layers * 3, tensors, strict=True)]
         depth = len(self.layers)
         pairs = zip(packed[:depth], packed[depth : 2 * depth], strict=True)
         return [torch.stack(pair, dim=1) for pair in pairs], [w.contiguous() for w in packed[2 * depth :]]
@@ -123,56 +121,67 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         tokens, state = tensors[:6], tensors[6:]
-        pairs, start = plan.pack(state, state)
+        pairs, start = plan.pack(state)
         current, kept = start, list(start)
         y, surprise = torch.empty_like(tokens[2]), torch.empty_like(tokens[5])
+        ran: tuple[Gates, Group, Reading] | None = None
         for chunks in plan.groups():
             kept += pairs if plan.trained else []
-            gates, group, reading = plan.run(chunks, pairs, start, *tokens, end=True)
-            for n in range(max(chunks.start, 1), chunks.stop):
-                current = _choose(plan.current(n), group.starts[n - chunks.start], current)
-            for target, value in zip(_of(chunks, y, surprise), (reading.y, group.surprise), strict=True):
+            ran = None  # one group at a time in memory
+            ran = plan.run(chunks, pairs, start, *tokens, end=True)
+            for target, value in zip(_of(chunks, y, surprise), (ran[2].y, ran[1].surprise), strict=True):
                 target.copy_(value)
-            pairs, start = [pair[-1].clone() for pair in group.pairs], group.starts[-1]
+            for n in range(max(chunks.start, 1), chunks.stop):
+                current = _choose(plan.current(n), ran[1].starts[n - chunks.start], current)
+            pairs, start = [pair[-1].clone() for pair in ran[1].pairs], ran[1].starts[-1]
         current = _choose(plan.current(plan.slots.chunks), start, current)
         if plan.trained:
-            ctx.plan, ctx.last = plan, (gates, group, reading)
-            ctx.save_for_backward(*tensors, *kept)
-            ctx.set_materialize_grads(False)
+            ctx.plan, ctx.last = plan, ran
+            ctx.save_for_backward(*tokens, *kept)
         return y, surprise, *plan.unpack(pairs, current)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *d_results: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan, depth = ctx.plan, len(ctx.plan.layers)
-        saved = ctx.saved_tensors
-        tokens, state = saved[:6], saved[6 : 6 + 3 * depth]
-        first_start, kept = saved[6 + 3 * depth : 6 + 4 * depth], saved[6 + 4 * depth :]
-        d_y, d_surprise = (
-            torch.zeros_like(x) if d is None else d for d, x in zip(d_results, (tokens[2], tokens[5]), strict=False)
-        )
-        d_pairs, d_current = plan.pack(d_results[2:], state)
-        d_tokens = [torch.empty_like(x) for x in tokens]
-        last, ctx.last = ctx.last, None  # a second backward makes the last group anew too
-        for chunks in reversed(plan.groups()):
-            pairs, kept = kept[-depth:], kept[:-depth]
-            start = first_start if chunks.start == 0 else [pair[:, 0].contiguous() for pair in pairs]
-            gates, group, reading = last or plan.run(chunks, pairs, start, *tokens, end=False)
-            last = None
-            d_read, d_norm = _of(chunks, d_y, d_surprise)
-            back = GroupBackward(group, reading, d_read, d_norm, d_pairs)
-            for n in reversed(chunks):
-                i = n - chunks.start
-                _add([pair[i + 1, :, 0] for pair in back.d_pairs], d_current, plan.current(n + 1))
-                d_start = back.chunk(i)
-                _add([pair[i, :, 0] for pair in back.d_pairs], d_start, n > 0)
-            d_pairs = [pair[0] for pair in back.d_pairs]
-            d_q, d_k, d_v, d_theta = back.tokens()
-            d_alpha, d_eta = gates.backward(back.gates())
-            for target, value in zip(_of(chunks, *d_tokens), (d_q, d_k, d_v, d_alpha, d_eta, d_theta), strict=True):
-                target.copy_(value)
-        _add(d_start, d_current, plan.current(0))
-        return None, *d_tokens, *plan.unpack(d_pairs, d_start)
+    def backward(ctx: Any, *d_results: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True; a constant would be a wrong second derivative
+            raise RuntimeError('backend="chunked" has no second derivative; backend="reference" has')
+        with torch.autocast(d_results[0].device.type, enabled=False):
+            return None, *_backward(ctx, *d_results)
+
+
+def _backward(ctx: Any, d_y: Tensor, d_surprise: Tensor, *d_state: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of the six token tensors and of the state, given those of the results."""
+    plan, depth = ctx.plan, len(ctx.plan.layers)
+    tokens, first_start, kept = ctx.saved_tensors[:6], ctx.saved_tensors[6 : 6 + depth], ctx.saved_tensors[6 + depth :]
+    d_pairs, d_current = plan.pack(d_state)
+    d_tokens = [torch.empty_like(x) for x in tokens]
+    last, ctx.last = ctx.last, None  # a second backward makes the last group anew too
+    for chunks in reversed(plan.groups()):
+        pairs, kept = kept[-depth:], kept[:-depth]
+        start = first_start if chunks.start == 0 else [pair[:, 0].contiguous() for pair in pairs]
+        ran, last = last or plan.run(chunks, pairs, start, *tokens, end=False), None
+        d_group, d_pairs, d_start = _group_backward(plan, chunks, ran, _of(chunks, d_y, d_surprise), d_pairs, d_current)
+        for target, value in zip(_of(chunks, *d_tokens), d_group, strict=True):
+            target.copy_(value)
+        del ran, d_group  # one group at a time in memory
+    _add(d_start, d_current, plan.current(0))
+    return *d_tokens, *plan.unpack(d_pairs, d_start)
+
+
+def _group_backward(
+    plan: _Plan, chunks: range, ran: tuple[Gates, Group, Reading], d_results: Sequence[Tensor], d_pairs: list[Tensor],
+    d_current: list[Tensor],
+) -> tuple[tuple[Tensor, ...], list[Tensor], list[Tensor]]:  # fmt: skip
+    """Gradients of the group's tokens, of the state before it, and of where its first chunk took its gradient."""
+    gates, group, reading = ran
+    back = GroupBackward(group, reading, d_results[0], d_results[1], d_pairs)
+    for n in reversed(chunks):
+        i = n - chunks.start
+        _add([pair[i + 1, :, 0] for pair in back.d_pairs], d_current, plan.current(n + 1))
+        d_start = back.chunk(i)
+        _add([pair[i, :, 0] for pair in back.d_pairs], d_start, n > 0)
+    d_q, d_k, d_v, d_theta = back.tokens()
+    d_alpha, d_eta = gates.backward(back.gates())
+    return (d_q, d_k, d_v, d_alpha, d_eta, d_theta), [pair[0].clone() for pair in back.d_pairs], d_start
 
 
 def _of(chunks: range, *tensors: Tensor) -> list[Tensor]:

@@ -2,7 +2,8 @@
 
 What must go from chunk to chunk does (the keys' two passes at the start weights, the update); readings and what they leave
 in backward are computed for all chunks of a group at once. Names follow `reference.py`: h and delta are the two factors of
-a token's gradient u = delta h^T, layer by layer; `ended` and `written` are what G weighs them with, with step and sign.
+a token's gradient u = delta h^T, layer by layer. `written` (and `ended`, its last rows) are the weights of these gradients in
+the sums of `gates.py`, with step and sign: -A step. DESIGN's A includes theta, the table's does not.
 
 Dimensions: g chunks of the group, G samples and heads, C slots of a chunk, n and m the narrow and wide side of a layer.
 """
@@ -41,7 +42,11 @@ class Group:
         self.gate, self.slope, self.pulled = hidden[2:]  # sigmoid and slope of silu, error behind it
         self.input_norms = [_norm(k), *(torch.empty_like(theta) for _ in widths)]
         self.delta_norms = [torch.empty_like(theta) for _ in layers]
-        self.surprise, self.clip = torch.empty_like(theta), torch.ones_like(theta)
+        self.surprise, self.clip, self.minus_step = (
+            torch.empty_like(theta),
+            torch.ones_like(theta),
+            torch.empty_like(theta),
+        )
         self.ended = theta.new_empty(*theta.shape, 2)  # -(last rows of A and E) step [g, G, C, 2]
         self.scaled = [theta.new_empty(*theta.shape, 2 * p.shape[2]) for p in pairs]
         for buffer, pair in zip(self.pairs, pairs, strict=True):
@@ -50,7 +55,7 @@ class Group:
         for i in range(size):
             self._keys(i, self.starts[i], v[i])
             self._surprise(i, max_surprise)
-            torch.mul(end_written[i], (-theta[i] * self.clip[i])[..., None], out=self.ended[i])
+            torch.mul(end_written[i], self.minus_step[i][..., None], out=self.ended[i])
             self._write(i, end or i + 1 < size)
 
     def _keys(self, i: int, start: list[Tensor], v: Tensor) -> None:
@@ -75,6 +80,7 @@ class Group:
         self.surprise[i] = functools.reduce(torch.hypot, norms)
         if max_surprise is not None:
             torch.div(max_surprise, self.surprise[i].clamp_min(max_surprise), out=self.clip[i])
+        torch.mul(self.theta[i], self.clip[i], out=self.minus_step[i]).neg_()
 
     def _write(self, i: int, asked: bool) -> None:
         """Weights and momentum after the chunk's last slot."""
@@ -88,7 +94,7 @@ class Group:
                 torch.mul(before[:, 1], e, out=after[:, 1])
                 after.flatten(1, 2).baddbmm_(self.scaled[l][i].mT, wide)
         if asked:  # copied: products with every other matrix of a tensor are slow
-            self.starts.append([pair[i + 1, :, 0].contiguous() for pair in self.pairs])
+            self.starts.append([pair[i + 1, :, 0].clone(memory_format=torch.contiguous_format) for pair in self.pairs])
 
 
 class Reading(NamedTuple):
@@ -105,7 +111,7 @@ class Reading(NamedTuple):
 
 def read(group: Group, q: Tensor) -> Reading:
     """M_t(q_t): W_t x = beta_t W_0 x + f_t S_0 x + what the chunk wrote up to t."""
-    written = (group.gates.written * (-group.theta * group.clip)[..., None, :]).flatten(0, 1)
+    written = (group.gates.written * group.minus_step[..., None, :]).flatten(0, 1)
     start, x = group.gates.start.flatten(0, 1), q.flatten(0, 1)
     reading = Reading([], [], [], [], {}, written, x)
     for i, layer in enumerate(group.layers):
@@ -128,7 +134,8 @@ def read(group: Group, q: Tensor) -> Reading:
 class GroupBackward:
     """Gradients of a group: its readings at once, then chunk by chunk from the last, then what is left at once.
 
-    Fields are the gradients of the fields of `Group` that they are named after. `d_pairs[i]` is complete when chunk i is.
+    `d_x` is the gradient of the field x of `Group`, of `Reading` or of the gate table (`d_start`). `d_pairs[i]` is complete
+    when chunk i is.
     """
 
     def __init__(
@@ -174,7 +181,7 @@ class GroupBackward:
         group = self.group
         over_surprise = torch.where(group.surprise > torch.finfo(group.theta.dtype).tiny, 1 / group.surprise, 0.0)
         # clip = max_surprise / max(surprise, max_surprise)
-        self.clip_slope = torch.where(group.clip < 1, -group.theta * group.clip * over_surprise, 0.0)
+        self.clip_slope = torch.where(group.clip < 1, group.minus_step * over_surprise, 0.0)
         # surprise^2 = sum of (||delta|| ||h||)^2; at surprise 0 the gradient is 0
         self.to_inputs, self.to_deltas = (
             [norm * over_surprise * norm for norm in norms] for norms in (group.delta_norms, group.input_norms)
@@ -241,12 +248,12 @@ class GroupBackward:
     def gates(self) -> GateTable:
         """Gradient of the gate table."""
         group = self.group
-        step = (-group.theta * group.clip)[..., None, :]
+        minus_step = group.minus_step[..., None, :]
         d_end_start = torch.zeros_like(group.gates.end_start)
         for pair, d_pair in zip(group.pairs, self.d_pairs, strict=True):
             overlap = torch.matmul(d_pair[1:].flatten(3), pair[:-1].flatten(3).mT)  # [g, G, 2 after, 2 before]
-            d_end_start += overlap.flatten(2)[..., [0, 1, 3]]  # beta, f, e
-        return GateTable(self.d_start, self.d_written * step, d_end_start, self.d_ended.mT * step)
+            d_end_start += torch.stack([overlap[..., 0, 0], overlap[..., 0, 1], overlap[..., 1, 1]], dim=-1)
+        return GateTable(self.d_start, self.d_written * minus_step, d_end_start, self.d_ended.mT * minus_step)
 
 
 def _norm(x: Float[Tensor, "*G W"], out: Tensor | None = None) -> Float[Tensor, "*G"]:

@@ -29,7 +29,8 @@ class Layer:
         return self._oriented(weight.flatten(0, 1))
 
     def unpack(self, matrix: Float[Tensor, "G n m"], heads: int) -> Float[Tensor, "B H out in"]:
-        return self._oriented(matrix).unflatten(0, (-1, heads)).contiguous()
+        """A copy, also of what is in order already: callers may change what they gave and what they got."""
+        return self._oriented(matrix).unflatten(0, (-1, heads)).clone(memory_format=torch.contiguous_format)
 
     def forward(self, w: Float[Tensor, "G n m"]) -> Float[Tensor, "G _ _"]:
         """The matrix that a row vector of inputs is multiplied with."""

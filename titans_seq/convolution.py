@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Numbers of a block: its handful of temporaries fits a core's cache. Whole sequences through memory made this the
 # slowest part around the memory (docs/LOG.md).
@@ -34,8 +33,9 @@ class _SiluConv(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled():  # create_graph=True; a constant would be a wrong second derivative
+            raise RuntimeError("the convolution around the memory has no second derivative")
         z, taps = ctx.saved_tensors
         d_z, d_taps = torch.zeros_like(z), torch.zeros_like(taps)
         for first, last in _blocks(d_y):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from titans_seq.convolution import silu_conv
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
+from titans_seq.kernels.checks import check_max_surprise
 from titans_seq.kernels.state import move
 
 # Forgetting at initialisation, and the least it can be. 100,000 constant tokens decay whatever they do not use by
@@ -83,7 +84,7 @@ class NeuralMemory(nn.Module):
         backend: see `titans_seq.kernels.neural_memory`.
 
     Numerics: the memory runs in float32 (float64 under float64), also under autocast. Outputs in grad mode, `no_grad` and
-    `inference_mode` are the same.
+    `inference_mode` are the same. There is no second derivative.
     """
 
     def __init__(
@@ -117,8 +118,7 @@ class NeuralMemory(nn.Module):
                 raise ValueError(f"{name} must be >= 0; got {value}")
         if head_dim is None and dim % heads:
             raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
-        if max_surprise is not None and not max_surprise > 0:
-            raise ValueError(f"max_surprise must be > 0 or None; got {max_surprise}")
+        check_max_surprise(max_surprise)
         self.dim, self.heads, self.depth, self.chunk_size = dim, heads, depth, chunk_size
         self.head_dim = head_dim or dim // heads
         self.conv_size = max(conv_size, 1)
@@ -228,8 +228,8 @@ class NeuralMemory(nn.Module):
         """The layer on compacted tokens: outputs [B, T, D], surprise [B, T, H], new state."""
         history = torch.cat([state.inputs, x], dim=1)
         q, k, v = self._project(history)
-        gate_tokens, gate_input = self._gate_tokens(x, state, mask)
-        alpha, eta, theta = (gate.to(q.dtype) for gate in self._gates(gate_tokens))
+        gates, gate_input = self._token_gates(x, state, mask)
+        alpha, eta, theta = (gate.to(q.dtype) for gate in gates)
         mixed = neural_memory(
             q, k, v, alpha, eta, theta, state.memory,
             chunk_size=self.chunk_size, max_surprise=self.max_surprise, mask=mask, gate_per=self.gate_per,
@@ -249,7 +249,11 @@ class NeuralMemory(nn.Module):
     def _project(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v [B, T, H, K] from the inputs [B, conv_size - 1 + T, D]."""
         z = self.qkv(history)
-        z = F.silu(z) if self.conv is None else silu_conv(z, self.conv.to(z.dtype))
+        if self.conv is None:
+            z = F.silu(z)
+        else:  # under autocast z is narrower than the taps
+            wide = torch.promote_types(z.dtype, self.conv.dtype)
+            z = silu_conv(z.to(wide), self.conv.to(wide))
         q, k, v = z.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
         return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v
 
@@ -264,19 +268,22 @@ class NeuralMemory(nn.Module):
             alpha = FORGETTING_FLOOR + (1 - FORGETTING_FLOOR) * gates[-1] ** FORGETTING_POWER
         return alpha, eta, theta * (1 - eta)
 
-    def _gate_tokens(self, x: Tensor, state: LayerState, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The tokens [B, T, D] that the gates are made from, and the first token of the chunk the call ends in."""
+    def _token_gates(
+        self, x: Tensor, state: LayerState, mask: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+        """alpha, eta and theta of all tokens [B, T, H], and the first token of the chunk the call ends in."""
         if state.gate_input is None:
-            return x, None
+            return self._gates(x), None
         position, tokens = state.memory.position, x.shape[1]
         slot = position[:, None] + torch.arange(tokens + 1, device=x.device)
         first = slot // self.chunk_size * self.chunk_size - position[:, None]  # of each token's chunk; < 0: before x
         candidates = torch.cat([state.gate_input[:, None], x], dim=1)
-        made_from = _take(candidates, (first[:, :-1] + 1).clamp(min=0))
+        made_from = (first[:, :-1] + 1).clamp(min=0)
+        alpha, eta, theta = (_take(gate, made_from) for gate in self._gates(candidates))
         count = torch.full_like(position, tokens) if mask is None else mask.sum(dim=1)
         last = first.gather(1, (count - 1).clamp(min=0)[:, None])  # chunk of the last real token
         kept = torch.where(count[:, None] > 0, last + 1, 0).clamp(min=0)
-        return made_from, _take(candidates, kept)[:, 0]
+        return (alpha, eta, theta), _take(candidates, kept)[:, 0]
 
     def _check(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> None:
         if x.ndim != 3 or x.shape[-1] != self.dim:

@@ -95,48 +95,86 @@ def test_a_second_backward_gives_the_same():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_the_second_derivative_is_refused_and_the_reference_has_it():
+@pytest.mark.parametrize("loss", ["sum", "square"])
+def test_the_second_derivative_is_refused_and_the_reference_has_it(loss):
+    """Refused at once: with a loss whose gradient is a constant it would be zero in silence."""
     problem = random_problem(depth=2, chunk_size=2, T=4, H=1)
     for backend in ("chunked", "reference"):
         leaves = [x.clone().requires_grad_() for x in problem.tensors]
         y = call(leaves, problem.state, chunk_size=2, backend=backend)[0]
-        (grad,) = torch.autograd.grad(y.square().sum(), leaves[2], create_graph=True)
+        total = y.sum() if loss == "sum" else y.square().sum()
         if backend == "reference":
+            (grad,) = torch.autograd.grad(total, leaves[2], create_graph=True)
             assert torch.autograd.grad(grad.square().sum(), leaves[0])[0].abs().max() > 0
         else:
-            with pytest.raises(RuntimeError, match="once_differentiable"):
-                grad.square().sum().backward()
+            with pytest.raises(RuntimeError, match="no second derivative.*reference"):
+                torch.autograd.grad(total, leaves[2], create_graph=True)
+
+
+def test_backward_under_autocast():
+    """Autocast around forward and backward changes nothing: it stops at the operation."""
+    problem = random_problem(depth=2, chunk_size=2, T=11)
+    state = MemoryState.from_weights(tuple(w.float() for w in problem.state.weights))
+    results = []
+    for enabled in (False, True):
+        leaves = [x.float().requires_grad_() for x in problem.tensors]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, _ = neural_memory(*leaves, state, chunk_size=2, max_surprise=1.0, backend="chunked")
+            y.sum().backward()
+        results.append([x.grad for x in leaves])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(("B", "H"), [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_results_share_no_memory_with_arguments_or_each_other(depth, B, H):
+    """Who changes the weights after a call, an optimizer say, must not change the state it gave."""
+    problem = random_problem(depth=depth, chunk_size=8, T=3, B=B, H=H)
+    state = MemoryState.from_weights(problem.state.weights)
+    _, after = neural_memory(*problem.tensors, state, chunk_size=8, backend="chunked")
+    results = [*after.weights, *after.momentum, *after.chunk_start]
+    storages = [x.untyped_storage().data_ptr() for x in (*results, *problem.tensors, *state.weights, *state.momentum)]
+    assert len(set(storages)) == len(storages)
+    assert all(x.untyped_storage().nbytes() == x.numel() * 8 for x in results)
 
 
 def kept_for_backward(T):
-    """Numbers that autograd holds between forward and backward beside the tokens, chunk size 1."""
-    B, H, K = 1, 1, 8
-    problem = random_problem(depth=2, chunk_size=1, T=T, B=B, H=H, K=K, V=K, hidden=16)
+    """States held between forward and backward, chunk size 1: those that autograd saves, and those of the last group."""
+    K, hidden = 8, 16
+    problem = random_problem(depth=2, chunk_size=1, T=T, B=1, H=1, K=K, V=K, hidden=hidden)
     leaves = [x.clone().requires_grad_() for x in problem.tensors]
-    state = tuple(w.clone().requires_grad_() for w in problem.state.weights)
     sizes = []
 
     def pack(x):
-        sizes.append(x.numel() if x.ndim == 4 and x.shape[-2:] in ((K, 16), (16, K)) else 0)
+        sizes.append(x.numel() if x.ndim == 4 and x.shape[-2:] in ((K, hidden), (hidden, K)) else 0)
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        neural_memory(*leaves, MemoryState.from_weights(state), chunk_size=1, backend="chunked")
-    return sum(sizes) / (2 * B * H * 2 * K * 16)  # in states
+        y, _ = neural_memory(*leaves, MemoryState.from_weights(problem.state.weights), chunk_size=1, backend="chunked")
+    node = y.grad_fn
+    while "Chunked" not in node.name():
+        node = node.next_functions[0][0]
+    last = node.last[1]
+    sizes += [x.numel() for x in last.pairs] + [x.numel() for start in last.starts for x in start]
+    return sum(sizes) / (2 * 2 * K * hidden)
 
 
 def test_the_states_kept_for_backward_grow_like_the_square_root_of_the_chunks():
-    for T in (64, 256, 1024):
-        assert kept_for_backward(T) <= 2.5 * math.sqrt(T) + 2
+    for T in (64, 99, 256, 1024):
+        assert kept_for_backward(T) <= 3.25 * math.sqrt(T) + 4
 
 
 def test_nothing_is_kept_without_gradients():
     problem = random_problem(depth=2, chunk_size=2, T=9)
     leaves = [x.clone().requires_grad_() for x in problem.tensors]
-    with torch.no_grad():
-        y, state, _ = call(leaves, problem.state, chunk_size=2)
-    assert y.grad_fn is None
-    assert all(w.grad_fn is None for w in state.weights)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda x: x):
+        with torch.no_grad():
+            call(leaves, problem.state, chunk_size=2)
+        call(problem.tensors, problem.state, chunk_size=2)
+        assert not saved
+        call(leaves, problem.state, chunk_size=2)
+        assert saved
 
 
 @pytest.mark.parametrize("positions", [None, (1, 3)], ids=["boundary", "inside"])

@@ -32,8 +32,8 @@ def random_gates(*shape, seed=0):
     return [torch.rand(shape, dtype=torch.float64, generator=g).requires_grad_() for _ in range(2)]
 
 
-def weighed(table, seed=1):
-    """One number that depends on all of a table."""
+def random_gradients(table, seed=1):
+    """A gradient for every entry of a table."""
     g = torch.Generator().manual_seed(seed)
     return [torch.randn(part.shape, dtype=torch.float64, generator=g) for part in table]
 
@@ -52,7 +52,7 @@ def assert_tables_agree(gates, real, *, per_chunk=False):
     own = Gates(*(gate.detach() for gate in gates), width, None if real.all() else real, per_chunk=per_chunk)
     for name, a, b in zip(GateTable._fields, only_real(own.table, real), exact, strict=True):
         assert_equal_to(a, b, name=name, tolerance=1e-13)
-    grads = only_real(GateTable(*weighed(exact)), real)
+    grads = only_real(GateTable(*random_gradients(exact)), real)
     expected = torch.autograd.grad(exact, gates, grads)
     here = 1.0 if per_chunk else real  # an empty slot's gate is a constant
     for name, a, b in zip(("alpha", "eta"), own.backward(grads), expected, strict=True):

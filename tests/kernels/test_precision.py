@@ -185,3 +185,23 @@ def test_poisoned_allocations(backend):
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(a, b) for a, b in zip(plain, poisoned, strict=True))
+
+
+@pytest.mark.parametrize("gate_per", ["token", "chunk"])
+def test_poisoned_allocations_in_backward(gate_per):
+    """The same, for every gradient, over several groups of chunks."""
+    problem = random_problem(depth=2, chunk_size=2, T=13, max_surprise=1.0)
+    gates = [gate[:, :1].expand_as(gate) for gate in problem.tensors[3:5]]
+    problem = Problem((*problem.tensors[:3], *gates, problem.tensors[5]), problem.state, 2, 1.0)
+
+    def run(tensors, state):
+        own = MemoryState(state.weights, state.momentum, state.chunk_start, state.position, 2)
+        return neural_memory(*tensors, own, **problem.options(), gate_per=gate_per, return_surprise=True)
+
+    plain = gradients(run, problem)
+    torch.use_deterministic_algorithms(True)
+    try:
+        poisoned = gradients(run, problem)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(poisoned[name], value) for name, value in plain.items())

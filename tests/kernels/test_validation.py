@@ -16,13 +16,18 @@ NAMES = ["q", "k", "v", "alpha", "eta", "theta"]  # B=2 T=9 H=2 K=3 V=4
 def good():
     problem = random_problem(depth=2, chunk_size=4)
     arguments = dict(zip(NAMES, problem.tensors, strict=True))
-    return arguments | {"state": MemoryState.from_weights(problem.state.weights), "chunk_size": 4}
+    return arguments | {
+        "state": MemoryState.from_weights(problem.state.weights),
+        "chunk_size": 4,
+        "gate_per": "token",
+        "max_surprise": None,
+    }
 
 
 def call(arguments, **options):
     arguments = dict(arguments)
     positional = [arguments.pop(name) for name in (*NAMES, "state")]
-    return neural_memory(*positional, **arguments, **options)
+    return neural_memory(*positional, **(arguments | options))
 
 
 WRONG = {
@@ -42,6 +47,9 @@ WRONG = {
     "chunk size 0": ("chunk_size", lambda x: 0, "0"),
     "chunk size negative": ("chunk_size", lambda x: -3, "-3"),
     "chunk size no integer": ("chunk_size", lambda x: 2.5, "2.5"),
+    "max_surprise infinite": ("max_surprise", lambda x: math.inf, "inf"),
+    "max_surprise a string": ("max_surprise", lambda x: "1", "'1'"),
+    "gates per head": ("gate_per", lambda x: "head", "'head'"),
 }
 
 
