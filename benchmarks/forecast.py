@@ -1,6 +1,6 @@
 """Speed of the forecaster with default settings: seconds per training epoch, and windows per second at prediction.
 
-    python benchmarks/forecast.py [--dataset ETTh1] [--horizon 96] [--epochs 3] [--threads 2]
+    python benchmarks/forecast.py [--dataset ETTh1] [--horizon 96] [--epochs 3] [--threads 2] [--mixers memory none]
 
 Every mixer is measured in one process on the same windows, configured as `titans-seq fit forecast` configures it; compare
 the ratios, absolute times belong to one machine. The first epoch warms up; the median of the others counts.
@@ -68,19 +68,20 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=3, help="measured epochs, after one to warm up")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--mixers", nargs="+", choices=list(MIXERS), default=list(MIXERS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", module="lightning")
 
     overrides = [f"data={arguments.dataset.lower()}", f"data.horizon={arguments.horizon}"]
-    rows = {mixer: measure(compose([*overrides, f"model={mixer}"]), arguments.epochs) for mixer in MIXERS}
+    rows = {mixer: measure(compose([*overrides, f"model={mixer}"]), arguments.epochs) for mixer in arguments.mixers}
 
     table = Table(title=f"{arguments.dataset}, horizon {arguments.horizon}, {arguments.threads} threads, CPU")
     for column in ("mixer", "parameters", "s / epoch", "x none", "windows / s"):
         table.add_column(column, justify="left" if column == "mixer" else "right")
     for mixer, (parameters, seconds, rate) in rows.items():
-        ratio = seconds / rows["none"][1]
-        table.add_row(mixer, f"{parameters:,}", f"{seconds:.1f}", f"{ratio:.1f}", f"{rate:,.0f}")
+        ratio = f"{seconds / rows['none'][1]:.1f}" if "none" in rows else "-"
+        table.add_row(mixer, f"{parameters:,}", f"{seconds:.1f}", ratio, f"{rate:,.0f}")
     Console().print(table)
 
 

@@ -4,11 +4,12 @@
     python benchmarks/memory.py [--threads 2] [--repeats 3] [--tokens 1024 4096 16384] [--chunks 16 64] [--depths 1 2]
 
 Layer against layer in one process: batch 2, width 256, 4 heads of 64, hidden width 256. Medians of interleaved runs after
-one to warm up; absolute times belong to one machine, compare the ratios. Columns:
+one to warm up; absolute times belong to one machine, compare the ratios. A row appears when it is measured. Columns:
 
     fwd           seconds of a forward pass without gradients
     fwd+bwd       seconds of a forward and a backward pass
-    of the rate   products per second of fwd+bwd, as a share of the machine's rate of batched products (8 x 64 x 64 x 256,
+    x ours        fwd+bwd against ours
+    needed / done products per second of fwd+bwd, as a share of the machine's rate of batched products (8 x 64 x 64 x 256,
                   measured around each row): `needed` counts the forward's products three times, `done` all that were
                   computed, also those made anew in backward
     peak MiB      most memory in use during fwd+bwd, above that before it (Linux)
@@ -21,11 +22,11 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -156,7 +157,7 @@ def measure(layers: dict[str, nn.Module], tokens: int, repeats: int) -> list[lis
 
 
 def peer_fits(tokens: int, chunk_size: int, depth: int, limit_gib: float) -> bool:
-    """titans-pytorch keeps about 16 copies of the weights of every chunk (1.1 MiB per head and chunk at depth 2)."""
+    """titans-pytorch keeps about 16 copies of the weights of every chunk (2 MiB per head and chunk at depth 2)."""
     weights = (DIM // HEADS) ** 2 * (2 * EXPANSION if depth > 1 else 1)
     return 16 * BATCH * HEADS * (tokens / chunk_size) * weights * 4 / 2**30 < limit_gib
 
@@ -176,11 +177,10 @@ def main() -> None:
     peer = find_spec("titans_pytorch") is not None
     if not peer:
         print("titans-pytorch is not installed (pip install -e '.[compare]'): ours and attention only\n")
-    cases = [(T, C, L) for L in arguments.depths for C in arguments.chunks for T in arguments.tokens]
-    table = [
-        ["depth", "chunk", "tokens", "layer", "fwd s", "fwd+bwd s", "x ours", "of the rate: needed / done", "peak MiB"]
-    ]
-    for tokens, chunk_size, depth in track(cases, description="shapes"):
+    print(f"batched products: {product_rate() / 1e9:.0f} GFLOP/s on {arguments.threads} threads\n")
+    show(["depth", "chunk", "tokens", "layer", "fwd s", "fwd+bwd s", "x ours", "needed / done", "peak MiB"])
+    show(["---"] * 9)
+    for depth, chunk_size, tokens in product(arguments.depths, arguments.chunks, arguments.tokens):
         torch.manual_seed(0)
         layers: dict[str, nn.Module] = {"ours": ours(depth, chunk_size)}
         layers["ours, gates per chunk"] = ours(depth, chunk_size, gate_per="chunk")
@@ -188,14 +188,12 @@ def main() -> None:
             layers["titans-pytorch"] = Peer(depth, chunk_size)
         if (depth, chunk_size) == (arguments.depths[0], arguments.chunks[0]):
             layers["attention"] = Attention()
-        table += [
-            [str(depth), str(chunk_size), str(tokens), *row] for row in measure(layers, tokens, arguments.repeats)
-        ]
-    print(f"\nbatched products: {product_rate() / 1e9:.0f} GFLOP/s on {arguments.threads} threads\n")
-    for i, row in enumerate(table):
-        print("| " + " | ".join(row) + " |")
-        if i == 0:
-            print("|" + "---|" * len(row))
+        for row in measure(layers, tokens, arguments.repeats):
+            show([str(depth), str(chunk_size), str(tokens), *row])
+
+
+def show(row: list[str]) -> None:
+    print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":
