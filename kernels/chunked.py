@@ -28,6 +28,7 @@ from titans_seq.kernels.layers import Layer
 from titans_seq.kernels.slots import Slots
 from titans_seq.kernels.state import MemoryState
 
+CACHED = 1 << 21  # numbers of state in a group without backward: readings at once pay only while they stay in the cache
 SMALLEST_GROUP = 4  # the last group is kept, not made anew: calls of at most 4 chunks compute nothing twice
 
 
@@ -63,7 +64,8 @@ def chunked_memory(
     tensors = (q, k, v, alpha, eta, theta, *state.weights, *state.momentum, *state.chunk_start)
     trained = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     layers = tuple(Layer(rising=w.shape[-2] >= w.shape[-1]) for w in state.weights)
-    y, surprise, *final = _Chunked.apply(_Plan(slots, layers, heads, max_surprise, gate_per, trained), *tensors)
+    plan = _Plan(slots, layers, heads, max_surprise, gate_per, 2 * sum(w.numel() for w in state.weights), trained)
+    y, surprise, *final = _Chunked.apply(plan, *tensors)
     y, surprise = (slots.empty_out(x.unflatten(1, (-1, heads))) for x in (y, surprise[..., None]))
     depth = state.depth
     weights, momentum, start = (tuple(final[i : i + depth]) for i in range(0, 3 * depth, depth))
@@ -79,11 +81,15 @@ class _Plan:
     heads: int
     max_surprise: float | None
     gate_per: str
+    state_numbers: int  # in weights and momentum of all samples and heads
     trained: bool  # backward will come
 
     def groups(self) -> list[range]:
         """Chunks in groups of sqrt(N) / 2, so that all that is kept for backward grows like sqrt(N)."""
-        chunks, size = self.slots.chunks, max(math.isqrt(self.slots.chunks) // 2, SMALLEST_GROUP)
+        chunks = self.slots.chunks
+        size = max(math.isqrt(chunks) // 2, SMALLEST_GROUP)
+        if not self.trained:
+            size = min(size, max(CACHED // self.state_numbers, 1))
         return [range(first, min(first + size, chunks)) for first in range(0, chunks, size)]
 
     def run(
