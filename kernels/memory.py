@@ -67,9 +67,9 @@ def neural_memory(
         RuntimeError: backend="triton" where it cannot run.
 
     Numerics: everything is computed in float32 (float64 for float64 tokens), also under autocast; gradients are closed
-    forms, so grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" has a backward by hand: it keeps
-    about 2.5 sqrt(T / C) states, computes the rest anew, and has no second derivative ("reference" has). Squares of the inner gradient are summed in
-    that precision: tokens and weights must stay far from the square root of its largest number (1e18 in float32). A mask
+    forms, so grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" has a backward by hand: it needs
+    about 3.25 sqrt(T / C) states, makes the rest anew, and has no second derivative ("reference" has). Squares of the
+    inner gradient's factors are summed in that precision: tokens and weights must stay far from the square root of its largest number (1e18 in float32). A mask
     or a carried state is read to place the tokens in chunks, so only calls without both never wait for the device.
 
     Source: Titans (arXiv 2501.00663v1), eq. 11-16, 18. Deviation: eq. 16 prints t' = t for t a multiple of the chunk;
