@@ -62,13 +62,13 @@ class SelectiveSSM(nn.Module):
         x, gate = self.inp(x).chunk(2, dim=-1)
         x = F.silu(self.conv(x.mT)[..., :tokens].mT)  # [B, T, E]
         rank, b, c = self.select(x).split([self.rank, self.states, self.states], dim=-1)
-        delta = F.softplus(self.delta(rank))[..., None]  # [B, T, E, 1]
-        decay = torch.exp(-delta * self.log_a.exp())  # [B, T, E, S]
-        write = delta * x[..., None] * b[:, :, None]
-        h, outputs = torch.zeros_like(write[:, 0]), []
-        for t in range(tokens):
-            h = decay[:, t] * h + write[:, t]
-            outputs.append((h @ c[:, t, :, None])[..., 0])
+        delta, a = F.softplus(self.delta(rank)), -self.log_a.exp()  # [B, T, E], [E, S]
+        h, outputs = x.new_zeros(x.shape[0], *a.shape), []
+        # [B, E, S] only per token: over all tokens at once they leave the cache, and the gradient of an index into them
+        # fills the whole again
+        for delta_t, b_t, c_t, u_t in zip(*(v.unbind(1) for v in (delta, b, c, delta * x)), strict=True):
+            h = torch.exp(delta_t[..., None] * a) * h + u_t[..., None] * b_t[:, None]
+            outputs.append((h * c_t[:, None]).sum(dim=-1))
         y = torch.stack(outputs, dim=1) + self.skip * x
         return self.out(y * F.silu(gate))
 
