@@ -125,7 +125,7 @@ def tables(results: dict[Cell, dict[str, float]]) -> str:
     for dataset, horizon in product(DATASETS, (96, 720)):
         runs = [results.get(Cell(dataset, 512, horizon, mixer, 0)) for mixer in MIXERS]
         parts.append(_row(dataset, horizon, *map(_score, runs)))
-    parts += ["\n## Size and time at horizon 96, lookback 96 (ETTh1, seed 0)\n"]
+    parts += ["\n## Size and epochs at horizon 96, lookback 96 (ETTh1, seed 0)\n"]
     parts += [_row("mixer", "parameters", "epochs", "best epoch"), _line(4)]
     for mixer in MIXERS:
         metrics = results.get(Cell("ETTh1", 96, 96, mixer, 0), {})
