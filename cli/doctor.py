@@ -10,7 +10,7 @@ import torch
 
 from titans_seq.cli.tables import show_record, show_table
 from titans_seq.datamodules import data_folder, list_datasets
-from titans_seq.kernels import resolve_backend
+from titans_seq.kernels import machine_of, resolve_backend
 
 PACKAGES = (
     "titans-seq", "torch", "triton", "lightning", "torchmetrics", "hydra-core", "omegaconf", "jsonargparse", "numpy",
@@ -38,12 +38,9 @@ def _machine() -> dict[str, object]:
     if torch.backends.mps.is_available():
         devices.append("Apple MPS")
     threads = os.environ.get("OMP_NUM_THREADS")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backend = resolve_backend("auto", device)
-    if device.type == "cpu":
-        why = "no CUDA device"
-    else:
-        why = "CUDA device" if backend == "triton" else "no Triton kernel in this version"
+    machine = machine_of("cuda" if torch.cuda.is_available() else "cpu", None)
+    backend = resolve_backend("auto", machine)
+    why = machine.obstacle() or ("no CUDA device" if machine.device == "cpu" else "CUDA device, triton is installed")
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.executable,

@@ -57,19 +57,16 @@ def chunked_memory(
         return torch.zeros_like(v), unchanged, torch.zeros_like(alpha)
     slots = Slots.plan(q, state, chunk_size, mask)
     heads = q.shape[2]
-    q, k, v = (slots.fill(x).flatten(1, 2) for x in (q, k, v))  # [N, G, C, K]
-    alpha, eta, theta = (slots.fill(x, empty).flatten(1, 2) for x, empty in ((alpha, 0.0), (eta, 1.0), (theta, 0.0)))
-    if gate_per == "chunk":
-        alpha, eta = slots.first(alpha), slots.first(eta)  # [N, G]
-    tensors = (q, k, v, alpha, eta, theta, *state.weights, *state.momentum, *state.chunk_start)
+    tokens = slots.tokens_in(q, k, v, alpha, eta, theta, gate_per)
+    tensors = (*tokens, *state.weights, *state.momentum, *state.chunk_start)
     trained = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     layers = tuple(Layer(rising=w.shape[-2] >= w.shape[-1]) for w in state.weights)
     plan = _Plan(slots, layers, heads, max_surprise, gate_per, 2 * sum(w.numel() for w in state.weights), trained)
     y, surprise, *final = _Chunked.apply(plan, *tensors)
-    y, surprise = (slots.empty_out(x.unflatten(1, (-1, heads))) for x in (y, surprise[..., None]))
+    y, surprise = slots.results_out(y, surprise, heads)
     depth = state.depth
     weights, momentum, start = (tuple(final[i : i + depth]) for i in range(0, 3 * depth, depth))
-    return y, MemoryState(weights, momentum, start, slots.position, chunk_size), surprise[..., 0]
+    return y, MemoryState(weights, momentum, start, slots.position, chunk_size), surprise
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 Dimensions: B batch, T time, H heads, K key width, V value width, L depth of the memory MLP.
 """
 
-import logging
-from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +12,7 @@ from titans_seq.kernels.checks import check_arguments, check_constant, check_ran
 from titans_seq.kernels.chunked import chunked_memory
 from titans_seq.kernels.reference import apply_mlp, reference_memory
 from titans_seq.kernels.state import MemoryState
-
-BACKENDS = ("auto", "reference", "chunked", "triton")
-
-log = logging.getLogger("titans_seq")
+from titans_seq.kernels.support import Case, machine_of, resolve_backend
 
 
 def neural_memory(
@@ -55,8 +51,8 @@ def neural_memory(
         gate_per: "token", or "chunk": alpha and eta are promised to be the same for all tokens of a chunk in this call
             (`check` looks), and backends may use it; their gradients then stand at each chunk's first real token.
         return_surprise: add ||u_t|| [B, T, H], before theta and before any clip.
-        backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "triton" (CUDA
-            only; raises where it cannot run), "auto" (the fastest that runs here).
+        backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "triton" (kernels
+            for CUDA; raises where they cannot run), "auto" (triton on CUDA for the cases it covers, else chunked).
         check: also check value ranges (`reference` always does); this reads values and so waits for the device.
 
     Returns:
@@ -64,36 +60,45 @@ def neural_memory(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, a state of another depth or chunk size, ranges as above.
-        RuntimeError: backend="triton" where it cannot run.
+        RuntimeError: backend="triton" where it cannot run, or for a case it does not cover.
 
-    Numerics: everything is computed in float32 (float64 for float64 tokens), also under autocast; gradients are closed
-    forms, so grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" has a backward by hand: it needs
-    about 3.25 sqrt(T / C) states, makes the rest anew, and has no second derivative ("reference" has). Squares of the
-    inner gradient's factors are summed in that precision: tokens and weights must stay far from the square root of its largest number (1e18 in float32). A mask
-    or a carried state is read to place the tokens in chunks, so only calls without both never wait for the device.
+    Numerics: everything is computed in float32 (float64 for float64 tokens), also under autocast; "triton" rounds both
+    sides of a product of bfloat16 tokens to bfloat16 and keeps sums and state in float32. Gradients are closed forms, so
+    grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" and "triton" have a backward by hand: they
+    need about 3.25 (4) sqrt(T / C) states, make the rest anew, and have no second derivative ("reference" has). Squares of
+    the inner gradient's factors are summed in that precision: tokens and weights must stay far from the square root of its
+    largest number (1e18 in float32). A token that is not finite, or too large for that, makes its whole chunk and all after
+    it NaN in "chunked" and "triton", tokens before it in the chunk included. "chunked" reads a mask or a carried state to
+    place the tokens in chunks, and so waits for the device; "triton" never does.
 
     Source: Titans (arXiv 2501.00663v1), eq. 11-16, 18. Deviation: eq. 16 prints t' = t for t a multiple of the chunk;
     each token here uses the last chunk boundary strictly before it.
     """
     check_arguments(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
-    backend = resolve_backend(backend, q.device)
+    backend = resolve_backend(backend, machine_of(q.device.type, q.device.index), Case.of(q, state, chunk_size))
     if check or backend == "reference":
         check_ranges(alpha, eta, theta, state, chunk_size, mask)
         if gate_per == "chunk":
             check_constant(alpha, eta, state, chunk_size, mask)
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    out_dtype = v.dtype
-    q, k, v, alpha, eta, theta = (x.to(dtype) for x in (q, k, v, alpha, eta, theta))
+    dtype, out_dtype = torch.promote_types(q.dtype, torch.float32), v.dtype
+    alpha, eta, theta = (x.to(dtype) for x in (alpha, eta, theta))
+    if not (backend == "triton" and q.dtype == torch.bfloat16):
+        q, k, v = (x.to(dtype) for x in (q, k, v))
     with torch.autocast(q.device.type, enabled=False):
         if backend == "reference":
             mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if mask is None else mask
             y, state, surprise = reference_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
         else:
-            y, state, surprise = chunked_memory(
-                q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per
-            )
+            run = _fused if backend == "triton" else chunked_memory
+            y, state, surprise = run(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
     y = y.to(out_dtype)
     return (y, state, surprise) if return_surprise else (y, state)
+
+
+def _fused(*arguments: Any) -> tuple[Tensor, MemoryState, Tensor]:
+    from titans_seq.kernels.fused import fused_memory
+
+    return fused_memory(*arguments)
 
 
 def read_memory(q: Tensor, state: MemoryState) -> Tensor:
@@ -104,21 +109,3 @@ def read_memory(q: Tensor, state: MemoryState) -> Tensor:
     with torch.autocast(q.device.type, enabled=False):
         y = apply_mlp(state.weights, q.transpose(1, 2).to(state.weights[0].dtype))
     return y.transpose(1, 2).to(q.dtype)
-
-
-def resolve_backend(backend: str, device: torch.device) -> str:
-    """The backend that runs for `backend` on `device`; "auto" never raises, "triton" never falls back."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "triton":
-        raise RuntimeError('backend="triton" has no kernel in this version; backend="auto" takes the PyTorch form')
-    if backend == "auto":
-        if device.type == "cuda":
-            _say_once("no Triton kernel in this version: backend auto takes chunked on CUDA")
-        return "chunked"
-    return backend
-
-
-@cache
-def _say_once(message: str) -> None:
-    log.info(message)

@@ -30,20 +30,21 @@ class Slots:
     filled: Float[Tensor, "N B C"] | None  # 1 where a slot holds a token, 0 where it is empty; None: token t in slot t
 
     @classmethod
-    def plan(cls, q: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None) -> "Slots":
+    def plan(cls, q: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None, *, wait: bool = True) -> "Slots":
+        """wait: read from the device how many chunks there are, where that depends on values; else leave room for the most
+        there could be."""
         tokens, position = q.shape[1], state.position
         fresh = state.chunk_size is None  # known without reading `position`, which would wait for the device
-        if mask is None and (fresh or not position.any()):
-            return cls(
-                chunk_size, -(-tokens // chunk_size), min(tokens, chunk_size), 0, tokens, position + tokens, None, None
-            )
+        if mask is None and (fresh or (wait and not position.any())):
+            width = min(tokens, chunk_size)
+            return cls(chunk_size, -(-tokens // chunk_size), width, 0, tokens, position + tokens, None, None)
         if mask is None:
             mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device)
         count = mask.cumsum(dim=1)
         reached = position + count[:, -1]
-        end = max(int(reached.max()), 1)
+        end = max(int(reached.max()), 1) if wait else tokens + (0 if fresh else chunk_size - 1)
         chunks = -(-end // chunk_size)
-        skipped = min(int(position.min()), end - 1) if chunks == 1 else 0
+        skipped = min(int(position.min()), end - 1) if chunks == 1 and wait else 0
         width = end - skipped if chunks == 1 else chunk_size
         total = chunks * width
         slot = torch.where(mask, position[:, None] + count - 1 - skipped, total)
@@ -75,6 +76,22 @@ class Slots:
             return x[..., 0]
         index = self.filled.argmax(dim=-1).repeat_interleave(x.shape[1] // self.filled.shape[1], dim=1)
         return x.gather(-1, index[..., None])[..., 0]
+
+    def tokens_in(
+        self, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, gate_per: str
+    ) -> tuple[Tensor, ...]:
+        """Tokens in their slots [N, G, C, ...]; alpha and eta [N, G] where they are the same for a chunk."""
+        q, k, v = (self.fill(x).flatten(1, 2) for x in (q, k, v))
+        empty = ((alpha, 0.0), (eta, 1.0), (theta, 0.0))
+        alpha, eta, theta = (self.fill(x, value).flatten(1, 2) for x, value in empty)
+        if gate_per == "chunk":
+            alpha, eta = self.first(alpha), self.first(eta)
+        return q, k, v, alpha, eta, theta
+
+    def results_out(self, y: Tensor, surprise: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """y [N, G, C, V] and surprise [N, G, C] as tokens [B, T, H, ...]."""
+        y, surprise = (self.empty_out(x.unflatten(1, (-1, heads))) for x in (y, surprise[..., None]))
+        return y, surprise[..., 0]
 
     def fill(self, x: Tensor, empty: float = 0.0) -> Tensor:
         """Tokens [B, T, H, ...] into slots [N, B, H, C, ...]."""

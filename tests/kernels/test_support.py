@@ -1,0 +1,75 @@
+"""Which backend runs where: decided from a table of machines and cases, no device needed."""
+
+import logging
+
+import pytest
+import torch
+
+from titans_seq.kernels import support
+from titans_seq.kernels.support import Case, Machine, machine_of, resolve_backend
+
+H100 = Machine("cuda", (9, 0), installed=True, interpreted=False)
+MACHINES = {
+    "H100": H100,
+    "A100": H100._replace(capability=(8, 0)),
+    "V100": H100._replace(capability=(7, 0)),
+    "CUDA without triton": H100._replace(installed=False),
+    "CPU": Machine("cpu", None, installed=True, interpreted=False),
+    "CPU, interpreter": Machine("cpu", None, installed=True, interpreted=True),
+    "Mac": Machine("mps", None, installed=False, interpreted=False),
+}
+CASES = {
+    "usual": Case(torch.float32, (128,), 64),
+    "bfloat16, depth 4": Case(torch.bfloat16, (256, 256, 256), 16),
+    "linear": Case(torch.float32, (), 1),
+    "float64": Case(torch.float64, (128,), 64),
+    "long chunk": Case(torch.float32, (128,), 128),
+    "uneven": Case(torch.float32, (128, 64), 64),
+}
+COVERED = ("usual", "bfloat16, depth 4", "linear")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_auto_takes_triton_on_a_gpu_that_can_for_cases_it_covers(machine, case):
+    expected = "triton" if machine in ("H100", "A100") and case in COVERED else "chunked"
+    assert resolve_backend("auto", MACHINES[machine], CASES[case]) == expected
+
+
+@pytest.mark.parametrize(("machine", "why"), [
+    ("V100", "older than compute capability 8.0"), ("CUDA without triton", "not installed"), ("CPU", "on cpu"), ("Mac", "not installed"),
+])  # fmt: skip
+def test_triton_where_it_cannot_run_names_the_obstacle_and_the_way_out(machine, why):
+    with pytest.raises(RuntimeError, match=f'{why}.*backend="auto"'):
+        resolve_backend("triton", MACHINES[machine], CASES["usual"])
+
+
+@pytest.mark.parametrize(
+    ("case", "why"), [("float64", "float64"), ("long chunk", "chunk_size 128"), ("uneven", "widths")]
+)
+def test_triton_for_a_case_it_does_not_cover_never_falls_back(case, why):
+    with pytest.raises(RuntimeError, match=f"does not cover.*{why}.*auto"):
+        resolve_backend("triton", H100, CASES[case])
+
+
+@pytest.mark.parametrize("machine", ["H100", "CPU, interpreter"])
+def test_triton_where_it_runs(machine):
+    assert resolve_backend("triton", MACHINES[machine], CASES["usual"]) == "triton"
+
+
+def test_a_fallback_is_said_once(caplog):
+    support._say_once.cache_clear()
+    with caplog.at_level(logging.INFO, logger="titans_seq"):
+        for _ in range(3):
+            resolve_backend("auto", H100, CASES["long chunk"])
+    assert [record.message for record in caplog.records] == [
+        "backend auto takes chunked, not triton: chunk_size 128, more than 64"
+    ]
+
+
+def test_this_machine(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert machine_of("cpu", None).interpreted
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert machine_of("cpu", None)[:2] == ("cpu", None)
+    assert not machine_of("cpu", None).interpreted
