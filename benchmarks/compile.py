@@ -28,6 +28,7 @@ os.environ.pop("TRITON_INTERPRET", None)  # before the kernels are imported: int
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import triton
+from arguments import positive
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -151,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--must", action="store_true", help="depth 1 and 2 only")
     parser.add_argument("--archs", type=int, nargs="+", default=list(SHARED), choices=list(SHARED), metavar="ARCH")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="compilations side by side")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="compilations side by side")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--write", action="store_true", help="write docs/compile.md")
     arguments = parser.parse_args()

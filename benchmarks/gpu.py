@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 import torch.nn.functional as F
+from arguments import positive
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -207,17 +208,17 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check-only", action="store_true", help="no times; also runs in Triton's interpreter")
-    parser.add_argument("--check-tokens", type=int, default=150)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[2**n for n in range(10, 18)])
-    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--expansions", type=int, nargs="+", default=[2, 4], help="checked; times are of the last")
-    parser.add_argument("--chunks", type=int, nargs="+", default=[16, 64], help="checked; times are of the last")
-    parser.add_argument("--width", type=int, default=64, help="of keys and values")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--check-tokens", type=positive, default=150)
+    parser.add_argument("--lengths", type=positive, nargs="+", default=[2**n for n in range(10, 18)])
+    parser.add_argument("--depths", type=positive, nargs="+", default=[1, 2])
+    parser.add_argument("--expansions", type=positive, nargs="+", default=[2, 4], help="checked; times are of the last")
+    parser.add_argument("--chunks", type=positive, nargs="+", default=[16, 64], help="checked; times are of the last")
+    parser.add_argument("--width", type=positive, default=64, help="of keys and values")
+    parser.add_argument("--batch", type=positive, default=8)
+    parser.add_argument("--heads", type=positive, default=16)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the tokens timed")
     parser.add_argument(
-        "--compile-limit", type=int, default=4096, help="longest sequence for chunked under torch.compile"
+        "--compile-limit", type=positive, default=4096, help="longest sequence for chunked under torch.compile"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
     arguments = parser.parse_args()

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from arguments import positive
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -164,11 +165,11 @@ def peer_fits(tokens: int, chunk_size: int, depth: int, limit_gib: float) -> boo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 16384])
-    parser.add_argument("--chunks", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--repeats", type=positive, default=3)
+    parser.add_argument("--tokens", type=positive, nargs="+", default=[1024, 4096, 16384])
+    parser.add_argument("--chunks", type=positive, nargs="+", default=[16, 64])
+    parser.add_argument("--depths", type=positive, nargs="+", default=[1, 2])
     parser.add_argument(
         "--peer-limit", type=float, default=8.0, help="leave titans-pytorch out where it needs more GiB"
     )

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from arguments import positive
 from rich.progress import Progress
 
 from titans_seq import NeuralMemory
@@ -25,10 +26,10 @@ def resident_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=1_000_000)
-    parser.add_argument("--piece", type=int, default=5_000, help="tokens per call; no multiple of the chunk")
-    parser.add_argument("--depth", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tokens", type=positive, default=1_000_000)
+    parser.add_argument("--piece", type=positive, default=5_000, help="tokens per call; no multiple of the chunk")
+    parser.add_argument("--depth", type=positive, default=2)
+    parser.add_argument("--threads", type=positive, default=2)
     arguments = parser.parse_args()
     if not 1 <= arguments.piece <= arguments.tokens or arguments.tokens % arguments.piece:
         parser.error(f"--tokens must be a multiple of --piece; got {arguments.tokens} and {arguments.piece}")
@@ -48,6 +49,9 @@ def main() -> None:
     for done, memory, speed, norm in rows:
         print(f"| {done:,} | {memory:.1f} | {speed:,.0f} | {norm:.2f} |")
     memories = [memory for _, memory, _, _ in rows]
+    if len(rows) == 1:
+        print(f"\none reading only: give more than {EVERY:,} tokens to see whether memory grows")
+        return
     print(f"\nresident memory from {rows[0][0]:,} tokens on: {(max(memories) / memories[0] - 1):+.1%} at most")
 
 

@@ -1,6 +1,7 @@
 """fit, test and predict for forecasting: the configuration becomes objects, the objects run, the results are shown."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def _trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         callbacks=callbacks,
         logger=False,
         enable_model_summary=False,
-        enable_progress_bar=not config.quiet,
+        enable_progress_bar=not config.quiet and sys.stderr.isatty(),
         num_sanity_val_steps=0,
     )
 
@@ -349,7 +350,7 @@ def _load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     # a file of one's own is tested on the scale of its own train split, as the published numbers are
     own_scale = stage == "test" and arguments.csv
     data = _data(config, stage, None if own_scale else checkpoint.get(ForecastDataModule.__qualname__))
-    bar: list[L.Callback] = [] if config.quiet else [training.Progress()]
+    bar: list[L.Callback] = [training.Progress()] if not config.quiet and sys.stderr.isatty() else []
     return Job(config, data, module, _trainer(config, bar)), folder
 
 

@@ -102,7 +102,11 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
     add = parser.add_argument
     add("--dataset", metavar="NAME", help="a named data set, case ignored (see `titans-seq data list`)")
     add("--csv", metavar="FILE", help="a series of your own: a date column and numeric columns")
-    add("--fill", metavar="HOW", help="how gaps in --csv are closed (without it, a gap is an error)")
+    add(
+        "--fill",
+        metavar="HOW",
+        help="how empty cells in --csv are filled: ffill, zero or linear (without it, one is an error)",
+    )
     add("--lookback", type=_positive, metavar="L", help="rows the model sees")
     add("--horizon", type=_positive, metavar="H", help="rows it forecasts")
     add("--epochs", type=_positive, metavar="N", help="at most so many epochs")
@@ -118,7 +122,11 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", metavar="RUN", required=True, help="a run folder, or a checkpoint file in it")
     add("--csv", metavar="FILE", help="a series of your own instead of the run's")
-    add("--fill", metavar="HOW", help="how gaps in --csv are closed (without it, a gap is an error)")
+    add(
+        "--fill",
+        metavar="HOW",
+        help="how empty cells in --csv are filled: ffill, zero or linear (without it, one is an error)",
+    )
     add("--quiet", action="store_true", help="no progress bar, no notes: only the results")
 
 

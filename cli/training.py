@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,14 @@ class History(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+
+
+class EpochLines(Callback):
+    """A line per epoch on stderr, where no bar can be drawn: a log file, a batch job."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        shown = (f"{name} {trainer.callback_metrics[name].item():.4f}" for name in ("train_loss", "val_mse", "val_mae"))
+        print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}:", *shown, file=sys.stderr, flush=True)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -127,7 +136,7 @@ def check(options: Mapping[Any, Any]) -> None:
 
 def callbacks(seed: int, configured: list[Callback], quiet: bool) -> list[Callback]:
     """Return the callbacks of a training; `place` tells them the run folder before it starts."""
-    bar: list[Callback] = [] if quiet else [Progress()]
+    bar: list[Callback] = [] if quiet else [Progress() if sys.stderr.isatty() else EpochLines()]
     return [EpochSeed(seed), History(), *configured, *bar, BestCheckpoint(), LastCheckpoint()]
 
 

@@ -1,10 +1,12 @@
 """What the memory operation demands of its arguments; every failure is one ValueError that names argument and value."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
 from titans_seq.kernels.slots import Slots
-from titans_seq.kernels.state import MemoryState
+from titans_seq.kernels.state import MemoryState, whole_number
 
 GATE_PER = ("token", "chunk")
 LARGEST_BOUND = 1e30  # of max_surprise: a float32, and far beyond any surprise one can hold
@@ -31,8 +33,7 @@ def check_arguments(
     for name, gate in (("alpha", alpha), ("eta", eta), ("theta", theta)):
         _check_shape(name, gate, tuple(q.shape[:3]), "[B, T, H]")
         _check_kind(name, gate, q)
-    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
-        raise ValueError(f"chunk_size must be a whole number >= 1; got {chunk_size!r}")
+    whole_number("chunk_size", chunk_size, 1)
     check_max_surprise(max_surprise)
     if mask is not None:
         _check_shape("mask", mask, tuple(q.shape[:2]), "[B, T]")
@@ -45,12 +46,14 @@ def check_arguments(
 
 
 def check_max_surprise(max_surprise: float | None) -> None:
-    number = isinstance(max_surprise, (int, float)) and not isinstance(max_surprise, bool)
+    number = isinstance(max_surprise, Real) and not isinstance(max_surprise, bool)
     if max_surprise is not None and not (number and 0 < max_surprise < LARGEST_BOUND):
         raise ValueError(f"max_surprise must be a number in (0, {LARGEST_BOUND:.0e}) or None; got {max_surprise!r}")
 
 
 def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
+    for name, value in (("q", q), ("k", k), ("v", v)):
+        _check_tensor(name, value)
     if q.ndim != 4:
         raise ValueError(f"q must be [B, T, H, K]; got {tuple(q.shape)}")
     if k.shape != q.shape:
@@ -58,8 +61,7 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
     if v.ndim != 4 or v.shape[:3] != k.shape[:3]:
         raise ValueError(f"k and v must agree on [B, T, H]; got k {tuple(k.shape)} and v {tuple(v.shape)}")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if tensor.dtype not in FLOATS:
-            raise ValueError(f"{name} must be a floating tensor; got {tensor.dtype}")
+        check_floating(name, tensor)
         _check_kind(name, tensor, q)
 
 
@@ -88,6 +90,16 @@ def check_state(state: MemoryState, q: Tensor, value_width: int | None) -> None:
     if state.position.dtype != torch.int64:
         raise ValueError(f"state.position must be int64; got {state.position.dtype}")
     _check_device("state.position", state.position, q)
+
+
+def check_finite(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> None:
+    """No NaN or infinity at real tokens."""
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        wrong = ~tensor.isfinite()
+        if mask is not None:
+            wrong = wrong & mask[..., None, None]
+        if wrong.any():
+            raise ValueError(f"{name} must be finite; got {tensor[wrong][0].item()}")
 
 
 def check_ranges(
@@ -125,7 +137,19 @@ def check_constant(alpha: Tensor, eta: Tensor, state: MemoryState, chunk_size: i
             )
 
 
+def check_floating(name: str, tensor: Tensor) -> None:
+    _check_tensor(name, tensor)
+    if tensor.dtype not in FLOATS:
+        raise ValueError(f"{name} must be a floating tensor; got {tensor.dtype}")
+
+
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+
+
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], legend: str) -> None:
+    _check_tensor(name, tensor)
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} must be {legend} = {shape}; got {tuple(tensor.shape)}")
 

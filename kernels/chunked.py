@@ -146,7 +146,9 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_results: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True; a constant would be a wrong second derivative
-            raise RuntimeError('backend="chunked" has no second derivative; backend="reference" has')
+            raise RuntimeError(
+                'backend="chunked" has no second derivative; backend="reference" has (a layer also needs conv_size=0)'
+            )
         with torch.autocast(d_results[0].device.type, enabled=False):
             return None, *_backward(ctx, *d_results)
 
@@ -154,7 +156,8 @@ class _Chunked(torch.autograd.Function):
 def _backward(ctx: Any, d_y: Tensor, d_surprise: Tensor, *d_state: Tensor) -> tuple[Tensor, ...]:
     """Gradients of the six token tensors and of the state, given those of the results."""
     plan, depth = ctx.plan, len(ctx.plan.layers)
-    tokens, first_start, kept = ctx.saved_tensors[:6], ctx.saved_tensors[6 : 6 + depth], ctx.saved_tensors[6 + depth :]
+    saved = ctx.saved_tensors  # once: under checkpointing a second look is an error
+    tokens, first_start, kept = saved[:6], saved[6 : 6 + depth], saved[6 + depth :]
     d_pairs, d_current = plan.pack(d_state)
     d_tokens = [torch.empty_like(x) for x in tokens]
     last, ctx.last = ctx.last, None  # a second backward makes the last group anew too

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from titans_seq.kernels.checks import check_arguments, check_constant, check_ranges, check_state
+from titans_seq.kernels.checks import (
+    check_arguments,
+    check_constant,
+    check_finite,
+    check_floating,
+    check_ranges,
+    check_state,
+)
 from titans_seq.kernels.chunked import chunked_memory
 from titans_seq.kernels.reference import apply_mlp, reference_memory
 from titans_seq.kernels.state import MemoryState
@@ -53,7 +60,8 @@ def neural_memory(
         return_surprise: add ||u_t|| [B, T, H], before theta and before any clip.
         backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "triton" (kernels
             for CUDA; raises where they cannot run), "auto" (triton on CUDA for the cases it covers, else chunked).
-        check: also check value ranges (`reference` always does); this reads values and so waits for the device.
+        check: also check values: finite tokens, gates in their ranges (`reference` always does). This reads values and so
+            waits for the device; without it gates out of range give numbers that mean nothing.
 
     Returns:
         y [B, T, H, V] in the dtype of v, the state after the last token, and the surprise if asked for.
@@ -75,8 +83,10 @@ def neural_memory(
     each token here uses the last chunk boundary strictly before it.
     """
     check_arguments(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
+    chunk_size, max_surprise = int(chunk_size), None if max_surprise is None else float(max_surprise)  # NumPy's too
     backend = resolve_backend(backend, machine_of(q.device.type, q.device.index), Case.of(q, state, chunk_size))
     if check or backend == "reference":
+        check_finite(q, k, v, mask)
         check_ranges(alpha, eta, theta, state, chunk_size, mask)
         if gate_per == "chunk":
             check_constant(alpha, eta, state, chunk_size, mask)
@@ -103,6 +113,7 @@ def _fused(*arguments: Any) -> tuple[Tensor, MemoryState, Tensor]:
 
 def read_memory(q: Tensor, state: MemoryState) -> Tensor:
     """M*(q): read without writing (eq. 15). q [B, T, H, K] -> [B, T, H, V], in the dtype of q."""
+    check_floating("q", q)
     if q.ndim != 4:
         raise ValueError(f"q must be [B, T, H, K]; got {tuple(q.shape)}")
     check_state(state, q, None)

@@ -3,6 +3,7 @@
 Dimensions: B batch, H heads, L depth of the memory MLP; weights of layer l are [B, H, out, in].
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -61,10 +62,32 @@ class MemoryState:
 
     def select(self, batch: Tensor | slice | int) -> "MemoryState":
         """The states of some samples, by index, slice, index tensor or boolean mask over B; B is kept as a dimension."""
-        index = slice(batch, batch + 1 or None) if isinstance(batch, int) else batch
+        index = batch_index(batch, len(self.position))
         return self.map(lambda tensor: tensor[index])
+
+
+def batch_index(batch: Tensor | slice | int, size: int) -> Tensor | slice:
+    """What picks samples out of `size` and keeps B as a dimension, also for a single one."""
+    if isinstance(batch, (Tensor, slice)):
+        return batch
+    sample = whole_number("batch", batch, -size)
+    if sample >= size:
+        raise ValueError(f"batch must be in [{-size}, {size}); got {batch}")
+    return slice(sample % size, sample % size + 1)
+
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """A Python int from any kind of whole number (NumPy's too), but no bool, at least `least`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(f"{name} must be a whole number; got {value!r}")
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"{name} must be >= {least}; got {number}")
+    return number
 
 
 def move(tensor: Tensor, target: torch.device | str | torch.dtype) -> Tensor:
     """`tensor.to(target)`, but an integer tensor keeps its dtype."""
+    if isinstance(target, torch.dtype) and not target.is_floating_point:
+        raise ValueError(f"the dtype of a state must be a floating one; got {target}")
     return tensor if isinstance(target, torch.dtype) and not tensor.is_floating_point() else tensor.to(target)

@@ -35,7 +35,9 @@ class _SiluConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():  # create_graph=True; a constant would be a wrong second derivative
-            raise RuntimeError("the convolution around the memory has no second derivative")
+            raise RuntimeError(
+                "the convolution around the memory has no second derivative; a layer with conv_size=0 has none of it"
+            )
         z, taps = ctx.saved_tensors
         d_z, d_taps = torch.zeros_like(z), torch.zeros_like(taps)
         for first, last in _blocks(d_y):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from titans_seq.convolution import silu_conv
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
-from titans_seq.kernels.checks import check_max_surprise
-from titans_seq.kernels.state import move
+from titans_seq.kernels.checks import check_floating, check_max_surprise
+from titans_seq.kernels.state import batch_index, move, whole_number
 
 # Forgetting at initialisation, and the least it can be. 100,000 constant tokens decay whatever they do not use by
 # exp(-0.3): at 1e-5 a memory of depth 4 has lost too much to learn again (docs/LOG.md). The floor bounds the state.
@@ -57,7 +57,7 @@ class LayerState:
 
     def select(self, batch: Tensor | slice | int) -> "LayerState":
         """The states of some samples; B is kept as a dimension."""
-        index = slice(batch, batch + 1 or None) if isinstance(batch, int) else batch
+        index = batch_index(batch, len(self.inputs))
         return self.map(lambda tensor: tensor[index])
 
 
@@ -84,7 +84,8 @@ class NeuralMemory(nn.Module):
         backend: see `titans_seq.kernels.neural_memory`.
 
     Numerics: the memory runs in float32 (float64 under float64), also under autocast. Outputs in grad mode, `no_grad` and
-    `inference_mode` are the same. There is no second derivative.
+    `inference_mode` are the same. There is no second derivative, except with backend="reference" and conv_size=0. A token
+    that is NaN or infinite spoils its whole chunk and all after it.
     """
 
     def __init__(
@@ -109,18 +110,24 @@ class NeuralMemory(nn.Module):
             raise ValueError(f'gate_per must be "token" or "chunk"; got {gate_per!r}')
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-        sizes = {"dim": dim, "heads": heads, "depth": depth, "expansion": expansion, "chunk_size": chunk_size}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1; got {value}")
-        for name, value in (("conv_size", conv_size), ("num_persistent", num_persistent)):
-            if value < 0:
-                raise ValueError(f"{name} must be >= 0; got {value}")
+        dim, heads, depth, expansion, chunk_size = (
+            whole_number(name, value, 1)
+            for name, value in (
+                ("dim", dim), ("heads", heads), ("depth", depth), ("expansion", expansion), ("chunk_size", chunk_size)
+            )
+        )  # fmt: skip
+        conv_size, num_persistent = (
+            whole_number(name, value, 0)
+            for name, value in (("conv_size", conv_size), ("num_persistent", num_persistent))
+        )
+        for name, value in (("momentum", momentum), ("forgetting", forgetting)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False; got {value!r}")
         if head_dim is None and dim % heads:
             raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
         check_max_surprise(max_surprise)
         self.dim, self.heads, self.depth, self.chunk_size = dim, heads, depth, chunk_size
-        self.head_dim = head_dim or dim // heads
+        self.head_dim = dim // heads if head_dim is None else whole_number("head_dim", head_dim, 1)
         self.conv_size = max(conv_size, 1)
         self.momentum, self.forgetting, self.gate_per = momentum, forgetting, gate_per
         self.max_surprise, self.backend = max_surprise, backend
@@ -206,8 +213,10 @@ class NeuralMemory(nn.Module):
 
     def initial_state(self, batch_size: int, *, dtype: torch.dtype | None = None) -> LayerState:
         """The learned start of a stream, before any token (persistent tokens too). dtype: that of the inputs."""
-        weight = self.qkv.weight
+        weight, batch_size = self.qkv.weight, whole_number("batch_size", batch_size, 0)
         dtype = weight.dtype if dtype is None else dtype
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating one; got {dtype}")
         wide = torch.promote_types(dtype, torch.float32)
         weights = tuple(w.to(wide).expand(batch_size, *w.shape) for w in self.memory)
         memory = MemoryState.from_weights(weights)
@@ -286,8 +295,16 @@ class NeuralMemory(nn.Module):
         return (alpha, eta, theta), _take(candidates, kept)[:, 0]
 
     def _check(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> None:
+        check_floating("x", x)
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"x must be [B, T, {self.dim}]; got {tuple(x.shape)}")
+        weight = self.qkv.weight
+        if x.device != weight.device or (x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)):
+            raise ValueError(
+                f"x must be {weight.dtype} on {weight.device}, like the layer's parameters; got {x.dtype} on {x.device}"
+            )
+        if mask is not None and not isinstance(mask, Tensor):
+            raise ValueError(f"mask must be a torch.Tensor; got {type(mask).__name__}")
         if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
             raise ValueError(
                 f"mask must be boolean [B, T] = {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}"

@@ -27,13 +27,20 @@ def save_state(
 
     `model`: also keep a digest of its parameters, so that `load_state(path, model=...)` knows the very same weights.
     The shape of the layer that made the state is always kept, and checked by the layer that is given the state.
+
+    Raises:
+        ValueError: `state` is no state, or `path` no file in a folder that exists.
     """
+    if type(state) not in STATES.values():
+        raise ValueError(f"state must be a {' or a '.join(STATES)}; got {type(state).__name__}")
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "state", tensors)
     header = {"format": FORMAT, "version": str(VERSION), "tree": json.dumps(tree)}
     if model is not None:
         header["parameters"] = parameter_digest(model)
     path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"path must be a file in a folder that exists; got {path}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, metadata=header)
@@ -51,7 +58,7 @@ def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) 
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no state file at {path}")
+        raise FileNotFoundError(f"{path} is a folder, no state file" if path.is_dir() else f"no state file at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -219,3 +219,17 @@ def test_gates_per_chunk_that_change_are_refused_by_check(backend, name):
     tensors[index][1, 6, 0] = 0.25
     with pytest.raises(ValueError, match=f"{name} must be the same for all tokens of a chunk.*0.5 and 0.25"):
         call(tensors, problem.state, chunk_size=4, gate_per="chunk", check=True, backend=backend)
+
+
+def test_checkpointing_makes_forward_anew():
+    """The form PyTorch recommends lets backward look at what was saved only once."""
+    problem = random_problem(depth=2, chunk_size=2, T=11, H=1, max_surprise=1.0)
+    leaves = [x.clone().requires_grad_() for x in problem.tensors]
+
+    def outputs(*leaves):
+        return call(leaves, problem.state, **problem.options())[0]
+
+    expected = torch.autograd.grad(outputs(*leaves).square().sum(), leaves)
+    again = torch.utils.checkpoint.checkpoint(outputs, *leaves, use_reentrant=False)
+    for a, b in zip(torch.autograd.grad(again.square().sum(), leaves), expected, strict=True):
+        assert torch.equal(a, b)

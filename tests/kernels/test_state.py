@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from memory_oracle import random_problem
@@ -122,3 +123,22 @@ def test_weights_that_are_no_memory(change, says):
     with pytest.raises(ValueError, match=says):
         problem = random_problem(depth=2)
         neural_memory(*problem.tensors, MemoryState.from_weights(change(weights)), chunk_size=4)
+
+
+@pytest.mark.parametrize("batch", [2, -3, 1.0, True, "0"])
+def test_a_sample_that_is_not_there(batch):
+    state = MemoryState.from_weights((torch.randn(2, 1, 3, 3),))
+    with pytest.raises(ValueError, match="batch must be"):
+        state.select(batch)
+
+
+def test_one_sample_keeps_its_dimension():
+    state = MemoryState.from_weights((torch.randn(2, 1, 3, 3),))
+    for batch in (1, -1, np.int64(1)):
+        assert torch.equal(state.select(batch).weights[0], state.weights[0][1:])
+
+
+def test_a_state_of_whole_numbers():
+    state = MemoryState.from_weights((torch.randn(2, 1, 3, 3),))
+    with pytest.raises(ValueError, match="floating.*int64"):
+        state.to(torch.int64)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from memory_oracle import random_problem
@@ -227,3 +228,30 @@ def test_reading_with_the_wrong_query(change):
     arguments = good()
     with pytest.raises(ValueError, match=r"^(q|state.weights\[0\]) must be .*; got "):
         read_memory(change(arguments["q"]), arguments["state"])
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v", "alpha", "eta", "theta", "mask"])
+@pytest.mark.parametrize("value", ["text", [1.0], np.zeros(3)], ids=["str", "list", "numpy"])
+def test_what_is_no_tensor_is_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a torch.Tensor; got {type(value).__name__}"):
+        call(good() | {name: value})
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_checked_tokens_are_finite(name):
+    arguments = good()
+    spoiled = arguments[name].clone()
+    spoiled[0, 1] = float("nan")
+    with pytest.raises(ValueError, match=f"{name} must be finite; got nan"):
+        call(arguments | {name: spoiled}, check=True)
+
+
+def test_reading_with_whole_numbers():
+    arguments = good()
+    with pytest.raises(ValueError, match="q must be a floating tensor; got torch.int64"):
+        read_memory(arguments["q"].long(), arguments["state"])
+
+
+def test_numpy_numbers_are_numbers():
+    y, _ = call(good(), chunk_size=np.int64(3), max_surprise=np.float32(1.0))
+    assert torch.equal(y, call(good(), chunk_size=3, max_surprise=1.0)[0])

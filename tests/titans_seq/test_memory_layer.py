@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from accuracy import assert_equal_to
@@ -466,3 +467,55 @@ def test_wrong_inputs():
     ]:
         with pytest.raises(ValueError, match=says):
             layer(x, **options)
+
+
+@pytest.mark.parametrize(
+    "name", ["dim", "heads", "depth", "expansion", "chunk_size", "conv_size", "num_persistent", "head_dim"]
+)
+@pytest.mark.parametrize("value", ["8", 8.0, True, -8, float("nan")])
+def test_sizes_are_whole_numbers(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        NeuralMemory(**({"dim": 8} | {name: value}))
+
+
+@pytest.mark.parametrize("name", ["momentum", "forgetting"])
+def test_switches_are_true_or_false(name):
+    with pytest.raises(ValueError, match=f"{name} must be True or False; got 'no'"):
+        NeuralMemory(8, **{name: "no"})
+
+
+def test_numpy_sizes_make_the_same_layer():
+    layer, same = NeuralMemory(8, heads=2), NeuralMemory(np.int64(8), heads=np.int32(2))
+    assert layer.fingerprint == same.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("x", "why"),
+    [
+        (torch.zeros(1, 3, 8, dtype=torch.int64), "x must be a floating tensor; got torch.int64"),
+        (torch.zeros(1, 3, 8, dtype=torch.float64), "x must be torch.float32 on cpu.*got torch.float64"),
+        (torch.zeros(1, 3, 8, device="meta"), "x must be torch.float32 on cpu.*meta"),
+        ([[1.0]], "x must be a torch.Tensor; got list"),
+    ],
+    ids=["whole numbers", "float64", "elsewhere", "list"],
+)
+def test_inputs_unlike_the_parameters(x, why):
+    with pytest.raises(ValueError, match=why):
+        NeuralMemory(8)(x)
+
+
+@pytest.mark.parametrize("what", [None, "tensor", "pair", "dict"])
+def test_only_states_are_saved(what, tmp_path):
+    layer = NeuralMemory(8)
+    pair = layer(torch.randn(1, 3, 8), return_state=True)
+    value = {None: None, "tensor": pair[0], "pair": pair, "dict": {"state": pair[1]}}[what]
+    with pytest.raises(ValueError, match="state must be a MemoryState or a LayerState; got"):
+        save_state(tmp_path / "state.safetensors", value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_states_are_saved_into_folders_that_exist(tmp_path):
+    _, state = NeuralMemory(8)(torch.randn(1, 3, 8), return_state=True)
+    for path in (tmp_path, tmp_path / "no" / "state.safetensors"):
+        with pytest.raises(ValueError, match="path must be a file in a folder that exists"):
+            save_state(path, state)
