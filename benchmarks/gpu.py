@@ -29,6 +29,7 @@ from rich.table import Table
 from torch import Tensor
 
 from titans_seq.kernels import MemoryState, machine_of, neural_memory, resolve_backend
+from titans_seq.kernels.chunked import chunked_memory
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -138,8 +139,10 @@ def contenders(shape: Shape, dtype: torch.dtype, compile_limit: int) -> dict[str
         for backend in ("triton", "chunked")
     }
     if shape.tokens <= compile_limit:
-        compiled = torch.compile(memory)
-        found["chunked, compiled"] = lambda: compiled(leaves, shape.chunk_size, "chunked")[0]
+        compiled = torch.compile(chunked_memory)  # neural_memory keeps it from being traced
+        state = MemoryState.from_weights(tuple(leaves[6:]))
+        tokens = [x.float() for x in leaves[:6]]
+        found["chunked, compiled"] = lambda: compiled(*tokens, state, shape.chunk_size, 1.0, None, "token")[0]
     found["SDPA attention"] = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return found
 

@@ -77,14 +77,15 @@ def memory_forward(
     y, surprise, last_start = torch.empty_like(tokens[2]), torch.empty_like(tokens[5]), start
     groups = group_ranges(len(q))
     kept = pair.new_empty(len(groups) if trained else 0, *pair.shape)
-    for i, chunks in enumerate(groups):
-        if trained:
-            kept[i] = pair
-        group = _Group(run, pair, start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
-        y[_slice(chunks)], surprise[_slice(chunks)] = group.y, group.factors.surprise
-        here, at = _place(current, chunks)
-        last_start = torch.where(here, group.pairs[at, torch.arange(len(at)), 0], last_start)
-        pair, start = group.pairs[-1].clone(), group.pairs[-1, :, 0].contiguous()
+    with torch.cuda.device_of(q):  # kernels run on the current device
+        for i, chunks in enumerate(groups):
+            if trained:
+                kept[i] = pair
+            group = _Group(run, pair, start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
+            y[_slice(chunks)], surprise[_slice(chunks)] = group.y, group.factors.surprise
+            here, at = _place(current, chunks)
+            last_start = torch.where(here, group.pairs[at, torch.arange(len(at), device=at.device), 0], last_start)
+            pair, start = group.pairs[-1].clone(), group.pairs[-1, :, 0].contiguous()
     last_start = torch.where((current == len(q))[:, None], start, last_start)
     return y, surprise, torch.cat([pair, last_start[:, None]], dim=1), kept
 
@@ -106,21 +107,22 @@ def memory_backward(
     run = _Run.of(q, v, state, max_surprise, hidden, depth)
     tokens = [x.contiguous() for x in (q, k, v, alpha, eta, theta)]
     d_tokens = [torch.empty_like(x) for x in tokens]
-    d_pair, d_current = d_state[:, :2].contiguous(), d_state[:, 2]
+    d_pair, d_current = d_state[:, :2].clone(memory_format=torch.contiguous_format), d_state[:, 2]
     d_pair[:, 0] += torch.where((current == len(q))[:, None], d_current, 0.0)
     d_start = torch.zeros_like(d_current)
-    for i, chunks in reversed(list(enumerate(group_ranges(len(q))))):
-        first = chunks.start == 0
-        start = state[:, 2].contiguous() if first else kept[i, :, 0].contiguous()
-        group = _Group(run, kept[i], start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
-        back = _GroupBackward(group, d_y[_slice(chunks)], d_surprise[_slice(chunks)], d_pair)
-        here, at = _place(current, chunks)
-        back.d_pairs[at, torch.arange(len(at)), 0] += torch.where(here, d_current, 0.0)
-        for target, value in zip(d_tokens, back.walk(), strict=True):
-            target[_slice(chunks)] = value
-        d_pair, d_start = back.d_pairs[0].clone(), back.d_start
-        if not first:
-            d_pair[:, 0] += d_start
+    with torch.cuda.device_of(q):
+        for i, chunks in reversed(list(enumerate(group_ranges(len(q))))):
+            first = chunks.start == 0
+            start = state[:, 2].contiguous() if first else kept[i, :, 0].contiguous()
+            group = _Group(run, kept[i], start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
+            back = _GroupBackward(group, d_y[_slice(chunks)], d_surprise[_slice(chunks)], d_pair)
+            here, at = _place(current, chunks)
+            back.d_pairs[at, torch.arange(len(at), device=at.device), 0] += torch.where(here, d_current, 0.0)
+            for target, value in zip(d_tokens, back.walk(), strict=True):
+                target[_slice(chunks)] = value
+            d_pair, d_start = back.d_pairs[0].clone(), back.d_start
+            if not first:
+                d_pair[:, 0] += d_start
     d_start = d_start + torch.where((current == 0)[:, None], d_current, 0.0)
     d_q, d_k, d_v, d_alpha, d_eta, d_theta = d_tokens
     return d_q, d_k, d_v, d_alpha, d_eta, d_theta, torch.cat([d_pair, d_start[:, None]], dim=1)

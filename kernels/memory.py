@@ -99,10 +99,14 @@ def neural_memory(
             mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if mask is None else mask
             y, state, surprise = reference_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
         else:
-            run = _fused if backend == "triton" else chunked_memory
+            run = _fused if backend == "triton" else _chunked
             y, state, surprise = run(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
     y = y.to(out_dtype)
     return (y, state, surprise) if return_surprise else (y, state)
+
+
+# traced, its loops over chunks and groups would be compiled anew for every length
+_chunked = torch.compiler.disable(chunked_memory, reason="the chunked memory is not traced")
 
 
 def _fused(*arguments: Any) -> tuple[Tensor, MemoryState, Tensor]:

@@ -47,6 +47,7 @@ def squares_backward(p_written, p_overlap, p_d_written, p_d_overlap, p_d_out, p_
     d_written = d_attention * overlap
     if l < d.L - 1:
         d_written += load_square(p_d_written, d)
+    tl.debug_barrier()  # before what other threads may still load is overwritten
     store_tile(p_d_written, d_written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
     store_tile(p_overlap, overlap * written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
     store_tile(p_d_overlap, d_attention * written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
@@ -117,6 +118,7 @@ def read_backward(
     d_written = load_square(p_d_written, d)
     store_row(p_d_step + at * d.C, -tl.sum(d_written * load_square(p_written, d), 0), 1, d)
     minus_step = load_row(f.minus_step, 1, d)
+    tl.debug_barrier()
     store_tile(p_d_written, d_written * minus_step[None, :], 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
 
 
@@ -260,6 +262,7 @@ def walk_backward(
         if CLIP:
             d_surprise += tl.where(surprise > max_surprise, d_step * minus_step * over_surprise, 0.0)
             d_step = d_step * (max_surprise / tl.maximum(surprise, max_surprise))
+        tl.debug_barrier()
         store_row(p_d_step + at * d.C, d_step, 1, d)
         surprise_backward(p_k + at * d.C * d.K, over_surprise, d_surprise, f, g, d)
         keys_backward(p_k + at * d.C * d.K, p_w, p_d_w, f, g, d)

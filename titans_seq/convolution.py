@@ -1,4 +1,4 @@
-"""SiLU of a causal depthwise convolution, a block of the sequence at a time.
+"""SiLU of a causal depthwise convolution, on a CPU a block of the sequence at a time.
 
 Dimensions: B batch, T time, R taps, W channels.
 """
@@ -18,8 +18,11 @@ BLOCK = 1 << 17
 def silu_conv(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"]) -> Float[Tensor, "B Z-R+1 W"]:
     """y_t = silu(sum_r taps[r] z[t + r]): z holds the R - 1 entries before the first output, then T, Z in all.
 
-    Backward computes the convolution again instead of keeping it. There is no second derivative.
+    On a CPU backward computes the convolution again instead of keeping it, and there is no second derivative. Elsewhere,
+    and when traced, the same in plain operations, which compilers fuse.
     """
+    if z.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.silu(_conv(z, taps, 0, z.shape[1] - len(taps) + 1))
     return _SiluConv.apply(z, taps)
 
 

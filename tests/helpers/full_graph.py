@@ -6,6 +6,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
+from titans_seq import NeuralMemory  # noqa: E402
 from titans_seq.kernels import MemoryState, neural_memory
 
 B, T, H, K, HIDDEN = 1, 3, 1, 2, 3
@@ -47,3 +48,16 @@ for name, options in {"fresh": (None, torch.tensor([0]), None), "carried": (mask
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
     print(name)
+
+layer = NeuralMemory(4, heads=1, expansion=1, chunk_size=2, num_persistent=1, backend="triton")
+x = torch.randn(1, 3, 4)
+expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+for a, b in zip(torch.autograd.grad(compiled(x).square().sum(), list(layer.parameters())), expected, strict=True):
+    torch.testing.assert_close(a, b)
+print("layer")
+
+# on a CPU the chunked form stays outside of the graph, whole: no break for every chunk
+layer.backend = "chunked"
+assert torch._dynamo.explain(layer)(x).graph_break_count <= 2
+print("chunked")

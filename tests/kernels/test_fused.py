@@ -182,7 +182,7 @@ def test_full_graph():
     script = Path(__file__).parents[1] / "helpers" / "full_graph.py"
     done = subprocess.run([sys.executable, "-P", script], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["fresh", "carried"]
+    assert done.stdout.split() == ["fresh", "carried", "layer", "chunked"]
 
 
 def test_autocast_does_not_reach_the_memory():
@@ -208,6 +208,19 @@ def test_operators_pass_opcheck():
     arguments = (q, k, v, alpha, eta, theta, None, torch.tensor([2]), state, 1.0, 0, 1, True)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
     torch.library.opcheck(fused.memory_forward, arguments, test_utils=tests)
+    with torch.no_grad():
+        y, surprise, final, kept = fused.memory_forward(*arguments)
+    given = (torch.ones_like(y), torch.ones_like(surprise), torch.ones_like(final))
+    saved = (*(x.detach() for x in arguments[:6]), None, arguments[7], state.detach(), kept, 1.0, 0, 1)
+    torch.library.opcheck(fused.memory_backward, (*given, *saved), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_backward_leaves_the_gradients_it_is_given():
+    call, leaves = small()
+    outputs = call(*leaves)
+    given = [torch.ones_like(x) for x in outputs]
+    torch.autograd.backward(outputs, given)
+    assert all((x == 1).all() for x in given)
 
 
 def test_no_second_derivative():
