@@ -6,7 +6,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
-from titans_seq import NeuralMemory  # noqa: E402
+from titans_seq import NeuralMemory
 from titans_seq.kernels import MemoryState, neural_memory
 
 B, T, H, K, HIDDEN = 1, 3, 1, 2, 3
@@ -57,7 +57,8 @@ for a, b in zip(torch.autograd.grad(compiled(x).square().sum(), list(layer.param
     torch.testing.assert_close(a, b)
 print("layer")
 
-# on a CPU the chunked form stays outside of the graph, whole: no break for every chunk
+# the chunked form stays outside of the graph as a whole: nothing else breaks it, however many chunks there are
 layer.backend = "chunked"
-assert torch._dynamo.explain(layer)(x).graph_break_count <= 2
+breaks = torch._dynamo.explain(layer)(torch.randn(1, 40, 4)).break_reasons
+assert breaks and all("chunked_memory" in str(reason) for reason in breaks), breaks
 print("chunked")
