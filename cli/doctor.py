@@ -40,7 +40,7 @@ def _machine() -> dict[str, object]:
     threads = os.environ.get("OMP_NUM_THREADS")
     machine = machine_of("cuda" if torch.cuda.is_available() else "cpu", None)
     backend = resolve_backend("auto", machine)
-    why = machine.obstacle() or ("no CUDA device" if machine.device == "cpu" else "CUDA device, triton is installed")
+    why = "no CUDA device" if machine.device == "cpu" else machine.obstacle() or "CUDA device, triton is installed"
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.executable,

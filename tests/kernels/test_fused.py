@@ -15,6 +15,8 @@ from accuracy import assert_as_accurate_as, assert_equal_to
 from memory_oracle import Problem, gradients, oracle_memory, random_problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from titans_seq import NeuralMemory
+from titans_seq.forecast import SimbaForecaster
 from titans_seq.kernels import MemoryState, neural_memory
 
 fused = pytest.importorskip("titans_seq.kernels.fused", reason="triton is not installed (it exists for Linux only)")
@@ -240,8 +242,6 @@ def test_no_tokens():
 
 
 def test_the_layer_on_the_kernels():
-    from titans_seq import NeuralMemory
-
     layers = [NeuralMemory(8, heads=2, chunk_size=4, num_persistent=1, backend=b) for b in ("triton", "chunked")]
     layers[1].load_state_dict(layers[0].state_dict())
     x = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
@@ -253,3 +253,37 @@ def test_the_layer_on_the_kernels():
         gradients.append((y, *torch.autograd.grad(loss([y]), list(layer.parameters()))))
     for a, b in zip(*gradients, strict=True):
         assert_equal_to(a, b, name="layer", tolerance=1e-5)
+
+
+def test_the_forecaster_on_the_kernels_in_bfloat16_autocast():
+    options = {"patch_size": 8, "dim": 4, "heads": 1, "expansion": 1, "num_persistent": 1}
+    models = [
+        SimbaForecaster(24, 4, backend=b, dropout=0.0, head_dropout=0.0, **options) for b in ("triton", "chunked")
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    past = torch.randn(1, 24, 1, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for model in models:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            forecast = model(past)
+        gradients.append((forecast, *torch.autograd.grad(loss([forecast]), list(model.parameters()))))
+    for a, b in zip(*gradients, strict=True):
+        assert_equal_to(a, b, name="forecaster", tolerance=1e-2)  # one rounding to bfloat16 may fall the other way
+
+
+def test_distributed_data_parallel(tmp_path, monkeypatch):
+    """One process of one: hooks on every parameter, which all must take part."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    layer = NeuralMemory(4, heads=1, expansion=1, chunk_size=2, backend="triton")
+    x = torch.randn(1, 3, 4)
+    expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(layer)
+        parallel(x).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for parameter, gradient in zip(layer.parameters(), expected, strict=True):
+        assert torch.equal(parameter.grad, gradient)
