@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Integer, UInt8
 from torch import Tensor
 
+from titans_seq.blocks import turned_places
+
 SPECIAL = ("PAD", "MASK", "START")
 PAD, MASK, START = range(len(SPECIAL))
 BASES = "ACGTN"
@@ -58,9 +60,4 @@ def decode(tokens: Integer[Tensor, " T"]) -> str:
 
 def reverse_complement(tokens: Integer[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> Integer[Tensor, "B T"]:
     """The other strand, read in its own direction. Only real positions are turned round; padding stays where it is."""
-    position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    order = torch.argsort((~real).to(torch.uint8), dim=1, stable=True)  # places of real tokens first, then of padding
-    count = real.sum(dim=1, keepdim=True)
-    turned = torch.where(position < count, count - 1 - position, position)
-    source = torch.empty_like(order).scatter_(1, order, order.gather(1, turned))
-    return COMPLEMENT.to(tokens.device)[tokens.gather(1, source).long()].to(tokens.dtype)
+    return COMPLEMENT.to(tokens.device)[tokens.gather(1, turned_places(real)).long()].to(tokens.dtype)
