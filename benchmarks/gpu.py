@@ -5,7 +5,7 @@
 Checks first: outputs, states, surprise and all gradients of `triton` and `chunked` against `reference` in float64, beside
 the error that `reference` makes in float32; a failure ends the run. Then times (CUDA events, warm-up, medians) forward and
 forward + backward of one memory operation (not the layer) against `chunked`, `chunked` under torch.compile (up to
---compile-limit tokens: it traces every chunk) and causal SDPA attention, with the chip's own bandwidth and matrix-product
+--compile-limit tokens; a graph break at every chunk leaves it in fragments) and causal SDPA attention, with the chip's own bandwidth and matrix-product
 rate measured in the same run. Writes gpu.json and gpu.png to the output folder.
 """
 
@@ -126,13 +126,13 @@ def measured(function: Callable[[], Any]) -> tuple[float, float]:
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    seconds = triton.testing.do_bench(function, warmup=200, rep=1000, return_mode="median") / 1e3
-    return seconds, (torch.cuda.max_memory_allocated() - before) / 2**20
+    function()
+    peak = (torch.cuda.max_memory_allocated() - before) / 2**20  # outside of do_bench, which holds a buffer of its own
+    return triton.testing.do_bench(function, warmup=200, rep=1000, return_mode="median") / 1e3, peak
 
 
-def contenders(shape: Shape, dtype: torch.dtype, compile_limit: int) -> dict[str, Callable[[], Tensor]]:
+def contenders(leaves: list[Tensor], shape: Shape, compile_limit: int) -> dict[str, Callable[[], Tensor]]:
     """What runs forward, by name; each returns what backward starts from."""
-    leaves = inputs(shape, dtype, "cuda")
     q, k, v = (x.transpose(1, 2) for x in leaves[:3])
     found: dict[str, Callable[[], Tensor]] = {
         backend: lambda backend=backend: memory(leaves, shape.chunk_size, backend)[0]
@@ -158,14 +158,17 @@ def floors(dtype: torch.dtype) -> dict[str, float]:
 
 def time_all(shapes: list[Shape], dtype: torch.dtype, rate: float, compile_limit: int) -> Iterator[dict[str, Any]]:
     for shape in track(shapes, "timing"):
-        for name, forward in contenders(shape, dtype, compile_limit).items():
+        leaves = inputs(shape, dtype, "cuda")
+        for name, forward in contenders(leaves, shape, compile_limit).items():
             for backward in (False, True):
 
-                def run(forward: Callable[[], Tensor] = forward, backward: bool = backward) -> None:
+                def run(
+                    forward: Callable[[], Tensor] = forward, backward: bool = backward, leaves: list[Tensor] = leaves
+                ) -> None:
                     with torch.set_grad_enabled(backward):
                         y = forward()
                     if backward:
-                        y.float().sum().backward()
+                        torch.autograd.grad(y.float().sum(), leaves, allow_unused=True)
 
                 row = {**vars(shape), "what": name, "backward": backward}
                 try:

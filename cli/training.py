@@ -62,6 +62,8 @@ class EpochLines(Callback):
     """A line per epoch on stderr, where no bar can be drawn: a log file, a batch job."""
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         shown = (f"{name} {trainer.callback_metrics[name].item():.4f}" for name in ("train_loss", "val_mse", "val_mae"))
         print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}:", *shown, file=sys.stderr, flush=True)
 

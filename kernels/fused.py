@@ -36,12 +36,17 @@ def fused_memory(
     """Outputs, final state and surprise, as `chunked_memory`; q, k and v may be bfloat16, all else is float32.
 
     Numerics: products of float32 tokens are tf32x3 (three products of the tensor cores for one of float32's precision);
-    those of bfloat16 tokens round both sides and sum in float32. Memory in backward, beside tokens and results: about
-    4 sqrt(N) states of 2 G P numbers. There is no second derivative.
+    those of bfloat16 tokens round both sides and sum in float32. The gate table is a matrix product of PyTorch, so
+    `torch.set_float32_matmul_precision("high")` makes it tf32. Memory in backward, beside tokens and results: 3 sqrt(N)
+    states of 2 G P numbers, and for sqrt(N) chunks (at least 16) the activations, G C (6 L (HID + K) + 2 (L + 4) C) numbers
+    each. A carried or masked call takes room for every chunk there could be: one token costs a chunk. There is no second and
+    no forward-mode derivative.
     """
     if q.shape[0] == 0 or q.shape[1] == 0:
         unchanged = MemoryState(state.weights, state.momentum, state.chunk_start, state.position, chunk_size)
         return torch.zeros_like(v), unchanged, torch.zeros_like(alpha)
+    if torch.autograd.forward_ad._current_level >= 0:  # the operator would pass on a tangent of zero
+        raise RuntimeError('backend="triton" has no forward-mode derivative; backend="reference" has')
     slots, heads, depth = Slots.plan(q, state, chunk_size, mask, wait=False), q.shape[2], state.depth
     tokens = slots.tokens_in(q, k, v, alpha, eta, theta, gate_per)
     real = slots.real(0, slots.chunks, heads)
@@ -55,7 +60,10 @@ def fused_memory(
     y, surprise = slots.results_out(y, surprise, heads)
     parts = flat.unflatten(0, (-1, heads)).flatten(2).split([w[0, 0].numel() for w in state.weights] * 3, dim=2)
     shapes = [w.shape[-2:] for w in state.weights] * 3
-    final = tuple(x.unflatten(2, shape) for x, shape in zip(parts, shapes, strict=True))
+    final = tuple(  # copies: callers may change what they got
+        x.unflatten(2, shape).clone(memory_format=torch.contiguous_format)
+        for x, shape in zip(parts, shapes, strict=True)
+    )
     weights, momentum, start = (final[i : i + depth] for i in range(0, 3 * depth, depth))
     return y, MemoryState(weights, momentum, start, slots.position, chunk_size), surprise
 
@@ -81,6 +89,7 @@ def memory_forward(
         for i, chunks in enumerate(groups):
             if trained:
                 kept[i] = pair
+            group = None  # one group at a time in memory
             group = _Group(run, pair, start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
             y[_slice(chunks)], surprise[_slice(chunks)] = group.y, group.factors.surprise
             here, at = _place(current, chunks)
@@ -92,7 +101,8 @@ def memory_forward(
 
 @memory_forward.register_fake
 def _(q, k, v, alpha, eta, theta, real, current, state, max_surprise, hidden, depth, trained):  # type: ignore[no-untyped-def]
-    groups = len(group_ranges(q.shape[0])) if trained else 0
+    # how many groups there are is left open: a function of N here would compile a graph for every N
+    groups = torch.library.get_ctx().new_dynamic_size() if trained else 0
     kept = state.new_empty(groups, state.shape[0], 2, state.shape[2])
     return v.new_empty(v.shape), theta.new_empty(theta.shape), state.new_empty(state.shape), kept
 
@@ -114,6 +124,7 @@ def memory_backward(
         for i, chunks in reversed(list(enumerate(group_ranges(len(q))))):
             first = chunks.start == 0
             start = state[:, 2].contiguous() if first else kept[i, :, 0].contiguous()
+            group = back = None  # one group at a time in memory
             group = _Group(run, kept[i], start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
             back = _GroupBackward(group, d_y[_slice(chunks)], d_surprise[_slice(chunks)], d_pair)
             here, at = _place(current, chunks)

@@ -16,6 +16,7 @@ from titans_seq.kernels.state import MemoryState
 
 BACKENDS = ("auto", "reference", "chunked", "triton")
 OLDEST = (8, 0)  # compute capability: bfloat16 and tf32 products
+INTERPRETED = "TRITON_INTERPRET is set, and the interpreter is slow"
 MOST_SLOTS = 64  # tokens of a chunk; more do not fit a program's registers
 
 log = logging.getLogger("titans_seq")
@@ -28,6 +29,7 @@ class Machine(NamedTuple):
     capability: tuple[int, int] | None
     installed: bool
     interpreted: bool
+    rocm: bool = False
 
     def obstacle(self) -> str | None:
         """Why no kernel runs here, in a few words; None: they run."""
@@ -37,6 +39,8 @@ class Machine(NamedTuple):
             return None
         if self.device != "cuda":
             return f"the tensors are on {self.device}, not on a CUDA device"
+        if self.rocm:
+            return "the kernels are for CUDA, not for ROCm"
         if self.capability is None or self.capability < OLDEST:
             return f"the GPU is older than compute capability {OLDEST[0]}.{OLDEST[1]}"
         return None
@@ -70,7 +74,8 @@ def machine_of(device_type: str, index: int | None) -> Machine:
     cuda = device_type == "cuda" and torch.cuda.is_available()
     capability = torch.cuda.get_device_capability(index) if cuda else None
     installed = importlib.util.find_spec("triton") is not None
-    return Machine(device_type, capability, installed, os.environ.get("TRITON_INTERPRET", "0") == "1")
+    interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+    return Machine(device_type, capability, installed, interpreted, rocm=torch.version.hip is not None)
 
 
 def resolve_backend(backend: str, machine: Machine, case: Case | None = None) -> str:
@@ -84,19 +89,22 @@ def resolve_backend(backend: str, machine: Machine, case: Case | None = None) ->
     obstacle = machine.obstacle()
     if backend == "triton":
         if obstacle is not None:
-            way_out = 'backend="auto" takes the PyTorch form; TRITON_INTERPRET=1 in the environment runs the kernels slowly anywhere'
-            raise RuntimeError(f'backend="triton" cannot run here: {obstacle}; {way_out}')
+            raise RuntimeError(
+                f'backend="triton" cannot run here: {obstacle}; backend="auto" takes the PyTorch form; '
+                "TRITON_INTERPRET=1 in the environment runs the kernels slowly anywhere"
+            )
         uncovered = case.obstacle(machine) if case else None
         if uncovered is not None:
             raise RuntimeError(f'backend="triton" does not cover {uncovered}; backend="auto" takes the PyTorch form')
         return "triton"
     if backend == "auto":
-        if machine.device != "cuda" or machine.interpreted:  # without a GPU the interpreter is for tests only
+        if machine.device != "cuda":  # without a GPU the interpreter is for tests only
             return "chunked"
-        obstacle = obstacle or (case.obstacle(machine) if case else None)
+        obstacle = INTERPRETED if machine.interpreted else obstacle or (case.obstacle(machine) if case else None)
         if obstacle is None:
             return "triton"
-        _say_once(f"backend auto takes chunked, not triton: {obstacle}")
+        if not torch.compiler.is_compiling():  # a log line would break the graph
+            _say_once(f"backend auto takes chunked, not triton: {obstacle}")
         return "chunked"
     return backend
 

@@ -264,7 +264,8 @@ class NeuralMemory(nn.Module):
             wide = torch.promote_types(z.dtype, self.conv.dtype)
             z = silu_conv(z.to(wide), self.conv.to(wide))
         q, k, v = z.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
-        return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v
+        q, k = (F.normalize(x, dim=-1, eps=1e-6).to(v.dtype) for x in (q, k))  # a norm is float32 under CUDA's autocast
+        return q, k, v
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """alpha, eta, theta [..., H]; the formulas are in the class docstring."""

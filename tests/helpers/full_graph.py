@@ -57,6 +57,13 @@ for a, b in zip(torch.autograd.grad(compiled(x).square().sum(), list(layer.param
     torch.testing.assert_close(a, b)
 print("layer")
 
+# lengths are not compiled in: ten of them stay within PyTorch's limit of eight graphs
+linear = NeuralMemory(4, heads=1, depth=1, chunk_size=2, backend="triton")
+compiled = torch.compile(linear, fullgraph=True, backend="aot_eager")
+for length in range(2, 12):
+    compiled(torch.randn(1, length, 4)).sum().backward()
+print("lengths")
+
 # the chunked form stays outside of the graph as a whole: nothing else breaks it, however many chunks there are
 layer.backend = "chunked"
 breaks = torch._dynamo.explain(layer)(torch.randn(1, 40, 4)).break_reasons

@@ -184,7 +184,7 @@ def test_full_graph():
     script = Path(__file__).parents[1] / "helpers" / "full_graph.py"
     done = subprocess.run([sys.executable, "-P", script], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["fresh", "carried", "layer", "chunked"]
+    assert done.stdout.split() == ["fresh", "carried", "layer", "lengths", "chunked"]
 
 
 def test_autocast_does_not_reach_the_memory():
@@ -215,6 +215,14 @@ def test_operators_pass_opcheck():
     given = (torch.ones_like(y), torch.ones_like(surprise), torch.ones_like(final))
     saved = (*(x.detach() for x in arguments[:6]), None, arguments[7], state.detach(), kept, 1.0, 0, 1)
     torch.library.opcheck(fused.memory_backward, (*given, *saved), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_forward_mode_is_refused():
+    call, leaves = small(T=2)
+    with torch.autograd.forward_ad.dual_level():
+        leaves[0] = torch.autograd.forward_ad.make_dual(leaves[0].detach(), torch.ones_like(leaves[0]))
+        with pytest.raises(RuntimeError, match='no forward-mode derivative; backend="reference" has'):
+            call(*leaves)
 
 
 def test_backward_leaves_the_gradients_it_is_given():

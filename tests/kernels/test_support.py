@@ -14,6 +14,8 @@ MACHINES = {
     "A100": H100._replace(capability=(8, 0)),
     "V100": H100._replace(capability=(7, 0)),
     "CUDA without triton": H100._replace(installed=False),
+    "ROCm": H100._replace(capability=(9, 4), rocm=True),
+    "H100, interpreter": H100._replace(interpreted=True),
     "CPU": Machine("cpu", None, installed=True, interpreted=False),
     "CPU, interpreter": Machine("cpu", None, installed=True, interpreted=True),
     "Mac": Machine("mps", None, installed=False, interpreted=False),
@@ -22,11 +24,12 @@ CASES = {
     "usual": Case(torch.float32, (128,), 64),
     "bfloat16, depth 4": Case(torch.bfloat16, (256, 256, 256), 16),
     "linear": Case(torch.float32, (), 1),
+    "float16": Case(torch.float16, (128,), 64),
     "float64": Case(torch.float64, (128,), 64),
     "long chunk": Case(torch.float32, (128,), 128),
     "uneven": Case(torch.float32, (128, 64), 64),
 }
-COVERED = ("usual", "bfloat16, depth 4", "linear")
+COVERED = ("usual", "bfloat16, depth 4", "linear", "float16")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -37,7 +40,7 @@ def test_auto_takes_triton_on_a_gpu_that_can_for_cases_it_covers(machine, case):
 
 
 @pytest.mark.parametrize(("machine", "why"), [
-    ("V100", "older than compute capability 8.0"), ("CUDA without triton", "not installed"), ("CPU", "on cpu"), ("Mac", "not installed"),
+    ("V100", "older than compute capability 8.0"), ("CUDA without triton", "not installed"), ("CPU", "on cpu"), ("ROCm", "not for ROCm"), ("Mac", "not installed"),
 ])  # fmt: skip
 def test_triton_where_it_cannot_run_names_the_obstacle_and_the_way_out(machine, why):
     with pytest.raises(RuntimeError, match=f'{why}.*backend="auto"'):
