@@ -60,9 +60,10 @@ def test_triton_where_it_runs(machine):
     assert resolve_backend("triton", MACHINES[machine], CASES["usual"]) == "triton"
 
 
-def test_a_fallback_is_said_once(caplog):
+def test_a_fallback_is_said_once(caplog, monkeypatch):
     support._say_once.cache_clear()
-    with caplog.at_level(logging.INFO, logger="titans_seq"):
+    monkeypatch.setattr(support, "log", logging.getLogger("a_logger_nobody_configured"))
+    with caplog.at_level(logging.INFO, logger=support.log.name):
         for _ in range(3):
             resolve_backend("auto", H100, CASES["long chunk"])
     assert [record.message for record in caplog.records] == [
