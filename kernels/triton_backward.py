@@ -2,11 +2,12 @@
 
 They need what the forward kernels left; names follow `GroupBackward` in `groups.py`, d_x is the gradient of x.
 
-Plan: operations, and bytes through L2, per chunk and head, P numbers in W:
-    read_backward: 8 C P + 6 C C (K + HID) L operations; W, S read, their gradients written.
-    walk_backward: 8 C P (update) + 8 C P (keys) operations; W read four times, S once, their gradients after the chunk
-        twice, those before it once and written twice.
-K = 64, expansion 4, depth 2, C = 64: 25 and 33 million operations, .5 and 1.2 MB.
+Plan, per chunk and head, P numbers in W, P_1 in its first layer, widths (in, out) of its layers:
+    read_backward: 8 C P + 4 C C sum(in + out) operations; W and S read, their gradients written.
+    walk_backward: 8 C P (update) + 4 C P + 4 C (P - P_1) (keys) operations; W read four times, S once, their gradients after
+        the chunk twice, those before it once and written twice.
+K = 64, expansion 4, depth 2, C = 64: 27 and 29 million operations, .5 and 1.2 MB of state through L2; loads and stores in
+all, activations anew for every tile, 2.9 and 5.3 MB.
 
 Dimensions: as in `triton_forward.py`.
 """

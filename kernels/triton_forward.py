@@ -11,10 +11,11 @@
 One program of `walk` owns a sample and head. Its state goes through memory (the L2 cache) tile by tile, so it may be larger
 than a program's registers or shared memory: at expansion 4 and depth 2 weights and momentum of a head are 256 KiB.
 
-Plan: operations, and bytes through L2, per chunk and head, P numbers in W:
-    walk: 2 C P (keys forward) + 2 C (P - K HID) (backward) + 4 C P (update); W is read three times, S once, both written.
-        K = 64, expansion 4, depth 2, C = 64: 15 million operations and .8 MB.
-    read: 4 C P + 2 C C (K + HID) L operations, 2 P numbers read: 11 million and .3 MB.
+Plan, per chunk and head, P numbers in W, P_1 in its first layer, widths (in, out) of its layers:
+    walk: 2 C P (keys forward) + 2 C (P - P_1) (backward) + 4 C P (update) operations; W is read three times, S once, both
+        are written. K = 64, expansion 4, depth 2, C = 64: 15 million operations, .8 MB of state through L2.
+    read: 4 C P + 2 C C sum(in + out) operations, W and S read: 14 million, .3 MB of state.
+Activations are loaded anew for every tile of a weight, so loads and stores in all are 2.1 and 1.3 MB, in part from L1.
 
 Dimensions: G samples and heads, g chunks of a group; the rest as in `triton_tiles.py`.
 """
