@@ -142,8 +142,7 @@ def write(head: list[str], body: list[list[str]]) -> None:
         "value width and every expansion that are multiples of 32, so also K = 32 and 128 and expansion 2 and 4.",
         "Chunks of up to 16 tokens run as 16, of up to 32 as 32, of up to 64 as 64. What the kernels do not cover: chunks of",
         "more than 64 tokens, float64, hidden layers of different widths; `backend=\"auto\"` then takes `chunked` and says so once.",
-        "The bounds hold for full tiles, chunks of 16 and 64 and widths that are multiples of 32. Others run masked and may spill",
-        "more: up to 700 bytes at depth 1 and 1.5 KB at depth 2 were seen for chunks of 20 and widths of 18 (8.0, float32).",
+        "The bounds hold for full tiles, chunks of 16 and 64 and widths that are multiples of 32. Others may spill more (LOG.md).",
         f"Bounds: {', '.join(f'{bytes_} bytes spilled at depth {depth}' for depth, bytes_ in STACK.items())}.\n",
         "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in body),
     ]  # fmt: skip

@@ -2,11 +2,12 @@
 
     python benchmarks/gpu.py [--check-only] [--lengths 1024 ... 131072] [--depths 1 2] [--dtype float32] [--output runs/gpu]
 
-Checks first: outputs, states, surprise and all gradients of `triton` and `chunked` against `reference` in float64, beside
-the error that `reference` makes in float32; a failure ends the run. Then times (CUDA events, warm-up, medians) forward and
-forward + backward of one memory operation (not the layer) against `chunked`, `chunked` under torch.compile (up to
---compile-limit tokens; a graph break at every chunk leaves it in fragments) and causal SDPA attention, with the chip's own bandwidth and matrix-product
-rate measured in the same run. Writes gpu.json and gpu.png to the output folder.
+Checks first: outputs, states, surprise and all gradients of `triton` and `chunked` against `reference` in float64,
+beside the error that `reference` makes in float32; a failure ends the run. Fresh states without masks only. Then times
+(CUDA events, warm-up, medians) forward and forward + backward of one memory operation (not the layer) against `chunked`,
+`chunked` under torch.compile (up to --compile-limit tokens; graph breaks leave it in fragments) and causal SDPA attention,
+with the chip's own bandwidth and matrix-product rate measured in the same run. Writes gpu.json and gpu.png to the output
+folder.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def memory(leaves: list[Tensor], chunk_size: int, backend: str) -> tuple[Tensor,
     state = MemoryState.from_weights(tuple(leaves[6:]))
     y, state, surprise = neural_memory(
         *leaves[:6], state, chunk_size=chunk_size, max_surprise=1.0, return_surprise=True, backend=backend
-    )  # type: ignore[misc]
+    )
     return y, surprise, *state.weights, *state.momentum
 
 

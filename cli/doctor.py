@@ -11,7 +11,7 @@ import torch
 from titans_seq.cli.tables import show_record, show_table
 from titans_seq.datamodules import data_folder, list_datasets
 from titans_seq.kernels import machine_of, resolve_backend
-from titans_seq.kernels.support import INTERPRETED
+from titans_seq.kernels.support import why_not_auto
 
 PACKAGES = (
     "titans-seq", "torch", "triton", "lightning", "torchmetrics", "hydra-core", "omegaconf", "jsonargparse", "numpy",
@@ -41,8 +41,7 @@ def _machine() -> dict[str, object]:
     threads = os.environ.get("OMP_NUM_THREADS")
     machine = machine_of("cuda" if torch.cuda.is_available() else "cpu", None)
     backend = resolve_backend("auto", machine)
-    why = "no CUDA device" if machine.device == "cpu" else machine.obstacle() or "CUDA device, triton is installed"
-    why = INTERPRETED if machine.device != "cpu" and machine.interpreted else why
+    why = why_not_auto(machine) or "CUDA device, triton is installed"
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.executable,

@@ -7,6 +7,7 @@ import csv
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -56,7 +57,7 @@ def read_labelled_csv(path: str | Path, class_names: tuple[str, ...] | None = No
         with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
             encoding="utf-8-sig", newline=""
         ) as file:  # fmt: skip
-            tokens, labels = _rows(path, csv.reader(file, delimiter=separator))
+            tokens, labels = _rows(path, file, separator)
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return _labelled(path, tokens, labels, class_names)
@@ -79,7 +80,8 @@ def read_labelled_folder(path: str | Path, class_names: tuple[str, ...] | None =
     return _labelled(path, tokens, [file.parent.name for file in files], class_names)
 
 
-def _rows(path: Path, reader: "csv.Reader") -> tuple[list[UInt8[np.ndarray, " _"]], list[str]]:  # type: ignore[name-defined]
+def _rows(path: Path, file: TextIO, separator: str) -> tuple[list[UInt8[np.ndarray, " _"]], list[str]]:
+    reader = csv.reader(file, delimiter=separator)
     header = [name.strip().lower() for name in next(reader, [])]
     missing = [name for name in COLUMNS if name not in header]
     if missing:

@@ -28,8 +28,7 @@ def check_arguments(
 ) -> None:
     """Shapes, dtypes and devices: everything that can be known without reading a value."""
     check_tokens(q, k, v)
-    if gate_per not in GATE_PER:
-        raise ValueError(f"gate_per must be one of {', '.join(GATE_PER)}; got {gate_per!r}")
+    check_gate_per(gate_per)
     for name, gate in (("alpha", alpha), ("eta", eta), ("theta", theta)):
         _check_shape(name, gate, tuple(q.shape[:3]), "[B, T, H]")
         _check_kind(name, gate, q)
@@ -43,6 +42,11 @@ def check_arguments(
     check_state(state, q, v.shape[-1])
     if state.chunk_size not in (None, chunk_size):
         raise ValueError(f"state was made with chunk_size {state.chunk_size}; got chunk_size {chunk_size}")
+
+
+def check_gate_per(gate_per: str) -> None:
+    if gate_per not in GATE_PER:
+        raise ValueError(f"gate_per must be one of {', '.join(GATE_PER)}; got {gate_per!r}")
 
 
 def check_max_surprise(max_surprise: float | None) -> None:

@@ -52,9 +52,6 @@ def chunked_memory(
     it keeps 2.75 sqrt(N) states and the last group. What it keeps of that group no saved-tensor hook sees. Without
     gradients one group is in memory. There is no second derivative.
     """
-    if q.shape[0] == 0 or q.shape[1] == 0:
-        unchanged = MemoryState(state.weights, state.momentum, state.chunk_start, state.position, chunk_size)
-        return torch.zeros_like(v), unchanged, torch.zeros_like(alpha)
     slots = Slots.plan(q, state, chunk_size, mask)
     heads = q.shape[2]
     tokens = slots.tokens_in(q, k, v, alpha, eta, theta, gate_per)

@@ -37,14 +37,11 @@ def fused_memory(
 
     Numerics: products of float32 tokens are tf32x3 (three products of the tensor cores for one of float32's precision);
     those of bfloat16 tokens round both sides and sum in float32. The gate table is a matrix product of PyTorch, so
-    `torch.set_float32_matmul_precision("high")` makes it tf32. Memory in backward, beside tokens and results: 3 sqrt(N)
-    states of 2 G P numbers, and for sqrt(N) chunks (at least 16) the activations, G C (6 L (HID + K) + 2 (L + 4) C) numbers
-    each. A carried or masked call takes room for every chunk there could be: one token costs a chunk. There is no second and
+    `torch.set_float32_matmul_precision("high")` makes it tf32. Memory in backward, beside tokens and results: about 4
+    sqrt(N) states of 2 G P numbers, and for sqrt(N) chunks (at least 16) about G C (6 (L - 1) HID + 5 K + (L + 9) C) numbers.
+    A carried or masked call takes room for every chunk there could be: one token costs a chunk. There is no second and
     no forward-mode derivative.
     """
-    if q.shape[0] == 0 or q.shape[1] == 0:
-        unchanged = MemoryState(state.weights, state.momentum, state.chunk_start, state.position, chunk_size)
-        return torch.zeros_like(v), unchanged, torch.zeros_like(alpha)
     if torch.autograd.forward_ad._current_level >= 0:  # the operator would pass on a tangent of zero
         raise RuntimeError('backend="triton" has no forward-mode derivative; backend="reference" has')
     slots, heads, depth = Slots.plan(q, state, chunk_size, mask, wait=False), q.shape[2], state.depth
@@ -100,7 +97,7 @@ def memory_forward(
 
 
 @memory_forward.register_fake
-def _(q, k, v, alpha, eta, theta, real, current, state, max_surprise, hidden, depth, trained):  # type: ignore[no-untyped-def]
+def _(q, k, v, alpha, eta, theta, real, current, state, max_surprise, hidden, depth, trained):
     # how many groups there are is left open: a function of N here would compile a graph for every N
     groups = torch.library.get_ctx().new_dynamic_size() if trained else 0
     kept = state.new_empty(groups, state.shape[0], 2, state.shape[2])
@@ -140,7 +137,7 @@ def memory_backward(
 
 
 @memory_backward.register_fake
-def _(d_y, d_surprise, d_state, q, k, v, alpha, eta, theta, real, current, state, *_):  # type: ignore[no-untyped-def]
+def _(d_y, d_surprise, d_state, q, k, v, alpha, eta, theta, real, current, state, *_):
     return tuple(x.new_empty(x.shape) for x in (q, k, v, alpha, eta, theta, state))
 
 

@@ -3,6 +3,7 @@
 Dimensions: B batch, T time, H heads, K key width, V value width, L depth of the memory MLP.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,12 +73,12 @@ def neural_memory(
 
     Numerics: everything is computed in float32 (float64 for float64 tokens), also under autocast; "triton" rounds both
     sides of a product of bfloat16 tokens to bfloat16 and keeps sums and state in float32. Gradients are closed forms, so
-    grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" and "triton" have a backward by hand: they
-    need about 3.25 (4) sqrt(T / C) states, make the rest anew, and have no second derivative ("reference" has). Squares of
-    the inner gradient's factors are summed in that precision: tokens and weights must stay far from the square root of its
-    largest number (1e18 in float32). A token that is not finite, or too large for that, makes its whole chunk and all after
-    it NaN in "chunked" and "triton", tokens before it in the chunk included. "chunked" reads a mask or a carried state to
-    place the tokens in chunks, and so waits for the device; "triton" never does.
+    grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" and "triton" have a backward by hand: its
+    memory grows like sqrt(T / C) states (formulas stand with them), and there is no second derivative ("reference" has
+    one). Squares of the inner gradient's factors are summed in that precision: tokens and weights must stay far from the
+    square root of its largest number (1e18 in float32). A token that is not finite, or too large for that, makes its
+    whole chunk and all after it NaN in "chunked" and "triton", tokens before it in the chunk included. "chunked" reads a
+    mask or a carried state to place the tokens in chunks, and so waits for the device; "triton" never does.
 
     Source: Titans (arXiv 2501.00663v1), eq. 11-16, 18. Deviation: eq. 16 prints t' = t for t a multiple of the chunk;
     each token here uses the last chunk boundary strictly before it.
@@ -98,6 +99,9 @@ def neural_memory(
         if backend == "reference":
             mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if mask is None else mask
             y, state, surprise = reference_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
+        elif q.shape[0] == 0 or q.shape[1] == 0:
+            y, surprise = torch.zeros_like(v), torch.zeros_like(alpha)
+            state = replace(state, chunk_size=chunk_size)
         else:
             run = _fused if backend == "triton" else _chunked
             y, state, surprise = run(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)

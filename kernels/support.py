@@ -16,7 +16,6 @@ from titans_seq.kernels.state import MemoryState
 
 BACKENDS = ("auto", "reference", "chunked", "triton")
 OLDEST = (8, 0)  # compute capability: bfloat16 and tf32 products
-INTERPRETED = "TRITON_INTERPRET is set, and the interpreter is slow"
 MOST_SLOTS = 64  # tokens of a chunk; more do not fit a program's registers
 
 log = logging.getLogger("titans_seq")
@@ -86,8 +85,8 @@ def resolve_backend(backend: str, machine: Machine, case: Case | None = None) ->
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    obstacle = machine.obstacle()
     if backend == "triton":
+        obstacle = machine.obstacle()
         if obstacle is not None:
             raise RuntimeError(
                 f'backend="triton" cannot run here: {obstacle}; backend="auto" takes the PyTorch form; '
@@ -98,15 +97,22 @@ def resolve_backend(backend: str, machine: Machine, case: Case | None = None) ->
             raise RuntimeError(f'backend="triton" does not cover {uncovered}; backend="auto" takes the PyTorch form')
         return "triton"
     if backend == "auto":
-        if machine.device != "cuda":  # without a GPU the interpreter is for tests only
-            return "chunked"
-        obstacle = INTERPRETED if machine.interpreted else obstacle or (case.obstacle(machine) if case else None)
+        obstacle = why_not_auto(machine, case)
         if obstacle is None:
             return "triton"
-        if not torch.compiler.is_compiling():  # a log line would break the graph
+        if machine.device == "cuda" and not torch.compiler.is_compiling():  # a log line would break the graph
             _say_once(f"backend auto takes chunked, not triton: {obstacle}")
         return "chunked"
     return backend
+
+
+def why_not_auto(machine: Machine, case: Case | None = None) -> str | None:
+    """Why "auto" does not take the kernels; None: it does."""
+    if machine.device != "cuda":  # the interpreter is for tests: slower than anything
+        return "no CUDA device"
+    if machine.interpreted:
+        return "TRITON_INTERPRET is set, and the interpreter is slow"
+    return machine.obstacle() or (case.obstacle(machine) if case else None)
 
 
 @cache

@@ -3,12 +3,15 @@
 Dimensions: B batch, T time, D model width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from titans_seq.memory import LayerState, NeuralMemory
+from titans_seq.places import take, turned
 
 
 class SwiGLU(nn.Module):
@@ -35,14 +38,14 @@ class MemoryBlock(nn.Module):
         bidirectional: add a second memory that reads the real tokens from the last to the first; outputs are summed.
         options: of `NeuralMemory`.
 
-    forward returns what `state` asks for: with a state, or `return_state`, (x, new state); only causal blocks have one.
+    forward returns x and the new state; only causal blocks can go on from one.
     """
 
-    def __init__(self, dim: int, *, bidirectional: bool = False, dropout: float = 0.0, **options: object) -> None:
+    def __init__(self, dim: int, *, bidirectional: bool = False, dropout: float = 0.0, **options: Any) -> None:
         super().__init__()
         self.memory_norm, self.channel_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-        self.memory = NeuralMemory(dim, **options)  # type: ignore[arg-type]
-        self.backward_memory = NeuralMemory(dim, **options) if bidirectional else None  # type: ignore[arg-type]
+        self.memory = NeuralMemory(dim, **options)
+        self.backward_memory = NeuralMemory(dim, **options) if bidirectional else None
         self.channels = SwiGLU(dim)
         self.dropout = nn.Dropout(dropout)
 
@@ -58,21 +61,7 @@ class MemoryBlock(nn.Module):
         normed = self.memory_norm(x)
         mixed, state = self.memory(normed, state=state, mask=mask, return_state=True)
         if self.backward_memory is not None:
-            turned = turned_places(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask)
-            mixed = mixed + take(self.backward_memory(take(normed, turned), mask=mask), turned)
+            places = turned(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask)
+            mixed = mixed + take(self.backward_memory(take(normed, places), mask=mask), places)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.channels(self.channel_norm(x))), state
-
-
-def turned_places(real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Where each position's content comes from when the real ones are turned round; the others stay. Its own inverse."""
-    position = torch.arange(real.shape[1], device=real.device).expand(real.shape)
-    order = torch.argsort((~real).to(torch.uint8), dim=1, stable=True)  # places of real tokens first, then the others
-    count = real.sum(dim=1, keepdim=True)
-    turned = torch.where(position < count, count - 1 - position, position)
-    return torch.empty_like(order).scatter_(1, order, order.gather(1, turned))
-
-
-def take(x: Float[Tensor, "B T D"], places: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-    """Rows of x at places."""
-    return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from titans_seq.convolution import silu_conv
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
-from titans_seq.kernels.checks import check_floating, check_max_surprise
+from titans_seq.kernels.checks import check_floating, check_gate_per, check_max_surprise
 from titans_seq.kernels.state import batch_index, move, whole_number
+from titans_seq.places import real_first, take
 
 # Forgetting at initialisation, and the least it can be. 100,000 constant tokens decay whatever they do not use by
 # exp(-0.3): at 1e-5 a memory of depth 4 has lost too much to learn again (docs/LOG.md). The floor bounds the state.
@@ -106,8 +107,7 @@ class NeuralMemory(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if gate_per not in ("token", "chunk"):
-            raise ValueError(f'gate_per must be "token" or "chunk"; got {gate_per!r}')
+        check_gate_per(gate_per)
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
         dim, heads, depth, expansion, chunk_size = (
@@ -198,15 +198,15 @@ class NeuralMemory(nn.Module):
                 mask = None if mask is None else F.pad(mask, (new, 0), value=True)
         order = None
         if mask is not None:  # real tokens to the front, so that the convolution sees them side by side
-            order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
-            x = _take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
+            order = real_first(mask)
+            x = take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
             mask = mask.gather(1, order)
 
         y, surprise, state = self._mix(x, state, mask)
 
         if order is not None:
             back = torch.argsort(order, dim=1)
-            y, surprise = _take(y, back), _take(surprise, back)
+            y, surprise = take(y, back), take(surprise, back)
         y, surprise = y[:, new:], surprise[:, new:]
         result: tuple[Any, ...] = (y, *([state] if return_state else []), *([surprise] if return_surprise else []))
         return result if len(result) > 1 else y
@@ -252,7 +252,7 @@ class NeuralMemory(nn.Module):
         else:
             y = y * mask[..., None]
             last = mask.sum(dim=1, keepdim=True) + torch.arange(self.conv_size - 1, device=x.device)
-            inputs = _take(history, last)
+            inputs = take(history, last)
         return y, surprise, LayerState(memory, inputs, gate_input, self.fingerprint)
 
     def _project(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -289,11 +289,11 @@ class NeuralMemory(nn.Module):
         first = slot // self.chunk_size * self.chunk_size - position[:, None]  # of each token's chunk; < 0: before x
         candidates = torch.cat([state.gate_input[:, None], x], dim=1)
         made_from = (first[:, :-1] + 1).clamp(min=0)
-        alpha, eta, theta = (_take(gate, made_from) for gate in self._gates(candidates))
+        alpha, eta, theta = (take(gate, made_from) for gate in self._gates(candidates))
         count = torch.full_like(position, tokens) if mask is None else mask.sum(dim=1)
         last = first.gather(1, (count - 1).clamp(min=0)[:, None])  # chunk of the last real token
         kept = torch.where(count[:, None] > 0, last + 1, 0).clamp(min=0)
-        return (alpha, eta, theta), _take(candidates, kept)[:, 0]
+        return (alpha, eta, theta), take(candidates, kept)[:, 0]
 
     def _check(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> None:
         check_floating("x", x)
@@ -318,8 +318,3 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
         if len(state.inputs) != len(x):
             raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.inputs)}")
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x [B, T, W] at index [B, M] -> [B, M, W]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

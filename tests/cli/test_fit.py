@@ -67,6 +67,18 @@ def test_results_are_last_on_stdout_also_when_quiet(tiny: list[str], capfd: pyte
     assert err == ""
 
 
+def test_a_line_per_epoch_where_no_bar_can_be_drawn(tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    """Under pytest stderr is no terminal, as in a log file; stdout stays for the results."""
+    tiny.remove("--quiet")
+    assert main(["fit", "forecast", *tiny]) == 0
+    out, err = capfd.readouterr()
+    assert [line.partition(":")[0] for line in err.splitlines() if line.startswith("epoch ")] == [
+        "epoch 1 of 2",
+        "epoch 2 of 2",
+    ]
+    assert "epoch 1 of" not in out
+
+
 def test_two_claims_never_get_one_folder(workdir: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: runs.claim(workdir / "a", explicit=False), range(24)))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Integer, UInt8
 from torch import Tensor
 
-from titans_seq.blocks import turned_places
+from titans_seq.places import turned
 
 SPECIAL = ("PAD", "MASK", "START")
 PAD, MASK, START = range(len(SPECIAL))
@@ -17,6 +17,7 @@ BASES = "ACGTN"
 FIRST_BASE = len(SPECIAL)
 UNKNOWN = FIRST_BASE + BASES.index("N")
 SIZE = FIRST_BASE + len(BASES)
+KNOWN = BASES.index("N")  # A, C, G, T: what is counted and predicted; N never is
 AMBIGUOUS = "RYSWKMBDHV"
 LETTERS = " ".join(BASES + "U" + AMBIGUOUS)
 
@@ -60,4 +61,4 @@ def decode(tokens: Integer[Tensor, " T"]) -> str:
 
 def reverse_complement(tokens: Integer[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> Integer[Tensor, "B T"]:
     """The other strand, read in its own direction. Only real positions are turned round; padding stays where it is."""
-    return COMPLEMENT.to(tokens.device)[tokens.gather(1, turned_places(real)).long()].to(tokens.dtype)
+    return COMPLEMENT.to(tokens.device)[tokens.gather(1, turned(real)).long()].to(tokens.dtype)

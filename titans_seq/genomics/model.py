@@ -3,16 +3,16 @@
 Dimensions: B batch, T time, D model width, N classes.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from titans_seq.blocks import MemoryBlock
-from titans_seq.genomics.alphabet import BASES, FIRST_BASE, SIZE, START
+from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, SIZE, START
 from titans_seq.memory import LayerState
-
-KNOWN = len(BASES) - 1  # A, C, G, T: what a language model predicts; N is never a target
 
 States = tuple[LayerState, ...]
 
@@ -34,7 +34,7 @@ class DNAEncoder(nn.Module):
         bidirectional: bool = False,
         dropout: float = 0.0,
         num_persistent: int = 4,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.dim, self.bidirectional = dim, bidirectional
