@@ -1,8 +1,11 @@
-"""Pieces that language models and DNA models are built of.
+"""Pieces that language models and DNA models are built of: mixers by name, blocks, and the state of a stack of them.
 
-Dimensions: B batch, T time, D model width.
+Dimensions: B batch, T time, D model width, H heads, P persistent tokens.
+Every mixer: `mixer(x, state=None, mask=None, return_state=True) -> (y, state)`, x and y [B, T, D].
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +13,116 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from titans_seq.attention import Attention, AttentionState, normed
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import take, turned
+
+
+@dataclass(frozen=True)
+class MAGState:
+    """What a `MAG` layer carries from one call to the next."""
+
+    memory: LayerState
+    attention: AttentionState
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "MAGState":
+        """Apply `function` to every tensor of the state."""
+        return MAGState(self.memory.map(function), self.attention.map(function))
+
+    def detach(self) -> "MAGState":
+        """The same values, cut from the graph."""
+        return self.map(Tensor.detach)
+
+    def to(self, target: torch.device | str | torch.dtype) -> "MAGState":
+        """The state on another device, or its floating tensors in another dtype."""
+        return MAGState(self.memory.to(target), self.attention.to(target))
+
+    def select(self, batch: Tensor | slice | int) -> "MAGState":
+        """The states of some samples; B is kept as a dimension."""
+        return MAGState(self.memory.select(batch), self.attention.select(batch))
+
+
+BlockState = LayerState | AttentionState | MAGState
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """What a stack of blocks carries from one call to the next: the state of each."""
+
+    blocks: tuple[BlockState, ...]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "ModelState":
+        """Apply `function` to every tensor of the state."""
+        return ModelState(tuple(block.map(function) for block in self.blocks))
+
+    def detach(self) -> "ModelState":
+        """The same values, cut from the graph."""
+        return self.map(Tensor.detach)
+
+    def to(self, target: torch.device | str | torch.dtype) -> "ModelState":
+        """The state on another device, or its floating tensors in another dtype."""
+        return ModelState(tuple(block.to(target) for block in self.blocks))
+
+    def select(self, batch: Tensor | slice | int) -> "ModelState":
+        """The states of some samples; B is kept as a dimension."""
+        return ModelState(tuple(block.select(batch) for block in self.blocks))
+
+
+class MAG(nn.Module):
+    """Memory as a gate, `[B, T, D] -> [B, T, D]`, causal: attention is the short memory, the neural memory the long.
+
+        x~ = [P | x];  y = RMSNorm(SW-Attention(x~));  m = RMSNorm(Memory(x~));  out = y * SiLU(m)
+
+    The block around it adds the residual. Source: Titans, eq. 26-28. One P serves both. Which side the non-linearity is
+    on, and that it is SiLU, the paper leaves open.
+
+    Args:
+        dim: D. heads: H and head_dim: K, even, of both.
+        window: tokens the attention sees beside P, the query's own included.
+        num_persistent: P. qk_norm: of the attention. options: of `NeuralMemory`, for the memory.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        head_dim: int | None = None,
+        window: int | None = 128,
+        num_persistent: int = 4,
+        qk_norm: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.memory = NeuralMemory(dim, heads=heads, head_dim=head_dim, num_persistent=num_persistent, **options)
+        self.attention = Attention(dim, heads=heads, head_dim=head_dim, window=window, qk_norm=qk_norm)
+        self.memory_norm, self.attention_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        state: MAGState | None = None,
+        mask: Tensor | None = None,
+        return_state: bool = False,
+        return_surprise: bool = False,
+    ) -> Tensor | tuple[Any, ...]:
+        """Mix x [B, T, D] over time; arguments, results and errors as of `NeuralMemory`, with a `MAGState`."""
+        if state is not None and not isinstance(state, MAGState):
+            raise ValueError(f"state must be a MAGState; got {type(state).__name__}")
+        parts = (None, None) if state is None else (state.memory, state.attention)
+        m, memory, surprise = self.memory(x, state=parts[0], mask=mask, return_state=True, return_surprise=True)
+        y, attention = self.attention(
+            x, state=parts[1], mask=mask, return_state=True, persistent=self.memory.persistent
+        )
+        y = normed(self.attention_norm, y) * F.silu(normed(self.memory_norm, m))
+        states = [MAGState(memory, attention)] if return_state else []
+        result = (y, *states, *([surprise] if return_surprise else []))
+        return result if len(result) > 1 else y
+
+
+MIXERS: dict[str, type[nn.Module]] = {"memory": NeuralMemory, "mag": MAG, "attention": Attention}
+WITH_MEMORY = ("memory", "mag")
 
 
 class SwiGLU(nn.Module):
@@ -31,21 +142,37 @@ class SwiGLU(nn.Module):
         return self.out(F.silu(gate) * value)
 
 
-class MemoryBlock(nn.Module):
-    """LMM, eq. 19: x + memory(norm(x)), then x + SwiGLU(norm(x)). Causal; with `bidirectional` every output sees both sides.
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + SwiGLU(norm(x)). Causal; with `bidirectional` every output sees both sides.
 
     Args:
-        bidirectional: add a second memory that reads the real tokens from the last to the first; outputs are summed.
-        options: of `NeuralMemory`.
-
-    forward returns x and the new state; only causal blocks can go on from one.
+        mixer: "memory" (LMM, eq. 19), "mag" (eq. 26-28) or "attention".
+        bidirectional: attention over all tokens at once; of the others, which only read forwards, a second one over the
+            real tokens from the last to the first, its outputs added.
+        num_persistent: P, learned tokens of each mixer.
+        options: of the mixer.
     """
 
-    def __init__(self, dim: int, *, bidirectional: bool = False, dropout: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        mixer: str = "memory",
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        num_persistent: int = 4,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        self.memory_norm, self.channel_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-        self.memory = NeuralMemory(dim, **options)
-        self.backward_memory = NeuralMemory(dim, **options) if bidirectional else None
+        if mixer not in MIXERS:
+            raise ValueError(f"mixer must be one of {', '.join(MIXERS)}; got {mixer!r}")
+        both_sides = {"bidirectional": bidirectional} if mixer == "attention" else {}
+        self.kind, self.bidirectional = mixer, bidirectional
+        self.mixer_norm, self.channel_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+        self.mixer = MIXERS[mixer](dim, num_persistent=num_persistent, **both_sides, **options)
+        self.backward_mixer = None
+        if bidirectional and not both_sides:
+            self.backward_mixer = MIXERS[mixer](dim, num_persistent=num_persistent, **options)
         self.channels = SwiGLU(dim)
         self.dropout = nn.Dropout(dropout)
 
@@ -53,15 +180,29 @@ class MemoryBlock(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         *,
+        state: BlockState | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
-        state: LayerState | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], LayerState]:
-        if state is not None and self.backward_memory is not None:
+        return_surprise: bool = False,
+    ) -> tuple[Any, ...]:
+        """x [B, T, D]; the new state, None if bidirectional; with `return_surprise` the memory's surprise [B, T, H].
+
+        The surprise of a bidirectional block is the mean of that of its two readers.
+
+        Raises:
+            ValueError: a state for a bidirectional block or of another mixer, or surprise where there is no memory.
+        """
+        if state is not None and self.bidirectional:
             raise ValueError("a bidirectional block has no state to go on from: it reads to the end first")
-        normed = self.memory_norm(x)
-        mixed, state = self.memory(normed, state=state, mask=mask, return_state=True)
-        if self.backward_memory is not None:
+        if return_surprise and self.kind not in WITH_MEMORY:
+            raise ValueError(f"surprise needs a mixer with a memory, {' or '.join(WITH_MEMORY)}; got {self.kind!r}")
+        asked = {"mask": mask, "return_state": True, **({"return_surprise": True} if return_surprise else {})}
+        normed = self.mixer_norm(x)
+        mixed, state, *surprise = self.mixer(normed, state=state, **asked)
+        if self.backward_mixer is not None:
             places = turned(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask)
-            mixed = mixed + take(self.backward_memory(take(normed, places), mask=mask), places)
+            back, _, *other = self.backward_mixer(take(normed, places), **asked)
+            mixed = mixed + take(back, places)
+            surprise = [(a + take(b, places)) / 2 for a, b in zip(surprise, other, strict=True)]
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.channels(self.channel_norm(x))), state
+        x = x + self.dropout(self.channels(self.channel_norm(x)))
+        return x, None if self.bidirectional else state, *surprise

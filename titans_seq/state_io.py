@@ -1,28 +1,29 @@
-"""Memory states on disk: safetensors, apart from the model's weights."""
+"""The states of layers and models on disk: safetensors, apart from the weights."""
 
 import hashlib
 import json
 import os
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import torch
 from safetensors.torch import safe_open, save_file
 from torch import Tensor, nn
 
+from titans_seq.attention import AttentionState
+from titans_seq.blocks import MAGState, ModelState
 from titans_seq.kernels import MemoryState
 from titans_seq.memory import LayerState
 
 FORMAT = "titans-seq state"
 VERSION = 1
-STATES = {cls.__name__: cls for cls in (MemoryState, LayerState)}
+State = MemoryState | LayerState | AttentionState | MAGState | ModelState
+STATES: dict[str, type[State]] = {cls.__name__: cls for cls in get_args(State)}
 
 
-def save_state(
-    path: str | os.PathLike[str], state: MemoryState | LayerState, *, model: nn.Module | None = None
-) -> None:
+def save_state(path: str | os.PathLike[str], state: State, *, model: nn.Module | None = None) -> None:
     """Write a state to one file, atomically.
 
     `model`: also keep a digest of its parameters, so that `load_state(path, model=...)` knows the very same weights.
@@ -32,7 +33,11 @@ def save_state(
         ValueError: `state` is no state, or `path` no file in a folder that exists.
     """
     if type(state) not in STATES.values():
-        raise ValueError(f"state must be a {' or a '.join(STATES)}; got {type(state).__name__}")
+        *more, last = [name for name in STATES if name not in ("MemoryState", "LayerState")]
+        raise ValueError(
+            f"state must be a MemoryState or a LayerState; got {type(state).__name__} "
+            f"({', '.join(more)} and {last} are taken too)"
+        )
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "state", tensors)
     header = {"format": FORMAT, "version": str(VERSION), "tree": json.dumps(tree)}
@@ -49,7 +54,7 @@ def save_state(
         part.unlink(missing_ok=True)
 
 
-def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> MemoryState | LayerState:
+def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> State:
     """Read what `save_state` wrote, on the CPU.
 
     Raises:

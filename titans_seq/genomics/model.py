@@ -1,6 +1,6 @@
-"""DNA models: a stack of memory blocks over single bases, with heads for bases and for whole sequences.
+"""DNA models: a stack of blocks over single bases, with heads for bases and for whole sequences.
 
-Dimensions: B batch, T time, D model width, N classes.
+Dimensions: B batch, T time, D model width, N classes, H heads of the memory.
 """
 
 from typing import Any
@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from titans_seq.blocks import MemoryBlock
+from titans_seq.blocks import MIXERS, Block, ModelState
 from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, SIZE, START
-from titans_seq.memory import LayerState
 
-States = tuple[LayerState, ...]
+Surprises = tuple[Float[Tensor, "B T H"], ...]
 
 
 class DNAEncoder(nn.Module):
@@ -22,15 +21,20 @@ class DNAEncoder(nn.Module):
 
     Args:
         dim: D. layers: number of blocks.
+        mixer: "memory", "mag" or "attention", see `blocks.Block`.
         bidirectional: every position sees both sides; off for next-base models and for streams.
-        options: of `NeuralMemory`, e.g. heads, depth, chunk_size. Persistent tokens default to 4.
+        num_persistent: learned tokens of each mixer.
+        options: of the mixer, e.g. heads, depth and chunk_size of `NeuralMemory`, window of `Attention`.
     """
+
+    mixers = MIXERS  # by name; their options are the encoder's too
 
     def __init__(
         self,
         dim: int = 128,
         *,
         layers: int = 2,
+        mixer: str = "memory",
         bidirectional: bool = False,
         dropout: float = 0.0,
         num_persistent: int = 4,
@@ -42,7 +46,9 @@ class DNAEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            MemoryBlock(dim, bidirectional=bidirectional, dropout=dropout, num_persistent=num_persistent, **options)
+            Block(
+                dim, mixer=mixer, bidirectional=bidirectional, dropout=dropout, num_persistent=num_persistent, **options
+            )
             for _ in range(layers)
         )
         self.norm = nn.RMSNorm(dim, eps=1e-6)
@@ -52,20 +58,27 @@ class DNAEncoder(nn.Module):
         tokens: Integer[Tensor, "B T"],
         *,
         mask: Bool[Tensor, "B T"] | None = None,
-        states: States | None = None,
-    ) -> tuple[Float[Tensor, "B T D"], States]:
-        """Features, and one state per block: give them with the next piece of a stream.
+        states: ModelState | None = None,
+        return_surprise: bool = False,
+    ) -> tuple[Float[Tensor, "B T D"], ModelState | None] | tuple[Float[Tensor, "B T D"], ModelState | None, Surprises]:
+        """Features; the states, to give with the next piece of a stream, None if bidirectional; with `return_surprise`
+        the surprise of each block's memory (see `NeuralMemory`; bidirectional: the mean of both directions).
 
         Raises:
-            ValueError: states for a bidirectional encoder, or of another one.
+            ValueError: states for a bidirectional encoder, or of another one; surprise of a mixer without memory.
         """
-        if states is not None and len(states) != len(self.blocks):
-            raise ValueError(f"states must be {len(self.blocks)}, one per block; got {len(states)}")
-        x, new = self.dropout(self.embedding(tokens.long())), []
+        if states is not None and not isinstance(states, ModelState):
+            raise ValueError(f"states must be a ModelState; got {type(states).__name__}")
+        if states is not None and len(states.blocks) != len(self.blocks):
+            raise ValueError(f"states must be {len(self.blocks)}, one per block; got {len(states.blocks)}")
+        x, new, surprises = self.dropout(self.embedding(tokens.long())), [], []
         for i, block in enumerate(self.blocks):
-            x, state = block(x, mask=mask, state=None if states is None else states[i])
-            new.append(state)
-        return self.norm(x), tuple(new)
+            before = None if states is None else states.blocks[i]
+            x, after, *surprise = block(x, mask=mask, state=before, return_surprise=return_surprise)
+            new.append(after)
+            surprises += surprise
+        after = None if self.bidirectional else ModelState(tuple(new))
+        return (self.norm(x), after, tuple(surprises)) if return_surprise else (self.norm(x), after)
 
 
 class DNALanguageModel(nn.Module):
@@ -86,16 +99,17 @@ class DNALanguageModel(nn.Module):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         previous: Integer[Tensor, " B"] | None = None,
-        states: States | None = None,
-    ) -> tuple[Float[Tensor, "B T 4"], States]:
-        """Logits and states.
+        states: ModelState | None = None,
+        return_surprise: bool = False,
+    ) -> tuple[Float[Tensor, "B T 4"], ModelState | None] | tuple[Float[Tensor, "B T 4"], ModelState | None, Surprises]:
+        """Logits; states and, with `return_surprise`, surprise as of the encoder.
 
         previous, states: of a causal model, to go on: the last real token of the piece before, and the states it left.
         """
         if not self.encoder.bidirectional:
             tokens = _shifted(tokens, mask, previous)
-        features, states = self.encoder(tokens, mask=mask, states=states)
-        return self.head(features), states
+        features, *rest = self.encoder(tokens, mask=mask, states=states, return_surprise=return_surprise)
+        return self.head(features), *rest
 
 
 class DNAClassifier(nn.Module):

@@ -6,17 +6,23 @@ import pytest
 import torch
 from accuracy import assert_equal_to
 
+from titans_seq.blocks import MIXERS, ModelState
 from titans_seq.genomics.alphabet import FIRST_BASE, MASK, PAD, SIZE, UNKNOWN
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel, base_loss
+from titans_seq.state_io import load_state, save_state
 
-SMALL = {"dim": 8, "layers": 2, "heads": 2, "chunk_size": 4, "num_persistent": 2}
+SMALL = {"dim": 8, "layers": 2, "heads": 2, "num_persistent": 2}
+OPTIONS = {"memory": {"chunk_size": 4}, "mag": {"chunk_size": 4, "window": 3}, "attention": {"window": 6}}
+every_mixer = pytest.mark.parametrize("mixer", MIXERS)
+with_memory = pytest.mark.parametrize("mixer", ["memory", "mag"])
 
 
-def model(kind, **options):
+def model(kind, mixer="memory", **options):
     torch.manual_seed(0)
+    options = SMALL | {"mixer": mixer} | OPTIONS[mixer] | options
     if kind == "classifier":
-        return DNAClassifier(DNAEncoder(**SMALL, bidirectional=True, **options), ("a", "b", "c")).double().eval()
-    return DNALanguageModel(DNAEncoder(**SMALL, bidirectional=kind == "masked", **options)).double().eval()
+        return DNAClassifier(DNAEncoder(**options, bidirectional=True), ("a", "b", "c")).double().eval()
+    return DNALanguageModel(DNAEncoder(**options, bidirectional=kind == "masked")).double().eval()
 
 
 def bases(*shape, seed=0):
@@ -28,30 +34,29 @@ def other(tokens):
     return FIRST_BASE + (tokens - FIRST_BASE + 1) % (SIZE - FIRST_BASE)
 
 
-def seen(kind, length):
-    """[t, s]: does the logit at s change with the base at t?"""
-    network, tokens = model(kind), bases(1, length)
-    logits, rows = network(tokens)[0], []
-    for t in range(length):
-        changed = tokens.clone()
-        changed[:, t] = other(tokens[:, t])
-        rows.append((network(changed)[0] - logits).abs().amax(dim=(0, 2)) > 0)
-    return torch.stack(rows)
+def seen(network, length):
+    """[t, s]: does the logit at s change with the base at t? One sample for each t: none sees another."""
+    tokens = bases(1, length).expand(length, -1)
+    changed = torch.where(torch.eye(length, dtype=torch.bool), other(tokens), tokens)
+    return (network(changed)[0] - network(tokens)[0]).abs().amax(dim=2) > 0
 
 
-def test_next_base_sees_all_bases_before_and_no_other():
-    """Position t must not see base t: that is what it predicts."""
-    assert torch.equal(seen("next", 11), torch.ones(11, 11, dtype=torch.bool).triu(1))
+@every_mixer
+def test_next_base_sees_all_bases_before_and_no_other(mixer):
+    """Position t must not see base t: that is what it predicts. Two blocks with a window of 6 reach ten back."""
+    assert torch.equal(seen(model("next", mixer), 11), torch.ones(11, 11, dtype=torch.bool).triu(1))
 
 
-def test_bidirectional_positions_see_both_sides():
-    assert seen("masked", 9).all()
+@every_mixer
+def test_bidirectional_positions_see_both_sides(mixer):
+    assert seen(model("masked", mixer), 9).all()
 
 
 @pytest.mark.parametrize("kind", ["next", "masked", "classifier"])
 @pytest.mark.parametrize("side", ["before", "after", "inside"])
-def test_padding_changes_no_logit(kind, side):
-    network, tokens = model(kind), bases(2, 7)
+@every_mixer
+def test_padding_changes_no_logit(kind, side, mixer):
+    network, tokens = model(kind, mixer), bases(2, 7)
     places = {"before": range(5, 12), "after": range(7), "inside": [0, 1, 4, 6, 7, 9, 11]}[side]
     places = torch.tensor(list(places))
     padded, mask = torch.full((2, 12), PAD), torch.zeros(2, 12, dtype=torch.bool)
@@ -62,32 +67,82 @@ def test_padding_changes_no_logit(kind, side):
         assert_equal_to(network(padded, mask=mask)[0][:, places], network(tokens)[0], name="logits")
 
 
-@pytest.mark.parametrize("cut", range(1, 10))
-def test_a_stream_cut_anywhere(cut):
-    network, tokens = model("next"), bases(2, 10)
+@pytest.mark.parametrize("cut", [1, 3, 4, 9])
+@every_mixer
+def test_a_stream_cut_anywhere(cut, mixer):
+    network, tokens = model("next", mixer), bases(2, 10)
     whole, _ = network(tokens)
     first, states = network(tokens[:, :cut])
     second, _ = network(tokens[:, cut:], previous=tokens[:, cut - 1], states=states)
     assert_equal_to(torch.cat([first, second], dim=1), whole, name="logits")
 
 
-def test_a_bidirectional_encoder_has_no_stream():
-    network, tokens = model("masked"), bases(1, 4)
-    _, states = network(tokens)
+@every_mixer
+def test_a_stream_goes_on_from_a_file(mixer, tmp_path):
+    network, tokens = model("next", mixer), bases(3, 10)
+    _, states = network(tokens[:, :6])
+    save_state(tmp_path / "states", states, model=network)
+    loaded = load_state(tmp_path / "states", model=network)
+    assert isinstance(loaded, ModelState)
+    rest = {"tokens": tokens[:, 6:], "previous": tokens[:, 5]}
+    whole = network(**rest, states=states)[0]
+    assert torch.equal(network(**rest, states=loaded)[0], whole)
+    one = network(tokens[1:2, 6:], previous=tokens[1:2, 5], states=loaded.select(1))[0]
+    assert_equal_to(one, whole[1:2], name="logits of one sample")
+
+
+@every_mixer
+def test_a_bidirectional_encoder_has_no_stream(mixer):
+    network, tokens = model("masked", mixer), bases(1, 4)
+    assert network(tokens)[1] is None
     with pytest.raises(ValueError, match="bidirectional"):
-        network(tokens, states=states)
+        network(tokens, states=model("next", mixer)(tokens)[1])
 
 
 def test_states_of_another_model():
     network = model("next")
     _, states = network(bases(1, 4))
     with pytest.raises(ValueError, match="states must be 2, one per block; got 1"):
-        network(bases(1, 4), states=states[:1])
+        network(bases(1, 4), states=ModelState(states.blocks[:1]))
+    with pytest.raises(ValueError, match="states must be a ModelState; got tuple"):
+        network(bases(1, 4), states=states.blocks)
+    with pytest.raises(ValueError, match="state must be a LayerState; got AttentionState"):
+        network(bases(1, 4), states=model("next", "attention")(bases(1, 4))[1])
+
+
+def test_an_unknown_mixer():
+    with pytest.raises(ValueError, match="mixer must be one of memory, mag, attention; got 'hyena'"):
+        DNAEncoder(8, mixer="hyena")
+
+
+@pytest.mark.parametrize("kind", ["next", "masked"])
+@with_memory
+def test_surprise_of_every_block(kind, mixer):
+    """Per token and head, zero at padding, and the rest as without it; streams carry it on."""
+    network, tokens = model(kind, mixer), bases(2, 9)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[0, [0, 4]] = False
+    logits, _, surprise = network(tokens, mask=mask, return_surprise=True)
+    assert torch.equal(logits, network(tokens, mask=mask)[0])
+    assert [s.shape for s in surprise] == [(2, 9, 2)] * 2
+    assert all((s[~mask] == 0).all() and (s[mask] > 0).all() for s in surprise)
+    assert not torch.equal(*surprise)
+    if kind == "next":
+        _, states = network(tokens[:, :4], mask=mask[:, :4])
+        *_, later = network(tokens[:, 4:], mask=mask[:, 4:], previous=tokens[:, 3], states=states, return_surprise=True)
+        for a, b in zip(later, surprise, strict=True):
+            assert_equal_to(a, b[:, 4:], name="surprise")
+
+
+def test_attention_has_no_surprise():
+    with pytest.raises(ValueError, match="surprise needs a mixer with a memory"):
+        model("next", "attention")(bases(1, 3), return_surprise=True)
 
 
 @pytest.mark.parametrize("kind", ["next", "masked", "classifier"])
-def test_every_parameter_is_trained(kind):
-    network = model(kind).train()
+@every_mixer
+def test_every_parameter_is_trained(kind, mixer):
+    network = model(kind, mixer).train()
     tokens = torch.arange(SIZE).repeat(2, 3)  # every token, special ones too
     outputs = network(tokens)
     total = outputs.square().sum() if kind == "classifier" else outputs[0].square().sum()
@@ -96,16 +151,18 @@ def test_every_parameter_is_trained(kind):
         assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("length", range(1, 9))
+@pytest.mark.parametrize("length", [1, 2, 5])
 @pytest.mark.parametrize("kind", ["next", "masked", "classifier"])
-def test_very_short_sequences(kind, length):
-    outputs = model(kind)(bases(1, length))
+@every_mixer
+def test_very_short_sequences(kind, length, mixer):
+    outputs = model(kind, mixer)(bases(1, length))
     assert (outputs if kind == "classifier" else outputs[0]).isfinite().all()
 
 
-def test_no_sample_sees_another():
+@every_mixer
+def test_no_sample_sees_another(mixer):
     for kind in ("next", "masked", "classifier"):
-        network, tokens = model(kind), bases(2, 6)
+        network, tokens = model(kind, mixer), bases(2, 6)
         together = network(tokens)
         alone = network(tokens[:1])
         together, alone = (x if kind == "classifier" else x[0] for x in (together, alone))

@@ -1,0 +1,372 @@
+"""Blocks with every mixer: what holds for all. test_memory_layer.py and test_attention.py judge the mixers alone."""
+
+import copy
+import dataclasses
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accuracy import assert_equal_to
+from torch import Tensor
+
+from titans_seq.attention import Attention, AttentionState
+from titans_seq.blocks import MAG, MIXERS, Block, MAGState, ModelState
+from titans_seq.memory import LayerState, NeuralMemory
+from titans_seq.state_io import load_state, save_state
+
+D = 8
+
+# numbers that make 12 tokens cross windows and chunks
+BLOCKS = {
+    "memory": {"mixer": "memory", "chunk_size": 4},
+    "mag": {"mixer": "mag", "chunk_size": 4, "window": 3},
+    "mag, no persistent": {"mixer": "mag", "chunk_size": 4, "window": 3, "num_persistent": 0, "qk_norm": True},
+    "attention": {"mixer": "attention"},
+    "attention, window": {"mixer": "attention", "window": 3, "qk_norm": True},
+}
+STATES = {"memory": LayerState, "mag": MAGState, "attention": AttentionState}
+every_block = pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
+with_memory = pytest.mark.parametrize("options", [o for o in BLOCKS.values() if "chunk_size" in o], ids=str)
+
+
+def make(options, *, dtype=torch.float64, seed=0) -> Block:
+    """A block whose every part matters."""
+    torch.manual_seed(seed)
+    block = Block(D, **{"heads": 2, "num_persistent": 2} | options).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return block
+
+
+def tokens(T, *, B=2, seed=1, dtype=torch.float64):
+    return torch.randn(B, T, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+MASK = torch.tensor(
+    [
+        [c == "1" for c in row]
+        for row in (
+            "000111111111",  # padding before
+            "101011101011",  # inside
+            "111110000000",  # after
+            "010011101010",  # everywhere
+            "000000000000",  # nothing else
+            "111111111111",  # nowhere
+        )
+    ]
+)
+
+
+def tensors_of(state) -> list[Tensor]:
+    if isinstance(state, Tensor):
+        return [state]
+    if dataclasses.is_dataclass(state):
+        return tensors_of([getattr(state, f.name) for f in dataclasses.fields(state)])
+    return [x for item in state for x in tensors_of(item)] if isinstance(state, tuple | list) else []
+
+
+def assert_same(got, exact):
+    assert_equal_to(got[0], exact[0], name="x")
+    pairs = list(zip(tensors_of(got[1]), tensors_of(exact[1]), strict=True))
+    assert len(pairs) >= 3
+    for i, (a, b) in enumerate(pairs):
+        assert_equal_to(a.double(), b.double(), name=f"state tensor {i}")
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "both sides"])
+@pytest.mark.parametrize("T", [1, 12])
+@every_block
+def test_every_parameter_has_a_gradient_at_the_first_step(options, T, bidirectional):
+    """As constructed, in float32: a parameter without one breaks DDP, and is never learned."""
+    torch.manual_seed(0)
+    block = Block(D, heads=2, bidirectional=bidirectional, **options)
+    y, *_ = block(tokens(T, dtype=torch.float32))
+    (y * torch.randn_like(y)).sum().backward()
+    for name, parameter in block.named_parameters():
+        if T == 1 and options.get("num_persistent") == 0 and name.endswith(("q_norm.weight", "k_norm.weight")):
+            continue  # a softmax over one token does not ask how alike q and k are
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+# --- who sees what ----------------------------------------------------------------------------------------------------
+
+
+def changes(block, T=10):
+    """[t, s]: does the output at s change with the token at t? One sample for each t: none sees another."""
+    x = tokens(T, B=1).expand(T, -1, -1)
+    with torch.no_grad():
+        difference = block(x + 0.5 * torch.eye(T, dtype=x.dtype)[..., None])[0] - block(x)[0]
+    return difference.abs().amax(dim=2) > 1e-12
+
+
+@every_block
+def test_no_future_and_all_of_the_past(options):
+    T, window = 10, options.get("window", 10) if options["mixer"] == "attention" else 10
+    past = torch.ones(T, T, dtype=torch.bool).triu()
+    assert torch.equal(changes(make(options), T), past & ~past.triu(window))
+
+
+@every_block
+def test_bidirectional_positions_see_both_sides(options):
+    T, window = 10, options.get("window", 10) if options["mixer"] == "attention" else 10
+    near = torch.ones(T, T, dtype=torch.bool).triu(1 - window).tril(window - 1)
+    assert torch.equal(changes(make({"bidirectional": True} | options), T), near)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "both sides"])
+@every_block
+def test_no_neighbour(options, bidirectional):
+    block, x = make({"bidirectional": bidirectional} | options), tokens(10, B=3)
+    other = x.clone()
+    other[1] = 5 * other[1] + 1
+    with torch.no_grad():
+        (y, state), (y2, state2) = block(x), block(other)
+    for a, b in [(y, y2), *zip(tensors_of(state), tensors_of(state2), strict=True)]:
+        assert torch.equal(a[[0, 2]], b[[0, 2]])
+    assert not torch.equal(y[1], y2[1])
+
+
+@pytest.mark.parametrize("T", [0, 1])
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "both sides"])
+@every_block
+def test_very_short_sequences(options, bidirectional, T):
+    block = make({"bidirectional": bidirectional} | options)
+    y, state = block(tokens(T))
+    assert y.shape == (2, T, D)
+    assert block(tokens(3), state=state)[0].isfinite().all()
+
+
+# --- padding ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "both sides"])
+@every_block
+def test_a_masked_sample_is_its_real_tokens_alone(options, bidirectional):
+    block, x = make({"bidirectional": bidirectional} | options), tokens(12, B=len(MASK))
+    with torch.no_grad():
+        y, state = block(x, mask=MASK)
+        for b, real in enumerate(MASK):
+            assert_equal_to(y[b : b + 1, real], block(x[b : b + 1, real])[0], name=f"x of sample {b}")
+        dirty = block(torch.where(MASK[..., None], x, 1e4), mask=MASK)
+    assert_equal_to(dirty[0][MASK], y[MASK], name="x beside other padding")
+    for a, b in zip(tensors_of(dirty[1]), tensors_of(state), strict=True):
+        assert_equal_to(a.double(), b.double(), name="state beside other padding")
+
+
+@every_block
+def test_padding_has_no_gradient(options):
+    block, x = make(options), tokens(12, B=len(MASK)).requires_grad_()
+    block(x, mask=MASK)[0][MASK].square().sum().backward()
+    assert (x.grad[~MASK] == 0).all()
+    assert (x.grad[MASK].abs().amax(-1) > 0).all()
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def in_pieces(block, x, cuts, mask=None):
+    state, ys = None, []
+    for begin, end in itertools.pairwise([0, *cuts, x.shape[1]]):
+        y, state = block(x[:, begin:end], state=state, mask=None if mask is None else mask[:, begin:end])
+        ys.append(y)
+    return torch.cat(ys, 1), state
+
+
+@every_block
+def test_a_stream_cut_anywhere(options):
+    """Samples with different numbers of real tokens, pieces of none; and without padding."""
+    block, x = make(options), tokens(12, B=len(MASK))
+    with torch.no_grad():
+        whole = block(x, mask=MASK)
+        for cuts in [*([t] for t in range(0, 13, 2)), [1, 5, 9]]:
+            assert_same(in_pieces(block, x, cuts, MASK), whole)
+        whole = block(x)
+        for cuts in [[1], [4], [2, 5, 5, 9], list(range(1, 12))]:
+            assert_same(in_pieces(block, x, cuts), whole)
+
+
+@every_block
+def test_a_bidirectional_block_has_no_stream(options):
+    block, x = make({"bidirectional": True} | options), tokens(5)
+    assert block(x)[1] is None
+    with pytest.raises(ValueError, match="bidirectional"):
+        block(x, state=make(options)(x)[1])
+
+
+@pytest.mark.parametrize("name", ["memory", "mag", "attention"])
+def test_a_state_of_another_mixer(name):
+    state = make(BLOCKS["attention" if name == "memory" else "memory"])(tokens(5))[1]
+    with pytest.raises(ValueError, match=f"state must be an? {STATES[name].__name__}; got"):
+        make(BLOCKS[name])(tokens(5), state=state)
+
+
+@every_block
+def test_states_of_models(options, tmp_path):
+    """Saved, selected, detached and moved, they go on as they were."""
+    block, x = make(options), tokens(7, B=3)
+    _, state = block(x)
+    assert type(state) is STATES[options["mixer"]]
+    model = ModelState((state, block(x, state=state)[1]))
+    assert any(t.requires_grad for t in tensors_of(model))
+    assert not any(t.requires_grad for t in tensors_of(model.detach()))
+    exact = block(x, state=model.blocks[1])[0]
+
+    order = torch.tensor([2, 0])
+    assert_equal_to(
+        block(x[order], state=model.select(order).blocks[1])[0], exact[order], name="select", tolerance=1e-12
+    )
+    assert_equal_to(block(x[1:2], state=model.select(1).blocks[1])[0], exact[1:2], name="one", tolerance=1e-12)
+    narrow = model.to(torch.float32)
+    assert all(t.dtype == torch.float32 for t in tensors_of(narrow) if t.is_floating_point())
+    assert any(t.dtype == torch.int64 for t in tensors_of(narrow))
+
+    for one in (state, model):
+        save_state(tmp_path / "s", one, model=block)
+        loaded = load_state(tmp_path / "s", model=block)
+        assert type(loaded) is type(one)
+        pairs = zip(tensors_of(one), tensors_of(loaded), strict=True)
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+    assert torch.equal(block(x, state=loaded.blocks[1])[0], exact)
+
+
+# --- surprise ---------------------------------------------------------------------------------------------------------
+
+
+@with_memory
+def test_surprise_of_a_block_is_that_of_its_memory(options):
+    block, x, mask = make(options), tokens(12, B=len(MASK)), MASK
+    memory = block.mixer if options["mixer"] == "memory" else block.mixer.memory
+    y, state, surprise = block(x, mask=mask, return_surprise=True)
+    assert_same((y, state), block(x, mask=mask))
+    _, exact = memory(block.mixer_norm(x), mask=mask, return_surprise=True)
+    assert torch.equal(surprise, exact)
+    assert (surprise[~mask] == 0).all()
+    assert (surprise[mask] > 0).all()
+
+
+@with_memory
+def test_surprise_of_both_sides_is_the_mean(options):
+    """Turned round, with the two readers exchanged, the numbers are the same from the other end."""
+    block, x = make({"bidirectional": True} | options), tokens(7)
+    other = copy.deepcopy(block)
+    other.mixer, other.backward_mixer = other.backward_mixer, other.mixer
+    y, _, surprise = block(x, return_surprise=True)
+    y2, _, surprise2 = other(x.flip(1), return_surprise=True)
+    assert_equal_to(y2.flip(1), y, name="x")
+    assert_equal_to(surprise2.flip(1), surprise, name="surprise")
+    _, ahead = block.mixer(block.mixer_norm(x), return_surprise=True)
+    assert (2 * surprise > ahead).all()
+    assert not torch.equal(surprise, ahead)
+
+
+def test_attention_has_no_surprise():
+    with pytest.raises(ValueError, match="surprise needs a mixer with a memory, memory or mag; got 'attention'"):
+        make(BLOCKS["attention"])(tokens(3), return_surprise=True)
+
+
+# --- MAG --------------------------------------------------------------------------------------------------------------
+
+
+def test_mag_is_attention_gated_by_memory():
+    """Both read [persistent | x], the same persistent tokens, from modules of their own."""
+    mag, x = make(BLOCKS["mag"]).mixer, tokens(12)
+    weights = mag.state_dict()
+
+    def part(name):
+        return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+
+    memory = NeuralMemory(D, heads=2, chunk_size=4).double()
+    memory.load_state_dict({key: value for key, value in part("memory").items() if key != "persistent"})
+    attention = Attention(D, heads=2, window=3, num_persistent=2).double()
+    attention.load_state_dict(part("attention") | {"persistent": weights["memory.persistent"]})
+    m = memory(torch.cat([weights["memory.persistent"].expand(2, -1, -1), x], dim=1))[:, 2:]
+    y = attention(x)
+    y, m = (
+        z / (z.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weights[f"{name}_norm.weight"]
+        for z, name in ((y, "attention"), (m, "memory"))
+    )
+    assert_equal_to(mag(x), y * F.silu(m), name="y")
+
+
+def test_what_mag_returns():
+    mag, x = MAG(D, heads=2), tokens(5, dtype=torch.float32)
+    assert isinstance(mag(x), Tensor)
+    y, state, surprise = mag(x, return_state=True, return_surprise=True)
+    assert torch.equal(mag(x), y)
+    assert isinstance(state, MAGState)
+    assert torch.equal(mag(x, return_surprise=True)[1], surprise)
+    with pytest.raises(ValueError, match="state must be a MAGState; got LayerState"):
+        mag(x, state=state.memory)
+
+
+# --- the surroundings -------------------------------------------------------------------------------------------------
+
+
+@every_block
+def test_the_three_grad_modes_agree(options):
+    block, x = make(options, dtype=torch.float32), tokens(11, dtype=torch.float32)
+
+    def everything():
+        y, state = block(x.clone())
+        return [y, block(x.clone(), state=state)[0], *tensors_of(state)]
+
+    trained = everything()
+    assert trained[0].requires_grad
+    with torch.no_grad():
+        frozen = everything()
+    with torch.inference_mode():
+        inferred = everything()
+    for a, b, c in zip(trained, frozen, inferred, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+@every_block
+def test_state_dict_and_deepcopy(options):
+    block, other, x = make(options), make(options, seed=9), tokens(9)
+    assert not torch.equal(block(x)[0], other(x)[0])
+    other.load_state_dict(block.state_dict())
+    assert torch.equal(block(x)[0], other(x)[0])
+    assert torch.equal(block(x)[0], copy.deepcopy(block)(x)[0])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "both sides"])
+@every_block
+def test_bfloat16_autocast(options, bidirectional):
+    """Runs, stays near the float32 result, goes on from its state, and back-propagates."""
+    torch.manual_seed(0)
+    block, x = Block(D, heads=2, bidirectional=bidirectional, **options), tokens(12, B=len(MASK), dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, state = block(x, mask=MASK)
+        more = block(x, state=state)[0]
+    exact = block(x, mask=MASK)[0]
+    assert (y - exact)[MASK].norm() < 0.05 * exact[MASK].norm()
+    assert block(x, state=state)[0].dtype == torch.float32  # a state of bfloat16 under a call in float32
+    (y.sum() + more.sum()).backward()
+    assert all(p.grad.isfinite().all() for p in block.parameters())
+
+
+@every_block
+def test_a_bfloat16_block(options):
+    y, _ = make(options, dtype=torch.bfloat16)(tokens(9, dtype=torch.bfloat16))
+    assert y.dtype == torch.bfloat16
+    assert y.isfinite().all()
+
+
+def test_mixers_by_name():
+    assert {name: type(make(BLOCKS[name]).mixer) for name in MIXERS} == MIXERS
+    with pytest.raises(ValueError, match="mixer must be one of memory, mag, attention; got 'lstm'"):
+        Block(D, mixer="lstm")
+
+
+def test_four_persistent_tokens_by_default():
+    for mixer in MIXERS:
+        names = [p.shape for name, p in Block(D, mixer=mixer, heads=2).named_parameters() if "persistent" in name]
+        assert names == [(4, D)], mixer

@@ -1,0 +1,333 @@
+"""Self-attention with rotary positions, a sliding window, persistent tokens and a state, on PyTorch's own kernel.
+
+Dimensions: B batch, T time, D model width, H heads, K width of a head, P persistent tokens, S cached tokens; a long
+sequence is cut into N blocks of C queries against J keys each.
+Sources: rotary positions from RoFormer (arXiv 2104.09864); persistent tokens and the window with a prefix from Titans
+(arXiv 2501.00663v1, section 3.3 and eq. 26-27).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from titans_seq.kernels.checks import check_floating
+from titans_seq.kernels.state import batch_index, move, whole_number
+from titans_seq.places import real_first, take
+
+# RoFormer's: pair i of a head's K / 2 pairs turns by ROTARY_BASE^(-2 i / K) per token
+ROTARY_BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """What an `Attention` layer carries from one call to the next.
+
+    keys, values: [B, S, H, K], the last real tokens, the newest at the end and zeros before the first; keys unrotated.
+        S is window - 1, or without a window all positions so far, padding included.
+    count: int64 [B], real tokens read since the stream began.
+    fingerprint: of the layer's shape; a layer refuses the state of another.
+    """
+
+    keys: Tensor
+    values: Tensor
+    count: Tensor
+    fingerprint: str
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "AttentionState":
+        """Apply `function` to every tensor of the state."""
+        return replace(self, keys=function(self.keys), values=function(self.values), count=function(self.count))
+
+    def detach(self) -> "AttentionState":
+        """The same values, cut from the graph."""
+        return self.map(Tensor.detach)
+
+    def to(self, target: torch.device | str | torch.dtype) -> "AttentionState":
+        """The state on another device, or its floating tensors in another dtype."""
+        return self.map(lambda tensor: move(tensor, target))
+
+    def select(self, batch: Tensor | slice | int) -> "AttentionState":
+        """The states of some samples; B is kept as a dimension."""
+        index = batch_index(batch, len(self.count))
+        return self.map(lambda tensor: tensor[index])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention `[B, T, D] -> [B, T, D]`; the block around it adds the residual.
+
+        q, k, v = x W;  out = softmax([q k_P^T | R(q) R(k)^T] / sqrt(K)) [v_P | v] W_o
+
+    R turns by the token's position among the real tokens; only differences of positions count, so a window and a stream
+    may begin anywhere. The persistent tokens P give keys and values that every query sees, from no distance (no R on
+    either side), and no outputs.
+
+    Args:
+        dim: D. heads: H. head_dim: K, even; D / H if None.
+        bidirectional: every token sees both sides; then there is no state.
+        window: tokens a query sees, itself included (if bidirectional, as many on either side); None: all.
+        num_persistent: P, learned tokens [P, D], projected like others.
+        qk_norm: RMSNorm with a learned vector on q and k, before R.
+
+    Numerics: scores and sums as in `scaled_dot_product_attention`; angles in float32 (float64 under float64). With a
+    window they are small however long the stream; without one they lose about T 6e-8 radians. Memory grows with
+    T (window + C), C = min(window, T), never with T^2. Without a window it is the kernel's, and a stream keeps all
+    tokens and builds a boolean mask [T, S + T] for every piece but the first.
+    A real token that is NaN or infinite may spoil all tokens of the blocks that hold it.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        head_dim: int | None = None,
+        bidirectional: bool = False,
+        window: int | None = None,
+        num_persistent: int = 0,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        dim, heads = whole_number("dim", dim, 1), whole_number("heads", heads, 1)
+        num_persistent = whole_number("num_persistent", num_persistent, 0)
+        for name, value in (("bidirectional", bidirectional), ("qk_norm", qk_norm)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False; got {value!r}")
+        if head_dim is None and dim % heads:
+            raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
+        head_dim = dim // heads if head_dim is None else whole_number("head_dim", head_dim, 1)
+        if head_dim % 2:
+            raise ValueError(f"head_dim must be even, for rotary positions; got {head_dim}")
+        self.dim, self.heads, self.head_dim, self.causal = dim, heads, head_dim, not bidirectional
+        self.window = None if window is None else whole_number("window", window, 1)
+
+        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=False)
+        self.q_norm = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else None
+        self.k_norm = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else None
+        self.out = nn.Linear(heads * head_dim, dim, bias=False)
+        self.persistent = nn.Parameter(torch.empty(num_persistent, dim)) if num_persistent else None
+        self.fingerprint = (
+            f"Attention dim={dim} heads={heads} head_dim={head_dim} window={self.window} qk_norm={qk_norm}"
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the persistent tokens anew."""
+        if self.persistent is not None:
+            nn.init.normal_(self.persistent, std=0.02)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        state: AttentionState | None = None,
+        mask: Tensor | None = None,
+        return_state: bool = False,
+        persistent: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, AttentionState | None]:
+        """Mix x [B, T, D] over time.
+
+        Args:
+            state: carry on from an earlier call; None starts a stream.
+            mask: boolean [B, T], True = real token; masked positions change nothing and give zeros.
+            persistent: [P, D], tokens to use in place of the layer's own: those of a module that shares them.
+
+        Returns:
+            y [B, T, D]; then with `return_state` the new `AttentionState`, None if bidirectional.
+
+        Raises:
+            ValueError: x is not [B, T, D], the mask does not fit, or the state is that of another layer or given to one
+                that is bidirectional.
+        """
+        self._check(x, state, mask)
+        order = None
+        if mask is not None:  # real tokens to the front: slots are positions, and causality hides the padding
+            order = real_first(mask)
+            x = take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
+            mask = mask.gather(1, order)
+        q, k, v = self._project(x)
+        prefix = self._prefix(self.persistent if persistent is None else persistent)
+        cache = self.initial_state(len(x)) if state is None else state
+        new = torch.full_like(cache.count, x.shape[1]) if mask is None else mask.sum(dim=1)
+        if x.shape[1] == 0:
+            y = q
+        elif state is None and (self.window is None or x.shape[1] <= self.window):
+            y = self._whole(q, k, v, prefix, None if mask is None else new)
+        else:
+            y = self._in_blocks(q, _joined(cache.keys, k), _joined(cache.values, v), prefix, cache.count, new)
+        y = self.out(y.flatten(2))
+        if mask is not None and order is not None:
+            y = take(y.masked_fill(~mask[..., None], 0.0), torch.argsort(order, dim=1))
+        if not return_state:
+            return y
+        return y, self._after(cache, k, v, new) if self.causal else None
+
+    def initial_state(self, batch_size: int) -> AttentionState:
+        """The start of a stream, before any token."""
+        weight, batch_size = self.qkv.weight, whole_number("batch_size", batch_size, 0)
+        cached = 0 if self.window is None else self.window - 1
+        empty = weight.new_zeros(batch_size, cached, self.heads, self.head_dim)
+        count = torch.zeros(batch_size, dtype=torch.int64, device=weight.device)
+        return AttentionState(empty, empty, count, self.fingerprint)
+
+    def extra_repr(self) -> str:
+        return f"{self.fingerprint}, bidirectional={not self.causal}"
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v [B, T, H, K], unrotated."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        return normed(self.q_norm, q), normed(self.k_norm, k), v
+
+    def _prefix(self, persistent: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Keys and values [P, H, K] of the persistent tokens."""
+        if persistent is None:
+            return None
+        if persistent.ndim != 2 or persistent.shape[-1] != self.dim:
+            raise ValueError(f"persistent must be [P, {self.dim}]; got {tuple(persistent.shape)}")
+        projected = F.linear(persistent, self.qkv.weight[self.heads * self.head_dim :])
+        k, v = projected.unflatten(-1, (2, self.heads, self.head_dim)).unbind(-3)
+        return normed(self.k_norm, k), v
+
+    def _whole(
+        self, q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor] | None, new: Tensor | None
+    ) -> Tensor:
+        """A sequence from its start that fits the window, with the least mask: the fastest kernels take none.
+
+        Padding is behind the real tokens, where causality hides it.
+        """
+        visible = None
+        if not self.causal and new is not None:  # at least one: kernels differ in what a softmax over nothing is
+            visible = torch.arange(k.shape[1], device=k.device) < new.clamp(min=1)[:, None, None]  # [B, 1, T]
+        return _attend(q, k, v, prefix, visible=visible, causal=self.causal)
+
+    def _in_blocks(
+        self, q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor] | None, count: Tensor, new: Tensor
+    ) -> Tensor:
+        """Blocks of C queries, each against J keys: those of the block and what its tokens can reach around it.
+
+        k, v [B, S + T, H, K] begin with the cache: slot S + t holds token t, the first real slot is S - count.
+        """
+        batch, tokens = q.shape[:2]
+        back = k.shape[1] - tokens  # S
+        ahead = 0 if self.causal else back
+        size = tokens if self.window is None else min(self.window, tokens)  # C
+        blocks = -(-tokens // size)
+        row = torch.arange(size, device=q.device)[:, None]
+        key = torch.arange(back + size + ahead, device=q.device)  # [J]
+        slot = size * torch.arange(blocks, device=q.device)[:, None] + key  # [N, J]
+
+        near = key <= row + back + ahead  # [C, J]
+        if self.window is not None:
+            near = near & (key >= row)
+        real = slot >= (back - count)[:, None, None]  # [B, N, J]
+        if not self.causal:
+            real = real & (slot < (back + new)[:, None, None])
+        # padding sees at least itself: kernels differ in what a softmax over nothing is
+        visible = (near & real[:, :, None]) | (key == row + back)  # [B, N, C, J]
+
+        q = F.pad(q, (0, 0, 0, 0, 0, blocks * size - tokens)).unflatten(1, (blocks, size)).flatten(0, 1)
+        index = slot.flatten().clamp(max=k.shape[1] - 1)  # beyond the end is never visible
+        # unfold says the same, with a backward 40 times slower on a CPU
+        k, v = (z.index_select(1, index).unflatten(1, (blocks, -1)).flatten(0, 1) for z in (k, v))  # [B N, J, H, K]
+        y = _attend(q, k, v, prefix, visible=visible.flatten(0, 1), start=back)
+        return y.unflatten(0, (batch, blocks)).flatten(1, 2)[:, :tokens]
+
+    def _after(self, cache: AttentionState, k: Tensor, v: Tensor, new: Tensor) -> AttentionState:
+        """The state after the first `new` [B] tokens of each sample; k and v [B, T, H, K] are their keys and values."""
+        past, tokens = cache.keys.shape[1], k.shape[1]
+        kept = past + tokens if self.window is None else past
+        slot = (past - kept + new)[:, None] + torch.arange(kept, device=k.device)  # [B, S]
+        keys, values = (
+            take(_joined(old, z).flatten(2), slot.clamp(min=0))
+            .masked_fill((slot < 0)[..., None], 0.0)
+            .unflatten(-1, (self.heads, self.head_dim))
+            for old, z in ((cache.keys, k), (cache.values, v))
+        )
+        return AttentionState(keys, values, cache.count + new, self.fingerprint)
+
+    def _check(self, x: Tensor, state: AttentionState | None, mask: Tensor | None) -> None:
+        check_floating("x", x)
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ValueError(f"x must be [B, T, {self.dim}]; got {tuple(x.shape)}")
+        weight = self.qkv.weight
+        if x.device != weight.device or (x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)):
+            raise ValueError(
+                f"x must be {weight.dtype} on {weight.device}, like the layer's parameters; got {x.dtype} on {x.device}"
+            )
+        if mask is not None and not isinstance(mask, Tensor):
+            raise ValueError(f"mask must be a torch.Tensor; got {type(mask).__name__}")
+        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+            raise ValueError(
+                f"mask must be boolean [B, T] = {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}"
+            )
+        if state is None:
+            return
+        if not self.causal:
+            raise ValueError("state must be None with bidirectional=True: every token sees both sides")
+        if not isinstance(state, AttentionState):
+            raise ValueError(f"state must be an AttentionState; got {type(state).__name__}")
+        if state.fingerprint != self.fingerprint:
+            raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
+        if len(state.count) != len(x):
+            raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.count)}")
+
+
+def normed(norm: nn.RMSNorm | None, x: Tensor) -> Tensor:
+    """norm(x) at the precision of the norm's weight, for under autocast x is narrower; x itself without a norm."""
+    return x if norm is None else norm(x.to(norm.weight.dtype)).to(x.dtype)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    prefix: tuple[Tensor, Tensor] | None,
+    *,
+    visible: Tensor | None = None,
+    start: int = 0,
+    causal: bool = False,
+) -> Tensor:
+    """Attention of q [G, C, H, K] to k, v [G, J, H, K] behind a prefix [P, H, K] that all see: [G, C, H, K].
+
+    Query c is at the position of key start + c. visible: boolean [G, C, J], or [G, 1, J] for all queries; `causal` asks
+    for the square triangle instead.
+    """
+    width = q.shape[-1]  # K
+    first, plain = 0, q
+    q, k = _rotated(q, start), _rotated(k, 0)
+    if prefix is not None:
+        # A prefix key meets the unrotated query. Its score travels in a feature of its own, [R(q) | q k_P] [0 | 1], so
+        # that one call of the kernel sees both; values are as wide as keys, which the fast kernels ask for.
+        keys, values = prefix
+        extra = len(keys)  # P
+        score = torch.einsum("gchk,phk->gchp", plain, keys).to(q.dtype)
+        unit = torch.eye(extra, dtype=k.dtype, device=k.device)[:, None].expand(-1, keys.shape[1], -1)  # [P, H, P]
+        keys = torch.cat([torch.zeros_like(keys), unit], dim=-1)
+        q = torch.cat([q, score], dim=-1)
+        k = torch.cat([keys.expand(len(k), -1, -1, -1), F.pad(k, (0, extra))], dim=1)
+        v = F.pad(torch.cat([values.expand(len(v), -1, -1, -1), v], dim=1), (0, extra))
+        if visible is not None:
+            visible = F.pad(visible, (extra, 0), value=True)
+        elif causal:  # idle queries keep the triangle square: no mask of T x T
+            q, first = F.pad(q, (0, 0, 0, 0, extra, 0)), extra
+    q, k, v = (z.transpose(1, 2) for z in (q, k, v))
+    visible = None if visible is None else visible[:, None]
+    y = F.scaled_dot_product_attention(q, k, v, visible, is_causal=causal, scale=width**-0.5)
+    return y.transpose(1, 2)[:, first:, :, :width]
+
+
+def _rotated(x: Tensor, start: int) -> Tensor:
+    """x [G, T, H, K] turned by its position, which begins at `start`: feature i pairs with K / 2 + i."""
+    half = x.shape[-1] // 2
+    wide = torch.promote_types(x.dtype, torch.float32)
+    speed = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=wide) / half)
+    angle = torch.arange(start, start + x.shape[1], device=x.device, dtype=wide)[:, None, None] * speed  # [T, 1, K / 2]
+    cos, sin = angle.cos(), angle.sin()
+    a, b = x.to(wide).chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
+
+
+def _joined(cache: Tensor, x: Tensor) -> Tensor:
+    """[B, S + T, H, K]; a cache may come from a call at another precision."""
+    return torch.cat([cache.to(x.dtype), x], dim=1)
