@@ -5,9 +5,10 @@ Class names are sorted and go with the data: the order that folders or rows happ
 
 import csv
 import gzip
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -31,9 +32,35 @@ class Labelled:
     labels: Int[np.ndarray, " S"]
     class_names: tuple[str, ...]
 
+    def subset(self, rows: Int[np.ndarray, " _"]) -> "Labelled":
+        """Some of the sequences; the classes stay."""
+        return replace(self, tokens=tuple(self.tokens[row] for row in rows), labels=self.labels[rows])
+
     @property
     def lengths(self) -> Int[np.ndarray, " S"]:
         return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences without classes, and what each is called."""
+
+    ids: tuple[str, ...]
+    tokens: tuple[UInt8[np.ndarray, " _"], ...]
+
+
+def read_sequences(path: str | Path) -> Sequences:
+    """Read the column `sequence` of a CSV or TSV; ids from a column `id`, else row numbers from 1.
+
+    Raises:
+        DataError: as `read_labelled_csv`, or no row at all.
+    """
+    path = Path(path).expanduser()
+    rows = list(_table(path, ("sequence",), ("id",)))
+    if not rows:
+        raise DataError(f"{path} has no sequence")
+    ids = [name or str(i) for i, (_, (_, name)) in enumerate(rows, 1)]
+    return Sequences(tuple(ids), tuple(_tokens(sequence, where) for where, (sequence, _) in rows))
 
 
 def read_labelled_csv(path: str | Path, class_names: tuple[str, ...] | None = None) -> Labelled:
@@ -48,19 +75,13 @@ def read_labelled_csv(path: str | Path, class_names: tuple[str, ...] | None = No
             two classes, a class that training did not know.
     """
     path = Path(path).expanduser()
-    separator = next((mark for suffix, mark in SUFFIXES.items() if path.name.endswith(suffix)), None)
-    if separator is None:
-        raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise DataError(f"no file {path}")
-    try:
-        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
-            encoding="utf-8-sig", newline=""
-        ) as file:  # fmt: skip
-            tokens, labels = _rows(path, file, separator)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    return _labelled(path, tokens, labels, class_names)
+    tokens, labels = [], []
+    for where, (sequence, label) in _table(path, COLUMNS):
+        if not label:
+            raise DataError(f"{where} has no label")
+        tokens.append(_tokens(sequence, where))
+        labels.append(label)
+    return labelled(path, tokens, labels, class_names)
 
 
 def read_labelled_folder(path: str | Path, class_names: tuple[str, ...] | None = None) -> Labelled:
@@ -77,31 +98,44 @@ def read_labelled_folder(path: str | Path, class_names: tuple[str, ...] | None =
         raise DataError(f"no folder {path}")
     files = sorted(file for folder in sorted(path.iterdir()) if folder.is_dir() for file in folder.glob("*.txt"))
     tokens = [_tokens(file.read_text(encoding="utf-8").strip(), str(file)) for file in files]
-    return _labelled(path, tokens, [file.parent.name for file in files], class_names)
+    return labelled(path, tokens, [file.parent.name for file in files], class_names)
 
 
-def _rows(path: Path, file: TextIO, separator: str) -> tuple[list[UInt8[np.ndarray, " _"]], list[str]]:
-    reader = csv.reader(file, delimiter=separator)
+def _table(
+    path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Where each row stands, and its fields of these columns; empty where an optional column is not there."""
+    separator = next((mark for suffix, mark in SUFFIXES.items() if path.name.endswith(suffix)), None)
+    if separator is None:
+        raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise DataError(f"no file {path}")
+    try:
+        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
+            encoding="utf-8-sig", newline=""
+        ) as file:  # fmt: skip
+            yield from _rows(path, csv.reader(file, delimiter=separator), columns, optional)
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _rows(
+    path: Path, reader: Any, columns: tuple[str, ...], optional: tuple[str, ...]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     header = [name.strip().lower() for name in next(reader, [])]
-    missing = [name for name in COLUMNS if name not in header]
+    missing = [name for name in columns if name not in header]
     if missing:
         raise DataError(
             f"{path}: no column {' and no column '.join(missing)}; the header is {', '.join(header) or 'empty'}"
         )
-    places = [header.index(name) for name in COLUMNS]
-    tokens, labels = [], []
+    places = [header.index(name) if name in header else None for name in (*columns, *optional)]
     for row in reader:
         if not row:
             continue
         where = f"{path}: line {reader.line_num}"
         if len(row) != len(header):
             raise DataError(f"{where} has {len(row)} fields, the header {len(header)}")
-        sequence, label = (row[place].strip() for place in places)
-        if not label:
-            raise DataError(f"{where} has no label")
-        tokens.append(_tokens(sequence, where))
-        labels.append(label)
-    return tokens, labels
+        yield where, tuple("" if place is None else row[place].strip() for place in places)
 
 
 def _tokens(sequence: str, where: str) -> UInt8[np.ndarray, " _"]:
@@ -113,7 +147,7 @@ def _tokens(sequence: str, where: str) -> UInt8[np.ndarray, " _"]:
         raise DataError(f"{where}: {error}") from None
 
 
-def _labelled(
+def labelled(
     path: Path, tokens: list[UInt8[np.ndarray, " _"]], labels: list[str], class_names: tuple[str, ...] | None
 ) -> Labelled:  # fmt: skip
     found = tuple(sorted(set(labels)))

@@ -124,10 +124,10 @@ def find_spec(name: str) -> DatasetSpec:
 def data_folder(data_root: str | Path | None = None) -> Path:
     """Return the folder that holds `forecast/`: the argument, $TITANS_SEQ_DATA, or the user's cache folder."""
     chosen = data_root or os.environ.get("TITANS_SEQ_DATA")
-    return Path(chosen).expanduser() if chosen else _user_cache() / "titans-seq"
+    return Path(chosen).expanduser() if chosen else user_cache() / "titans-seq"
 
 
-def _user_cache() -> Path:
+def user_cache() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
