@@ -1,20 +1,18 @@
 """Training of any forecasting network `[B, L, C] -> [B, H, C]` with Lightning."""
 
-import math
-from typing import Any
-
-import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
+
+from titans_seq.training import TrainedModule
 
 LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
 
 Batch = dict[str, Tensor]
 
 
-class ForecastModule(L.LightningModule):
+class ForecastModule(TrainedModule):
     """Loss, metrics and optimiser around a network.
 
     Batches are dictionaries with `past_target` [B, L, C] and `future_target` [B, H, C], standardised. Logged per epoch:
@@ -27,6 +25,9 @@ class ForecastModule(L.LightningModule):
         learning_rate, weight_decay: of AdamW. The rate falls to `final_rate` of itself along a cosine over the epochs.
     """
 
+    monitor, mode = "val_mse", "min"  # which epoch is the best
+    shown = ("train_loss", "val_mse", "val_mae")
+
     def __init__(
         self,
         network: nn.Module,
@@ -36,12 +37,10 @@ class ForecastModule(L.LightningModule):
         weight_decay: float = 1e-2,
         final_rate: float = 0.1,
     ) -> None:
-        super().__init__()
+        super().__init__(network, learning_rate=learning_rate, weight_decay=weight_decay, final_rate=final_rate)
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
-        self.network = network
         self.loss = LOSSES[loss]
-        self.learning_rate, self.weight_decay, self.final_rate = learning_rate, weight_decay, final_rate
         for stage in ("val", "test"):
             for name, metric in (("mse", MeanSquaredError()), ("mae", MeanAbsoluteError())):
                 self.add_module(f"{stage}_{name}", metric.set_dtype(torch.float64))
@@ -64,18 +63,6 @@ class ForecastModule(L.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The forecast [B, H, C], standardised."""
         return self(batch["past_target"])
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        epochs = self.trainer.max_epochs
-        if epochs is None or epochs < 1:  # no end to anneal to
-            return optimizer
-
-        # not CosineAnnealingLR: it keeps its length in the checkpoint, and a run resumed for longer would turn around
-        def share(epoch: int) -> float:
-            return self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * min(epoch / epochs, 1))) / 2
-
-        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, share)]
 
     def _score(self, stage: str, batch: Batch) -> None:
         forecast, truth = self(batch["past_target"]).double(), batch["future_target"].double()

@@ -1,6 +1,6 @@
 """Pictures of a forecaster: its training, a forecast, and what surprised its memory.
 
-Plain arrays in, a PNG out; no window, no global plotting state. L lookback, H horizon, C channels.
+L lookback, H horizon, C channels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,36 +10,25 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-PAST, TRUTH, FORECAST, SURPRISE = "#5b6770", "#1b2a41", "#d1495b", "#e08e0b"
+from titans_seq import pictures
+from titans_seq.pictures import new_figure, save
+
+PAST, TRUTH, FORECAST, SURPRISE = pictures.GREY, pictures.INK, pictures.RED, pictures.ORANGE
+CURVES = (
+    ("train_loss", "training loss (a measure of its own)"),
+    ("val_mse", "validation MSE"),
+    ("val_mae", "validation MAE"),
+)
 MAX_CHANNELS = 4  # panels of a picture; the first ones and the last, which the benchmark sets call their target
 
 
 def plot_training(history: Sequence[Mapping[str, float]], best_epoch: int, path: str | Path) -> Path:
-    """Draw training loss and validation error over the epochs, with the best epoch marked.
-
-    Args:
-        history: rows with `epoch`, `train_loss`, `val_mse`, `val_mae`; their epochs count from 0 and
-            are drawn from 1.
-        best_epoch: counted from 1.
-    """
-    figure = _figure(1, height=4.0)
-    axes = figure.subplots()
-    epochs = [row["epoch"] + 1 for row in history]
-    for key, label, colour in (
-        ("train_loss", "training loss (a measure of its own)", PAST),
-        ("val_mse", "validation MSE", FORECAST),
-        ("val_mae", "validation MAE", SURPRISE),
-    ):
-        axes.plot(epochs, [row[key] for row in history], color=colour, label=label, marker="o", markersize=3.5)
-    axes.axvline(best_epoch, color=TRUTH, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch})")
-    axes.set(xlabel="epoch", ylabel="standardised values", title="Training")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
-    return _save(figure, path)
+    """Draw training loss and validation error over the epochs; see `titans_seq.pictures.plot_training`."""
+    return pictures.plot_training(history, best_epoch, path, curves=CURVES, ylabel="standardised values")
 
 
 def plot_forecast(
@@ -58,7 +47,7 @@ def plot_forecast(
         axis: L + H entries, dates or row numbers.
     """
     chosen = _channels(len(columns))
-    figure = _figure(len(chosen))
+    figure = new_figure(len(chosen))
     panels = figure.subplots(len(chosen), sharex=True, squeeze=False)[:, 0]
     lookback = len(past)
     joined = slice(lookback - 1, None)  # lines start at the last row seen, so that nothing gapes
@@ -72,7 +61,7 @@ def plot_forecast(
         axes.set_ylabel(columns[channel])
     _time_axis(panels[-1], axis)
     _head(figure, panels[0], title, len(columns), chosen)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_surprise(
@@ -90,7 +79,7 @@ def plot_surprise(
         axis: L entries, dates or row numbers.
     """
     chosen = _channels(len(columns))
-    figure = _figure(len(chosen), height=1.0 + 2.3 * len(chosen))
+    figure = new_figure(len(chosen), height=1.0 + 2.3 * len(chosen))
     ratios = [1, 2] * len(chosen)
     panels = figure.subplots(2 * len(chosen), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     top = float(surprise[:, chosen].max()) * 1.05 or 1.0  # one scale, so that channels can be compared
@@ -104,7 +93,7 @@ def plot_surprise(
         below.set_ylabel(columns[channel])
     _time_axis(panels[-1], axis)
     _head(figure, panels[0], title, len(columns), chosen, handles=[panels[0].lines[0], panels[1].lines[0]])
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _channels(count: int) -> list[int]:
@@ -113,16 +102,11 @@ def _channels(count: int) -> list[int]:
     return [*range(MAX_CHANNELS - 1), count - 1]
 
 
-def _figure(panels: int, height: float | None = None) -> Figure:
-    return Figure(figsize=(10, height or 1.2 + 1.7 * panels), dpi=130, layout="constrained")
-
-
-def _head(figure: Figure, axes: Axes, title: str, count: int, chosen: list[int], handles: list | None = None) -> None:
+def _head(
+    figure: Figure, axes: Axes, title: str, count: int, chosen: list[int], handles: list[Artist] | None = None
+) -> None:
     shown = "" if len(chosen) == count else f"   ({len(chosen)} of {count} channels)"
-    figure.suptitle(title + shown, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    handles = handles or axes.get_legend_handles_labels()[0]
-    labels = [str(handle.get_label()) for handle in handles]
-    figure.legend(handles, labels, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
+    pictures.head(figure, title + shown, handles or axes.get_legend_handles_labels()[0])
 
 
 def _time_axis(axes: Axes, axis: pd.Index) -> None:
@@ -134,21 +118,3 @@ def _time_axis(axes: Axes, axis: pd.Index) -> None:
     else:
         axes.set_xlabel("row")
     axes.set_xlim(axis[0], axis[-1])
-
-
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=9)
-
-
-def _save(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.yaxis.set_major_locator(MaxNLocator(4)) if len(figure.axes) > 1 else None
-        for line in axes.lines:
-            line.set_linewidth(1.4)
-    figure.align_ylabels()
-    figure.savefig(path)
-    return path

@@ -86,6 +86,8 @@ class SimbaForecaster(nn.Module):
         mixer_options: to the mixer, e.g. depth=3, heads=2, chunk_size=8 for the memory.
     """
 
+    mixers = MIXERS  # by name; their options are the forecaster's too
+
     def __init__(
         self,
         lookback: int = 96,

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from titans_seq.cli.config import build, compose
+from titans_seq.cli.forecast import FORECAST
 from titans_seq.forecast import ForecastModule
 
 
@@ -75,7 +76,7 @@ def test_wrong_loss_is_named():
 
 def _embedded_score(*overrides: str, epochs: int = 8) -> tuple[float, int]:
     """Test MSE and parameters of the default configuration on the embedded series."""
-    config = compose(list(overrides))
+    config = compose(FORECAST.schema, list(overrides))
     L.seed_everything(0, verbose=False)
     network = build(config.model, "model")
     data = build(config.data, "data")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 
 from titans_seq.datamodules.labelled import read_labelled_csv
 from titans_seq.genomics.alphabet import encode
-from titans_seq.genomics.kmer import kmer_classifier, kmer_frequencies
+from titans_seq.genomics.kmer import KmerClassifier, kmer_frequencies
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -30,8 +32,39 @@ def test_it_finds_a_word_that_one_class_has_more_of():
         encode(s[:20] + "TATA" + s[24:40] + "TATA" + s[44:] if label else s)
         for s, label in zip(sequences, labels, strict=True)
     ]
-    model = kmer_classifier().fit(tokens[:150], labels[:150])
-    assert model.score(tokens[150:], labels[150:]) > 0.9
+    model = KmerClassifier(("none", "twice"))
+    model.fit(tokens[:150], labels[:150])
+    assert (_predicted(model, tokens[150:]) == labels[150:]).mean() > 0.9
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_it_gives_the_probabilities_of_scikit_learn(classes):
+    random = np.random.default_rng(1)
+    tokens = [encode("".join(random.choice(list("ACGT"), 40))) for _ in range(90)]
+    labels = np.arange(90) % classes
+    model = KmerClassifier(("a", "b", "c")[:classes], k=2)
+    model.fit(tokens, labels)
+    features = np.stack([kmer_frequencies(row, 2) for row in tokens]) * 16 / 10
+    expected = LogisticRegression(C=0.1, max_iter=300).fit(features, labels).predict_proba(features)
+    found = model(torch.from_numpy(np.stack(tokens))).softmax(dim=-1)
+    assert torch.allclose(found.double(), torch.from_numpy(expected), atol=1e-6)
+
+
+def test_padding_is_not_counted():
+    torch.manual_seed(0)
+    model, row = KmerClassifier(("a", "b"), k=2), torch.tensor(encode("ACGGT"))[None]
+    padded = torch.cat([torch.zeros(1, 3, dtype=row.dtype), row, torch.zeros(1, 2, dtype=row.dtype)], dim=1)
+    mask = torch.tensor([[False] * 3 + [True] * 5 + [False] * 2])
+    assert torch.equal(model(padded, mask=mask), model(row))
+
+
+def test_a_class_without_sequences_is_refused():
+    with pytest.raises(ValueError, match="class b has no sequence"):
+        KmerClassifier(("a", "b")).fit([encode("ACGT")], np.array([0]))
+
+
+def _predicted(model, tokens):
+    return np.array([int(model(torch.from_numpy(row)[None]).argmax()) for row in tokens])
 
 
 GUE = Path(os.environ.get("TITANS_SEQ_DATA", "none")) / "dna" / "gue"
@@ -43,5 +76,6 @@ GUE = Path(os.environ.get("TITANS_SEQ_DATA", "none")) / "dna" / "gue"
 def test_the_floor_on_gue(task, floor):
     train = read_labelled_csv(GUE / f"{task}.train.csv.gz")
     test = read_labelled_csv(GUE / f"{task}.test.csv.gz", train.class_names)
-    predicted = kmer_classifier().fit(train.tokens, train.labels).predict(test.tokens)
-    assert matthews_corrcoef(test.labels, predicted) == pytest.approx(floor, abs=0.005)
+    model = KmerClassifier(train.class_names)
+    model.fit(train.tokens, train.labels)
+    assert matthews_corrcoef(test.labels, _predicted(model, test.tokens)) == pytest.approx(floor, abs=0.005)

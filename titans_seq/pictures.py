@@ -1,0 +1,71 @@
+"""What all pictures share, and the one of a training. Plain arrays in, a PNG out; no window, no global plotting state."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+GREY, INK, RED, ORANGE = "#5b6770", "#1b2a41", "#d1495b", "#e08e0b"
+LINES = (GREY, RED, ORANGE, "#00798c", "#6a4c93", "#5a8f3d")  # of curves that have no meaning of their own
+
+
+def plot_training(
+    history: Sequence[Mapping[str, float]],
+    best_epoch: int,
+    path: str | Path,
+    *,
+    curves: Sequence[tuple[str, str]],
+    ylabel: str = "",
+) -> Path:
+    """Draw some numbers of every epoch, with the best epoch marked.
+
+    Args:
+        history: rows with `epoch` and the keys of `curves`; their epochs count from 0 and are drawn from 1.
+        best_epoch: counted from 1.
+        curves: the key and the label of each, at most six.
+    """
+    figure = new_figure(1, height=4.0)
+    axes = figure.subplots()
+    epochs = [row["epoch"] + 1 for row in history]
+    for (key, label), colour in zip(curves, LINES, strict=False):
+        axes.plot(epochs, [row[key] for row in history], color=colour, label=label, marker="o", markersize=3.5)
+    axes.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch})")
+    axes.set(xlabel="epoch", ylabel=ylabel, title="Training")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(axes)
+    return save(figure, path)
+
+
+def new_figure(panels: int, height: float | None = None) -> Figure:
+    """A wide figure for some panels above each other; height in inches."""
+    return Figure(figsize=(10, height or 1.2 + 1.7 * panels), dpi=130, layout="constrained")
+
+
+def head(figure: Figure, title: str, handles: Sequence[Artist]) -> None:
+    """One line over all panels: the title left, the legend right."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    labels = [str(handle.get_label()) for handle in handles]
+    figure.legend(handles, labels, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
+
+
+def legend(axes: Axes) -> None:
+    """A legend inside of a panel."""
+    axes.legend(frameon=False, fontsize=9)
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Give the panels of lines their common look, and write the file."""
+    path = Path(path)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.yaxis.set_major_locator(MaxNLocator(4)) if len(figure.axes) > 1 else None
+        for line in axes.lines:
+            line.set_linewidth(1.4)
+    figure.align_ylabels()
+    figure.savefig(path)
+    return path

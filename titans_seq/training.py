@@ -1,0 +1,69 @@
+"""What every LightningModule here has: a network, a best epoch, and AdamW whose rate falls along a cosine."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+
+class TrainedModule(L.LightningModule):
+    """Base of the tasks' modules.
+
+    The learning rate falls to `final_rate` of itself along a cosine over the whole training. Its length is not kept in the
+    checkpoint: a run resumed for more epochs takes up the longer cosine. A training without an end (`max_epochs` of -1) keeps the
+    full rate.
+
+    Attributes:
+        monitor, mode: the metric that tells which epoch is the best, and whether by its "min" or "max".
+        shown: what is logged per epoch for people to see.
+
+    Args:
+        network: what is trained.
+        learning_rate, weight_decay: of AdamW.
+        final_rate: share of the rate that is left at the end.
+        warmup_steps: None: one rate per epoch, the first one the full rate. Else the rate changes with every step and grows from
+            near 0 for so many steps first.
+    """
+
+    monitor: str
+    mode: str
+    shown: tuple[str, ...]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        final_rate: float,
+        warmup_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        if warmup_steps is not None and warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
+        self.network: nn.Module = network
+        self.learning_rate, self.weight_decay, self.final_rate = learning_rate, weight_decay, final_rate
+        self.warmup_steps = warmup_steps
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:  # no end to anneal to
+            return optimizer
+        by_step = self.warmup_steps is not None
+        # not CosineAnnealingLR: it keeps its length in the checkpoint, and a run resumed for longer would turn around
+        share = self._share_of_step if by_step else lambda epoch: self._cosine(epoch / epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return [optimizer], [{"scheduler": schedule, "interval": "step" if by_step else "epoch"}]
+
+    def _share_of_step(self, step: int) -> float:
+        warmup = max(self.warmup_steps or 0, 1)
+        if step < warmup:
+            return (step + 1) / warmup
+        # only here: the number of steps is known once the training has begun
+        return self._cosine((step - warmup) / max(self.trainer.estimated_stepping_batches - warmup, 1))
+
+    def _cosine(self, share: float) -> float:
+        return self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * min(share, 1))) / 2
