@@ -1,9 +1,9 @@
-"""The tables of docs/results.md: every mixer in the same frame, on ETTh1 and ETTh2.
+"""The forecasting tables of docs/results.md: every mixer in the same frame, on ETTh1 and ETTh2.
 
     python benchmarks/results.py [--workers 2] [--folder runs/results] [--dry-run]
 
 Each cell is one `titans-seq fit forecast` with default settings. docs/results.json keeps the metrics of finished runs and
-docs/results.md is written from it; a run that stands there, or whose run folder is finished, is not repeated (remove its
+the tables of docs/results.md are written from it; a run that stands there, or whose run folder is finished, is not repeated (remove its
 entry to repeat it). Runs with an error are reported and left out. Data: $TITANS_SEQ_DATA, or downloaded.
 """
 
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from pages import line, replace_part, row
 from rich.progress import track
 
 DOCS = Path(__file__).parent.parent / "docs"
-HEAD = DOCS / "results_head.md"  # the prose above the tables
 RECORD = DOCS / "results.json"
 HORIZONS = (96, 192, 336, 720)
 MIXERS = ("memory", "attention", "ssm", "none")
@@ -104,32 +104,32 @@ def finished(root: Path) -> dict[Cell, dict[str, float]]:
 
 def tables(results: dict[Cell, dict[str, float]]) -> str:
     """Markdown: lookback 96 beside published numbers, the three seeds at horizon 96, lookback 512."""
-    parts = ["## Lookback 96, MSE / MAE, seed 0\n", _row("data", "H", *MIXERS, "SiMBA", "PatchTST", "Titans"), _line(9)]
+    parts = ["### Lookback 96, MSE / MAE, seed 0\n", row("data", "H", *MIXERS, "SiMBA", "PatchTST", "Titans"), line(9)]
     for dataset in DATASETS:
         for horizon in HORIZONS:
             ours = [_score(results.get(Cell(dataset, 96, horizon, mixer, 0))) for mixer in MIXERS]
             published = [_pair(pair) for pair in PUBLISHED[dataset, horizon]]
-            parts.append(_row(dataset, horizon, *ours, *published, "n/p"))
+            parts.append(row(dataset, horizon, *ours, *published, "n/p"))
         titans, simba, patchtst = (_pair(pair) for pair in PUBLISHED_MEAN[dataset])
         means = [_mean_over_horizons(results, dataset, mixer) for mixer in MIXERS]
-        parts.append(_row(f"**{dataset}**", "mean", *means, simba, patchtst, titans))
+        parts.append(row(f"**{dataset}**", "mean", *means, simba, patchtst, titans))
     parts += [
-        "\n## Horizon 96, lookback 96: test MSE / MAE by seed\n",
-        _row("data", "mixer", *SEEDS, "mean", "val MSE, mean"),
+        "\n### Horizon 96, lookback 96: test MSE / MAE by seed\n",
+        row("data", "mixer", *SEEDS, "mean", "val MSE, mean"),
     ]
-    parts.append(_line(7))
+    parts.append(line(7))
     for dataset, mixer in product(DATASETS, MIXERS):
         runs = [results.get(Cell(dataset, 96, 96, mixer, seed)) for seed in SEEDS]
-        parts.append(_row(dataset, mixer, *map(_score, runs), _score(_mean(runs)), _value(_mean(runs), "val_mse")))
-    parts += ["\n## Lookback 512, MSE / MAE, seed 0\n", _row("data", "H", *MIXERS), _line(6)]
+        parts.append(row(dataset, mixer, *map(_score, runs), _score(_mean(runs)), _value(_mean(runs), "val_mse")))
+    parts += ["\n### Lookback 512, MSE / MAE, seed 0\n", row("data", "H", *MIXERS), line(6)]
     for dataset, horizon in product(DATASETS, (96, 720)):
         runs = [results.get(Cell(dataset, 512, horizon, mixer, 0)) for mixer in MIXERS]
-        parts.append(_row(dataset, horizon, *map(_score, runs)))
-    parts += ["\n## Size and epochs at horizon 96, lookback 96 (ETTh1, seed 0)\n"]
-    parts += [_row("mixer", "parameters", "epochs", "best epoch"), _line(4)]
+        parts.append(row(dataset, horizon, *map(_score, runs)))
+    parts += ["\n### Size and epochs at horizon 96, lookback 96 (ETTh1, seed 0)\n"]
+    parts += [row("mixer", "parameters", "epochs", "best epoch"), line(4)]
     for mixer in MIXERS:
         metrics = results.get(Cell("ETTh1", 96, 96, mixer, 0), {})
-        parts.append(_row(mixer, *(metrics.get(key, "-") for key in ("parameters", "epochs", "best_epoch"))))
+        parts.append(row(mixer, *(metrics.get(key, "-") for key in ("parameters", "epochs", "best_epoch"))))
     return "\n".join(parts) + "\n"
 
 
@@ -155,14 +155,6 @@ def _pair(pair: tuple[float, float]) -> str:
     return f"{pair[0]:.3f} / {pair[1]:.3f}"
 
 
-def _row(*entries: object) -> str:
-    return "| " + " | ".join(map(str, entries)) + " |"
-
-
-def _line(columns: int) -> str:
-    return "|" + "---|" * columns
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
@@ -180,7 +172,7 @@ def main() -> None:
     results = finished(arguments.folder)
     record = {cell.name: metrics for cell, metrics in results.items()}
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    (DOCS / "results.md").write_text(HEAD.read_text() + "\n" + tables(results))
+    replace_part(DOCS / "results.md", "forecast tables", tables(results))
     print(f"{len(results)} of {len(list(cells()))} runs in docs/results.md")
     if failed:
         sys.exit("\n".join(failed))

@@ -7,8 +7,9 @@ import argparse
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,32 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli.errors import UsageError
-from titans_seq.datamodules.registry import EMBEDDED, find_spec
-from titans_seq.forecast.mixers import MIXERS
 from titans_seq.memory import NeuralMemory
 
-CONFIG_MODULE = "titans_seq.configs"
-CONFIG_NAME = "forecast"
 CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
 _OPTIONAL = (*CALLBACKS, "experiment")
 SECTIONS = ("data", "model", "training")  # written in full to RUN/config.yaml; the trainer's dozens of options are not
 
-# flag -> the keys it decides; the first is what it sets
-_FLAGS = {
-    "dataset": ("data", "data.dataset", "data.csv"),
-    "csv": ("data.csv", "data", "data.dataset"),
-    "fill": ("data.fill",),
-    "lookback": ("data.lookback",),
-    "horizon": ("data.horizon",),
+
+@dataclass(frozen=True)
+class Schema:
+    """Where the configuration of a command comes from.
+
+    module, name: package and name of its main yaml, whose groups lie beside it.
+    flags: flag -> the keys it decides; the first is what it sets.
+    choices: flags whose value is more than that of a key -> the overrides they stand for.
+    exclusive: flags of which at most one may be given.
+    """
+
+    module: str
+    name: str
+    flags: Mapping[str, tuple[str, ...]]
+    choices: Mapping[str, Callable[[str], list[str]]] = field(default_factory=dict)
+    exclusive: tuple[str, ...] = ()
+
+
+# what every command that trains has
+COMMON_FLAGS = {
     "epochs": ("trainer.max_epochs",),
     "seed": ("seed",),
     "output": ("output", "hydra.sweep.dir"),
@@ -46,35 +56,40 @@ _FLAGS = {
 }
 
 
-def overrides_of(arguments: argparse.Namespace) -> list[str]:
+def overrides_of(schema: Schema, arguments: argparse.Namespace) -> list[str]:
     """Return flags and KEY=VALUE words as Hydra overrides; the same key twice is a UsageError."""
     words = list(arguments.overrides)
     written = [override.key_or_group for override in _parse(words)]
     for key in written:
         if written.count(key) > 1:
             raise UsageError(f"{key} is given twice; give it once")
-    if arguments.dataset and arguments.csv:
-        raise UsageError("--dataset and --csv exclude each other; give one")
-    for flag, keys in _FLAGS.items():
+    given = [flag for flag in schema.exclusive if getattr(arguments, flag)]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(f'--{flag}' for flag in given)} exclude each other; give one")
+    for flag, keys in schema.flags.items():
         value = getattr(arguments, flag)
         if value is None or value is False:  # `in` would take seed 0 for False
             continue
         clash = next((key for key in keys if key in written), None)
         if clash:
-            raise UsageError(f"{clash} is set by --{flag} and by an override; give one of the two")
-        words += _flag_overrides(flag, value)
+            raise UsageError(f"{clash} is set by --{flag.replace('_', '-')} and by an override; give one of the two")
+        made = schema.choices[flag](value) if flag in schema.choices else [_override(keys[0], value)]
+        clash = next((word.split("=")[0] for word in made if word.split("=")[0] in written), None)
+        if clash:
+            raise UsageError(f"{clash} is decided by --{flag.replace('_', '-')} {value}; drop the override")
+        words += made
     return words
 
 
-def _flag_overrides(flag: str, value: Any) -> list[str]:
-    if flag == "dataset":
-        name = value.lower()
-        return [f"data={name if name == EMBEDDED else find_spec(value).name.lower()}"]
-    if flag == "csv":  # absolute, so that the run can be tested from anywhere
-        return ["data=csv", f"data.csv={quoted(str(Path(value).expanduser().absolute()))}"]
+def _override(key: str, value: Any) -> str:
     if isinstance(value, str):
         value = quoted(value)
-    return [f"{_FLAGS[flag][0]}={str(value).lower() if isinstance(value, bool) else value}"]
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def quoted_path(text: str) -> str:
+    """Return a path as a value in an override: absolute, so that the run can be tested from anywhere."""
+    return quoted(str(Path(text).expanduser().absolute()))
 
 
 def quoted(text: str) -> str:
@@ -82,10 +97,10 @@ def quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
+def compose(schema: Schema, overrides: Sequence[str]) -> DictConfig:
     """Return the complete, resolved configuration of one run; what does not fit is a UsageError that names the key."""
-    with _hydra():
-        config = _composed(checked(overrides))
+    with _hydra(schema):
+        config = _composed(schema, checked(schema, overrides))
     complete(config)
     return resolved(config)
 
@@ -101,23 +116,23 @@ def resolved(config: DictConfig) -> DictConfig:
     return config
 
 
-def compose_sweep(overrides: Sequence[str]) -> tuple[list[str], list[DictConfig]]:
+def compose_sweep(schema: Schema, overrides: Sequence[str]) -> tuple[list[str], list[DictConfig]]:
     """Return the overrides as Hydra's multirun takes them, and the configuration of every job they make.
 
     Sweeps that only a plugin can unroll (intervals) count as one job, at their start.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    with _hydra():
+    with _hydra(schema):
         parsed = _parse(overrides)
         discrete = [override for override in parsed if not override.is_interval_sweep()]
         jobs = BasicSweeper.split_arguments(discrete, None)[0]
         configs = []
         for job in jobs:
-            config = _composed([word for word in checked(job) if not word.startswith("hydra")])
+            config = _composed(schema, [word for word in checked(schema, job) if not word.startswith("hydra")])
             complete(config)
             configs.append(resolved(config))
-        prefix = {_bare(word).split("=")[0]: word[: len(word) - len(_bare(word))] for word in checked(jobs[0])}
+        prefix = {_bare(word).split("=")[0]: word[: len(word) - len(_bare(word))] for word in checked(schema, jobs[0])}
     return [prefix.get(_bare(word).split("=")[0], "") + _bare(word) for word in overrides], configs
 
 
@@ -126,21 +141,21 @@ def _bare(word: str) -> str:
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
+def _hydra(schema: Schema) -> Iterator[None]:
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with hydra.initialize_config_module(schema.module, version_base="1.3"):
         yield
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig:
+def _composed(schema: Schema, overrides: Sequence[str]) -> DictConfig:
     try:
-        return hydra.compose(CONFIG_NAME, overrides=list(overrides))
+        return hydra.compose(schema.name, overrides=list(overrides))
     except HydraException as error:
         cause = f": {error.__cause__}" if error.__cause__ is not None else ""
         raise UsageError(f"{error}{cause}".splitlines()[0]) from None
 
 
-def checked(overrides: Sequence[str]) -> list[str]:
+def checked(schema: Schema, overrides: Sequence[str]) -> list[str]:
     """Return the overrides with "++" before constructor options that no yaml names.
 
     Unknown groups, options and keys, and values of another type than the default's, are UsageErrors. Words with a
@@ -150,10 +165,12 @@ def checked(overrides: Sequence[str]) -> list[str]:
     groups = {group: options(group) for group in ("data", "model", "trainer", "experiment")}
     for override in parsed:
         _check_group(override, groups)
-    start = _composed([_line(o) for o in parsed if o.key_or_group in groups])
+    start = _composed(schema, [_line(o) for o in parsed if o.key_or_group in groups])
     plain = [o for o in parsed if _is_plain(o, groups)]
     named = [o for o in plain if _has(start, o.key_or_group)]
-    known = _composed([_line(o) for o in parsed if o not in plain or o in named])  # with the mixer that was asked for
+    known = _composed(
+        schema, [_line(o) for o in parsed if o not in plain or o in named]
+    )  # with the mixer that was asked for
     complete(known, (*SECTIONS, "trainer", *CALLBACKS))
     for override in plain:
         _check_key(override, known, start)
@@ -241,7 +258,7 @@ def _named(hint: Any) -> str:
 def _has(config: DictConfig, key: str) -> bool:
     node: Any = config
     for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
+        if not isinstance(node, DictConfig) or part not in list(node):  # `in` says no to a missing value (???)
             return False
         node = node._get_node(part)
     return True
@@ -297,12 +314,13 @@ def _hints(section: DictConfig) -> dict[str, Any]:
 
 def _targets(section: DictConfig) -> list[Callable[..., Any]]:
     """Return what takes the section's options, the one that decides last: the target after its mixer."""
-    makers: list[Callable[..., Any]] = [hydra.utils.get_class(section._target_)]
+    target = hydra.utils.get_class(section._target_)
+    makers: list[Callable[..., Any]] = [target]
     mixer = section.get("mixer")
-    make = MIXERS.get(mixer) if isinstance(mixer, str) else None
+    make = getattr(target, "mixers", {}).get(mixer) if isinstance(mixer, str) else None
     if make is not None:
         makers.insert(0, make)
-    if mixer == "memory":  # what the mixer leaves open, the layer decides
+    if mixer == "memory" and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
         makers.insert(0, NeuralMemory)
     return makers
 

@@ -1,10 +1,13 @@
 """`titans-seq data list|check|download`: the named data sets."""
 
 import argparse
+import difflib
+from pathlib import Path
 
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_table
 from titans_seq.datamodules import check_dataset, data_folder, download_dataset, list_datasets
+from titans_seq.datamodules.genomic_benchmarks import BENCHMARKS, benchmark_folder, download_benchmark
 
 
 def list_command(arguments: argparse.Namespace) -> None:
@@ -14,7 +17,20 @@ def list_command(arguments: argparse.Namespace) -> None:
         [info.name, info.rows, info.channels, info.frequency, info.present, info.downloadable, info.licence]
         for info in list_datasets()
     ]
-    show_table("data sets", columns, rows)
+    show_table("series", columns, rows)
+    columns = ["name", "classes", "train", "test", "longest", "here"]
+    rows = [
+        [
+            spec.name,
+            len(spec.class_names),
+            sum(spec.train),
+            sum(spec.test),
+            spec.max_length,
+            benchmark_folder(spec) is not None,
+        ]
+        for spec in BENCHMARKS
+    ]
+    show_table("DNA sequences (GenomicBenchmarks)", columns, rows)
     show_paths("folder", [data_folder()])
 
 
@@ -33,5 +49,11 @@ def check_command(arguments: argparse.Namespace) -> None:
 
 def download_command(arguments: argparse.Namespace) -> None:
     """Download the named data sets that are not here yet."""
-    paths = [download_dataset(name, quiet=arguments.quiet) for name in arguments.names]
+    paths = [_download(name, arguments.quiet) for name in arguments.names]
     show_paths("here", paths)
+
+
+def _download(name: str, quiet: bool) -> Path:
+    of_dna = [spec.name for spec in BENCHMARKS]
+    near = difflib.get_close_matches(name.lower(), of_dna, n=1, cutoff=0.8)
+    return download_benchmark(name, quiet=quiet) if near else download_dataset(name, quiet=quiet)

@@ -18,23 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli.errors import UsageError
-from titans_seq.datamodules.registry import EMBEDDED, find_spec
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
 # what a config.yaml from elsewhere may have built
 BUILDABLE = ("titans_seq.", "lightning.Trainer", "lightning.pytorch.callbacks.")
-
-
-def default_folder(config: DictConfig) -> Path:
-    """Return where a run without --output goes, before -2, -3, ... are added."""
-    if config.data.csv is not None:
-        dataset = Path(config.data.csv).name.removesuffix(".gz").removesuffix(".csv")
-    elif config.data.dataset is None or config.data.dataset.lower() == EMBEDDED:
-        dataset = EMBEDDED
-    else:
-        dataset = find_spec(config.data.dataset).name
-    return Path("runs", "forecast", f"{dataset}-h{config.data.horizon}-{config.model.mixer}-s{config.seed}")
 
 
 def numbered(folder: Path) -> "itertools.chain[Path]":
@@ -122,8 +110,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_config(folder: Path, task: str) -> DictConfig:
-    """Return the configuration of a run of this task; anything else is a UsageError."""
+def read_config(folder: Path, *tasks: str) -> DictConfig:
+    """Return the configuration of a run of one of these tasks; anything else is a UsageError."""
     path = folder / CONFIG
     if not folder.exists():
         raise UsageError(f"no run folder {folder}")
@@ -133,9 +121,10 @@ def read_config(folder: Path, task: str) -> DictConfig:
         config = OmegaConf.load(path)
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(config, DictConfig) or config.get("task") != task:
+    if not isinstance(config, DictConfig) or config.get("task") not in tasks:
+        wanted = " or ".join(map(repr, tasks))
         found = config.get("task") if isinstance(config, DictConfig) else None
-        raise UsageError(f"{folder} holds a run of task {found!r}, not of {task!r}; give --checkpoint a {task} run")
+        raise UsageError(f"{folder} holds a run of task {found!r}, not of {wanted}; give another run")
     _require_own_targets(config, path)
     return config
 

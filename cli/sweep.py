@@ -1,4 +1,4 @@
-"""`titans-seq fit forecast -m`: Hydra's own multirun, so that its sweepers and launchers (joblib, submitit, ...) work."""
+"""`titans-seq fit ... -m`: Hydra's own multirun, so that its sweepers and launchers (joblib, submitit, ...) work."""
 
 import argparse
 import os
@@ -15,51 +15,53 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from titans_seq.cli import runs
-from titans_seq.cli.config import CONFIG_MODULE, CONFIG_NAME, complete, compose_sweep, overrides_of, quoted, resolved
+from titans_seq.cli.config import complete, compose_sweep, overrides_of, quoted, resolved
 from titans_seq.cli.errors import UsageError
+from titans_seq.cli.fitting import Task, fit, prepare
 from titans_seq.cli.tables import show_paths, show_table
 
 
-def sweep(arguments: argparse.Namespace) -> None:
+def sweep(task: Task, arguments: argparse.Namespace) -> None:
     """Run every job of the sweep in a folder of its own, then print the jobs beside each other."""
-    from titans_seq.cli.forecast import prepare
-
     if arguments.resume:
         raise UsageError("--resume continues one run, not a sweep; give --output RUN --resume without -m")
     output, arguments.output = arguments.output, None
-    overrides, configs = compose_sweep(overrides_of(arguments))
+    overrides, configs = compose_sweep(task.schema, overrides_of(task.schema, arguments))
     if any(word.startswith(("output=", "hydra.sweep.dir=")) for word in overrides):
         raise UsageError("the folder of a sweep is given by --output")
     for config in configs:  # nothing starts, and nothing is written, before every job is known to be good
-        prepare(config)
+        prepare(task, config)
     name = datetime.now().strftime("sweep-%Y-%m-%d_%H-%M-%S")
-    folder = Path(output).expanduser() if output else Path("runs", "forecast", name)
+    folder = Path(output).expanduser() if output else Path("runs", task.name, name)
     if output and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds a run or a sweep already; choose another --output")
     folder = runs.make_folder(folder) if output else runs.make_new_folder(folder)
     with _command_line(["--multirun", *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]):
-        _multirun()
-    _show(folder, [word.split("=")[0].lstrip("+") for word in overrides])
+        _multirun(task)
+    _show(task, folder, [word.split("=")[0].lstrip("+") for word in overrides])
 
 
-def run_job(config: DictConfig) -> float:
-    """One job of the sweep, in whatever process the launcher runs it; its validation MSE is what sweepers minimise."""
-    from titans_seq.cli.forecast import fit
-
+def run_job(task: Task, config: DictConfig) -> float:
+    """One job of the sweep, in whatever process the launcher runs it; its first headline metric is what sweepers see."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     complete(config)
     config = resolved(config)
     quiet, config.quiet = config.quiet, True  # the bars of several jobs would run into each other
-    metrics = fit(config, folder, show=False)
+    metrics = fit(task, config, folder, show=False)
     if not quiet:
-        print(f"job {folder.name}: val_mse {metrics['val_mse']:.4f}, test_mse {metrics['test_mse']:.4f}, {folder}")
-    return metrics["val_mse"]
+        print(f"job {folder.name}:", *(f"{name} {metrics[name]:.4f}," for name in task.headline), folder)
+    return metrics[task.headline[0]]
 
 
-def _multirun() -> None:
+def _multirun(task: Task) -> None:
     GlobalHydra.instance().clear()
+
+    def job(config: DictConfig) -> float:
+        return run_job(task, config)
+
+    schema = task.schema
     try:
-        hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME, version_base="1.3")(run_job)()
+        hydra.main(config_path=f"pkg://{schema.module}", config_name=schema.name, version_base="1.3")(job)()
     except HydraException as error:
         raise UsageError(str(error).splitlines()[0]) from None
 
@@ -79,7 +81,7 @@ def _command_line(words: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
-def _show(folder: Path, keys: list[str]) -> None:
+def _show(task: Task, folder: Path, keys: list[str]) -> None:
     from omegaconf import OmegaConf
 
     jobs = sorted((path.parent for path in folder.glob(f"*/{runs.METRICS}")), key=lambda path: (len(path.name), path))
@@ -91,8 +93,8 @@ def _show(folder: Path, keys: list[str]) -> None:
     for i, job in enumerate(jobs):
         metrics = runs.read_json(job / runs.METRICS)
         named = [column[i] for column in swept.values()]
-        rows.append([job.name, *named, metrics["val_mse"], metrics["test_mse"], metrics["test_mae"]])
-    show_table("sweep", ["job", *swept, "val_mse", "test_mse", "test_mae"], rows)
+        rows.append([job.name, *named, *(metrics[name] for name in task.headline)])
+    show_table("sweep", ["job", *swept, *task.headline], rows)
     show_paths("sweep", [folder])
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+MAX_WIDTH = 200  # of a table, in characters
 
 
 def show_record(title: str, record: Mapping[str, Any]) -> None:
@@ -26,7 +29,10 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*map(shown, row))
-    Console().print(table)
+    console = Console()
+    # a table wider than the terminal is cut or scrolls; folded numbers could not be read at all
+    wanted = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum
+    Console(width=max(console.width, wanted)).print(table)
 
 
 def show_paths(title: str, paths: Sequence[Path]) -> None:

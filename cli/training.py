@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from titans_seq.cli.errors import Interrupted, UsageError
 from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
+from titans_seq.training import TrainedModule
 
 
 class EpochSeed(Callback):
@@ -38,7 +39,7 @@ class EpochSeed(Callback):
 
 
 class History(Callback):
-    """One row per finished epoch: epoch, train_loss, val_mse, val_mae, seconds. Kept in the checkpoint."""
+    """One row per finished epoch: epoch, the module's `shown` metrics, seconds. Kept in the checkpoint."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -48,7 +49,8 @@ class History(Callback):
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        metrics = {name: trainer.callback_metrics[name].item() for name in ("train_loss", "val_mse", "val_mae")}
+        assert isinstance(pl_module, TrainedModule)
+        metrics = {name: trainer.callback_metrics[name].item() for name in pl_module.shown}
         self.rows.append({"epoch": trainer.current_epoch, **metrics, "seconds": time.perf_counter() - self._started})
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,16 +66,21 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        shown = (f"{name} {trainer.callback_metrics[name].item():.4f}" for name in ("train_loss", "val_mse", "val_mae"))
-        print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}:", *shown, file=sys.stderr, flush=True)
+        assert isinstance(pl_module, TrainedModule)
+        words = (f"{name} {trainer.callback_metrics[name].item():.4f}" for name in pl_module.shown)
+        print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}:", *words, file=sys.stderr, flush=True)
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """The epoch with the least val_mse, as best.ckpt. Its score survives when the run folder is moved."""
+    """The best epoch by one metric, as best.ckpt. Its score survives when the run folder is moved."""
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: str, mode: str) -> None:
         super().__init__(
-            filename=Path(BEST).stem, monitor="val_mse", enable_version_counter=False, save_on_train_epoch_end=True
+            filename=Path(BEST).stem,
+            monitor=monitor,
+            mode=mode,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -136,10 +143,10 @@ def check(options: Mapping[Any, Any]) -> None:
             raise UsageError(f"trainer.{name}={options[name]} does not go with a run: {advice}")
 
 
-def callbacks(seed: int, configured: list[Callback], quiet: bool) -> list[Callback]:
+def callbacks(seed: int, configured: list[Callback], quiet: bool, monitor: str, mode: str) -> list[Callback]:
     """Return the callbacks of a training; `place` tells them the run folder before it starts."""
     bar: list[Callback] = [] if quiet else [Progress() if sys.stderr.isatty() else EpochLines()]
-    return [EpochSeed(seed), History(), *configured, *bar, BestCheckpoint(), LastCheckpoint()]
+    return [EpochSeed(seed), History(), *configured, *bar, BestCheckpoint(monitor, mode), LastCheckpoint()]
 
 
 def place(trainer: L.Trainer, folder: Path) -> None:

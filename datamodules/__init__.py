@@ -2,18 +2,23 @@
 
 from titans_seq.datamodules.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
 from titans_seq.datamodules.csv_files import read_user_csv
+from titans_seq.datamodules.dna import DNAClassData, GenomeData
 from titans_seq.datamodules.download import download_dataset
 from titans_seq.datamodules.embedded import embedded_series
 from titans_seq.datamodules.forecast import ForecastDataModule
+from titans_seq.datamodules.labelled import Labelled
 from titans_seq.datamodules.registry import data_folder
 from titans_seq.datamodules.series import DataError, Series, future_dates
 from titans_seq.datamodules.windows import WindowDataset
 
 __all__ = [
+    "DNAClassData",
     "DataError",
     "DatasetCheck",
     "DatasetInfo",
     "ForecastDataModule",
+    "GenomeData",
+    "Labelled",
     "Series",
     "WindowDataset",
     "check_dataset",

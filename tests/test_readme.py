@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from titans_seq.cli.config import compose_sweep, overrides_of
+from titans_seq.cli.dna import CLASSIFY, PRETRAIN
+from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.main import parse
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-COMMANDS = re.findall(r"^titans-seq (.*?)(?:\s+#.*)?$|`titans-seq ((?:fit|test) [^`]*)`", README, flags=re.MULTILINE)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = {"README": README, "genomics": (ROOT / "docs" / "genomics.md").read_text()}
+TASKS = {("fit", "forecast"): FORECAST, ("fit", "dna"): CLASSIFY, ("pretrain", "dna"): PRETRAIN}
+_COMMAND = re.compile(r"^titans-seq (.*?)(?:\s+#.*)?$|`titans-seq ((?:fit|test) [^`]*)`", flags=re.MULTILINE)
+COMMANDS = sorted({"".join(pair) for page in PAGES.values() for pair in _COMMAND.findall(page)})
 
 
 def test_both_commands_stand_in_the_first_30_lines() -> None:
@@ -18,22 +24,34 @@ def test_both_commands_stand_in_the_first_30_lines() -> None:
     assert "make demo" in head and "make test" in head
 
 
-def test_the_python_example_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def _example(page: str) -> dict[str, object]:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)  # noqa: S102  our own text
+    return names
+
+
+def test_the_python_example_runs() -> None:
+    names = _example("README")
     y, second = names["y"], names["second"]
     assert y.shape == second.shape  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("command", ["".join(pair) for pair in COMMANDS])
+def test_the_dna_example_runs() -> None:
+    names = _example("genomics")
+    assert names["logits"].shape == (1, 14, 4)  # type: ignore[attr-defined]
+    assert sum(len(piece.surprise) for piece in names["pieces"]) == 20_000  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command: str) -> None:
     arguments = parse(shlex.split(re.sub(r"[\[\]]", "", command)))
-    if arguments.verb == "fit":
-        _, configs = compose_sweep(overrides_of(arguments))
+    task = TASKS.get((arguments.verb, getattr(arguments, "task", None)))
+    if task is not None and getattr(arguments, "from", None) is None:  # --from reads a run
+        _, configs = compose_sweep(task.schema, overrides_of(task.schema, arguments))
         assert configs
 
 
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (Path(__file__).parents[1] / target).exists()
+        assert (ROOT / target).exists()

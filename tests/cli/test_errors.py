@@ -85,7 +85,16 @@ def test_fit_refuses(words: list[str], said: str, refused: Refused) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["fit"], ["fot", "forecast"], ["fit", "dna"], ["data", "list", "x=1"], ["test", "forecast"]]
+    "words",
+    [
+        [],
+        ["fit"],
+        ["fot", "forecast"],
+        ["fit", "dnaa"],
+        ["pretrain", "forecast"],
+        ["data", "list", "x=1"],
+        ["test", "forecast"],
+    ],
 )
 def test_incomplete_commands_are_refused(words: list[str], refused: Refused) -> None:
     assert "--help" in refused(words)

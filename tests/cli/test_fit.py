@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from titans_seq.cli import runs
 from titans_seq.cli.config import compose
+from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.main import main
 from titans_seq.datamodules import csv_files, download, embedded_series
 from titans_seq.datamodules.registry import DatasetSpec
@@ -108,18 +109,18 @@ def test_a_named_data_set_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_data_set_names_ignore_case() -> None:
-    assert compose(["data=etth1"]).data.dataset == "ETTh1"
+    assert compose(FORECAST.schema, ["data=etth1"]).data.dataset == "ETTh1"
     from titans_seq.cli.config import overrides_of
     from titans_seq.cli.main import parse
 
     arguments = parse(["fit", "forecast", "model.depth=3", "--dataset", "eTTH1", "model.dim=16", "--seed", "0"])
-    assert overrides_of(arguments) == ["model.depth=3", "model.dim=16", "data=etth1", "seed=0"]
+    assert overrides_of(FORECAST.schema, arguments) == ["model.depth=3", "model.dim=16", "data=etth1", "seed=0"]
 
 
 def test_options_of_constructors_are_keys() -> None:
-    config = compose(["model.depth=3", "trainer.limit_val_batches=0.5", "training.learning_rate=1"])
+    config = compose(FORECAST.schema, ["model.depth=3", "trainer.limit_val_batches=0.5", "training.learning_rate=1"])
     assert config.model.depth == 3 and config.trainer.limit_val_batches == 0.5 and config.training.learning_rate == 1
-    assert compose(["model.mixer=ssm", "model.states=4"]).model.states == 4
+    assert compose(FORECAST.schema, ["model.mixer=ssm", "model.states=4"]).model.states == 4
 
 
 def test_same_seed_same_numbers(tiny: list[str], finished: Path) -> None:

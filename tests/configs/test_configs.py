@@ -8,61 +8,104 @@ from typing import Any
 import hydra
 import pytest
 import yaml
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
+from titans_seq.blocks import MIXERS as BLOCK_MIXERS
 from titans_seq.cli.config import build, compose
-from titans_seq.datamodules import ForecastDataModule, list_datasets
+from titans_seq.cli.dna import CLASSIFY, PRETRAIN
+from titans_seq.cli.forecast import FORECAST
+from titans_seq.datamodules import DNAClassData, ForecastDataModule, GenomeData, list_datasets
 from titans_seq.forecast import MIXERS, ForecastModule, SimbaForecaster
+from titans_seq.genomics import DNAEncoder, DNAModule, KmerClassifier
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = ("data", "model", "trainer", "experiment")
+# what a choice needs to be complete
+NEEDS = {
+    "csv": ["data.csv=x.csv"],
+    "benchmark": ["data.dataset=human_nontata_promoters"],
+    "bed": ["data.bed=x.bed", "data.fasta=x.fa"],
+    "fasta": ["data.fasta=x.fa"],
+}
+ALWAYS = {FORECAST: [], CLASSIFY: [], PRETRAIN: ["data.fasta=x.fa"]}
+ONLY = {"fasta": PRETRAIN, "kmer": CLASSIFY, **dict.fromkeys(("csv", "benchmark", "bed", "embedded"), CLASSIFY)}
 
 
-def _choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+def _choices(task: str, group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / task / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
-ALL = [(group, name) for group in GROUPS for name in _choices(group)]
+def _cases() -> Iterator[Any]:
+    for task, folder in ((FORECAST, "forecast"), (CLASSIFY, "dna"), (PRETRAIN, "dna")):
+        for group in GROUPS:
+            for name in _choices(folder, group):
+                if folder == "forecast" or ONLY.get(name, task) is task:
+                    yield pytest.param(task, group, name, id=f"{task.key} {group}={name}")
 
 
-def _config(group: str, name: str) -> DictConfig:
-    return compose([f"{group}={name}", *(["data.csv=x.csv"] if name == "csv" else [])])
+def _config(task: Any, group: str, name: str) -> DictConfig:
+    return compose(task.schema, [f"{group}={name}", *(NEEDS.get(name) or ALWAYS[task])])
 
 
-@pytest.mark.parametrize(("group", "name"), ALL, ids=[f"{group}={name}" for group, name in ALL])
-def test_every_choice_is_composed_and_built(group: str, name: str) -> None:
-    config = _config(group, name)
-    network = build(config.model, "model")
-    assert isinstance(network, SimbaForecaster)
-    assert (network.lookback, network.horizon) == (config.data.lookback, config.data.horizon)
-    assert isinstance(build(config.data, "data"), ForecastDataModule)
-    assert isinstance(build(config.training, "training", network=network), ForecastModule)
-    assert isinstance(build(config.early_stopping, "early_stopping"), EarlyStopping)
+@pytest.mark.parametrize(("task", "group", "name"), list(_cases()))
+def test_every_choice_is_composed_and_built(task: Any, group: str, name: str) -> None:
+    config = _config(task, group, name)
+    data, network = build(config.data, "data"), _network(config)
+    assert isinstance(data, LightningDataModule)
+    if task is FORECAST:
+        assert isinstance(data, ForecastDataModule) and isinstance(network, SimbaForecaster)
+        assert (network.lookback, network.horizon) == (config.data.lookback, config.data.horizon)
+        assert isinstance(build(config.training, "training", network=network), ForecastModule)
+    else:
+        assert isinstance(data, GenomeData if task is PRETRAIN else DNAClassData)
+        assert isinstance(network, KmerClassifier if name == "kmer" else DNAEncoder)
+        if name != "kmer":
+            assert network.bidirectional == (task is CLASSIFY)
+    if config.early_stopping is not None:
+        assert isinstance(build(config.early_stopping, "early_stopping"), EarlyStopping)
     trainer = build(config.trainer, "trainer", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     assert isinstance(trainer, Trainer) and trainer.max_epochs == config.trainer.max_epochs
 
 
+def _network(config: DictConfig) -> Any:
+    names = {"class_names": ("a", "b")} if config.model._target_.endswith("KmerClassifier") else {}
+    return build(config.model, "model", **names)
+
+
+def test_the_dna_module_is_built() -> None:
+    config = compose(CLASSIFY.schema, ["model=kmer", "training.rc=average"])
+    module = build(config.training, "training", network=_network(config))
+    assert isinstance(module, DNAModule) and module.rc == "average"
+
+
 def test_every_yaml_is_in_a_group_or_named() -> None:
-    """No file that the test above does not see."""
+    """No file that the tests above do not see."""
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")}
-    parts = {"forecast.yaml", "lightning/forecast.yaml", "data/_base.yaml", "model/_base.yaml"}
-    assert found == parts | {f"{group}/{name}.yaml" for group, name in ALL}
+    parts = {"forecast/fit.yaml", "forecast/data/_base.yaml", "forecast/model/_base.yaml", "lightning/forecast.yaml"}
+    parts |= {"dna/fit.yaml", "dna/pretrain.yaml", "dna/data/_classes.yaml", "dna/model/_base.yaml"}
+    choices = {
+        f"{task}/{group}/{name}.yaml" for task in ("forecast", "dna") for group in GROUPS for name in _choices(task, group)
+    }
+    assert found == parts | choices
 
 
 def test_every_data_set_and_mixer_has_a_config() -> None:
-    assert set(_choices("data")) == {info.name.lower() for info in list_datasets()} | {"embedded", "csv"}
-    assert {info.name for info in list_datasets()} <= {_config("data", name).data.dataset for name in _choices("data")}
-    assert _choices("model") == sorted(MIXERS)
-    assert all(_config("model", name).model.mixer == name for name in MIXERS)
+    names = _choices("forecast", "data")
+    assert set(names) == {info.name.lower() for info in list_datasets()} | {"embedded", "csv"}
+    assert {info.name for info in list_datasets()} <= {_config(FORECAST, "data", name).data.dataset for name in names}
+    assert _choices("forecast", "model") == sorted(MIXERS)
+    assert all(_config(FORECAST, "model", name).model.mixer == name for name in MIXERS)
+    assert _choices("dna", "model") == sorted([*BLOCK_MIXERS, "kmer"])
+    assert all(_config(CLASSIFY, "model", name).model.mixer == name for name in BLOCK_MIXERS)
 
 
-@pytest.mark.parametrize("name", _choices("experiment"))
+@pytest.mark.parametrize("name", _choices("forecast", "experiment"))
 def test_every_experiment_changes_what_it_names(name: str) -> None:
-    changed = yaml.safe_load((CONFIGS / "experiment" / f"{name}.yaml").read_text())
+    changed = yaml.safe_load((CONFIGS / "forecast" / "experiment" / f"{name}.yaml").read_text())
     changed.pop("defaults", None)
-    config, plain = compose([f"experiment={name}"]), compose([])
+    config, plain = compose(FORECAST.schema, [f"experiment={name}"]), compose(FORECAST.schema, [])
     for section, options in changed.items():
         for key, value in options.items():
             assert config[section][key] == value != plain[section][key]

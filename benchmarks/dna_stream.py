@@ -1,0 +1,63 @@
+"""A whole genome through a trained language model in one stream: bits per base, resident memory and speed along the way.
+
+    python benchmarks/dna_stream.py --checkpoint RUN --fasta genome.fa [--piece 32768] [--threads 2]
+
+RUN is of `titans-seq pretrain dna`. The memory is carried from the first base of a record to its last. Resident memory is
+read every 500,000 bases (Linux) and should stay where it was at the first reading.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from arguments import positive
+from omegaconf import OmegaConf
+from rich.progress import Progress
+from stream import resident_mib
+
+from titans_seq.cli import runs
+from titans_seq.cli.dna import PRETRAIN
+from titans_seq.datamodules.fasta import Genome
+from titans_seq.genomics.module import NATS_PER_BIT
+from titans_seq.genomics.stream import read_stream
+
+EVERY = 500_000  # bases between two readings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--fasta", type=Path, required=True)
+    parser.add_argument("--piece", type=positive, default=2**15, help="bases per call")
+    parser.add_argument("--threads", type=positive, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    checkpoint = runs.load_checkpoint(arguments.checkpoint / runs.CHECKPOINTS / runs.BEST)
+    module = PRETRAIN.restored(OmegaConf.load(arguments.checkpoint / runs.CONFIG), checkpoint)  # type: ignore[arg-type]
+    module.load_state_dict(checkpoint["state_dict"])
+    genome = Genome(arguments.fasta)
+    name = max(genome.names, key=lambda record: genome.lengths[record])
+    length, rows, bits, bases = genome.lengths[name], [], 0.0, 0
+    parts = (genome.tokens(name, begin, min(begin + EVERY, length)) for begin in range(0, length, EVERY))
+    start = time.perf_counter()
+    with Progress() as progress:
+        task = progress.add_task(name, total=length)
+        for piece in read_stream(module.network.eval(), parts, piece=arguments.piece):  # type: ignore[arg-type]
+            end = piece.begin + len(piece.surprise)
+            bits -= float(np.nansum(piece.log_likelihood, dtype=np.float64)) / NATS_PER_BIT
+            bases += int((~np.isnan(piece.log_likelihood)).sum())
+            progress.update(task, completed=end)
+            if end // EVERY > piece.begin // EVERY or end == length:
+                rows.append((end, bits / bases, resident_mib(), end / (time.perf_counter() - start)))
+    print("| bases read | bits per base so far | resident MiB | bases / s |\n|---|---|---|---|")
+    for end, per_base, memory, speed in rows:
+        print(f"| {end:,} | {per_base:.4f} | {memory:.1f} | {speed:,.0f} |")
+    print(
+        f"\nresident memory from {rows[0][0]:,} bases on: {max(row[2] for row in rows) / rows[0][2] - 1:+.1%} at most"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""`titans-seq pretrain|fit|test dna`: what is the DNA models' own in a run."""
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from sklearn.metrics import confusion_matrix
+
+from titans_seq.cli import fitting, runs, training
+from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_path
+from titans_seq.cli.errors import UsageError
+from titans_seq.cli.fitting import History, Job, Task
+from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.datamodules import DNAClassData, GenomeData, Labelled
+from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule, KmerClassifier
+from titans_seq.genomics.pictures import plot_confusion, plot_roc
+from titans_seq.pictures import plot_training
+
+ENCODER = "network.encoder."  # where a checkpoint has the weights that a classifier can begin with
+
+
+def _model(name: str) -> list[str]:
+    return [f"model={quoted(name.lower())}"]
+
+
+def _pretrained(path: str) -> list[str]:
+    """The encoder of a run, option by option: what is fine-tuned has the shape of what was trained."""
+    folder, _ = runs.split_checkpoint(Path(path).expanduser())
+    model = runs.read_config(folder, PRETRAIN.key).model
+    options = {key: value for key, value in model.items() if key not in ("_target_", "mixer")}
+    words = [f"model.{key}={'null' if value is None else str(value).lower()}" for key, value in options.items()]
+    return [f"pretrained={quoted_path(path)}", f"model={model.mixer}", *words]
+
+
+class PretrainTask(Task):
+    """A language model of a genome."""
+
+    verb, name, key = "pretrain", "dna", "dna_lm"
+    headline = ("val_bits", "test_bits")
+    schema = Schema(
+        module="titans_seq.configs.dna",
+        name="pretrain",
+        flags={
+            "fasta": ("data.fasta",),
+            "bed": ("data.bed",),
+            "length": ("data.length",),
+            "objective": ("bidirectional", "model.bidirectional"),
+            "model": ("model",),
+            **COMMON_FLAGS,
+        },
+        choices={
+            "fasta": lambda path: [f"data.fasta={quoted_path(path)}"],
+            "bed": lambda path: [f"data.bed={quoted_path(path)}"],
+            "objective": lambda name: [f"bidirectional={str(name == 'masked').lower()}"],
+            "model": _model,
+        },
+    )
+
+    def default_folder(self, config: DictConfig) -> Path:
+        name = GenomeData(config.data.fasta).dataset_name
+        return Path("runs", "dna_lm", f"{name}-{_objective(config)}-{config.model.mixer}-s{config.seed}")
+
+    def check(self, config: DictConfig) -> None:
+        if "mixer" not in config.model:
+            raise UsageError("model=kmer is a classifier; choose memory, mag or attention")
+
+    def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> GenomeData:
+        data: GenomeData = build(config.data, "data")
+        data.setup(stage)
+        return data
+
+    def module(self, config: DictConfig, data: L.LightningDataModule) -> DNAModule:
+        return self.restored(config, {})
+
+    def about(self, job: Job) -> dict[str, Any]:
+        data = job.data
+        assert isinstance(data, GenomeData)
+        return {
+            "dataset": data.dataset_name,
+            "objective": _objective(job.config),
+            "model": job.config.model.mixer,
+            "seed": job.config.seed,
+            "window": data.length,
+            "split": data.protocol_text,
+            "strands": _strands(job),
+            **{f"{name}_bases": data.bases(name) for name in data.sets},
+        }
+
+    def restored(self, config: DictConfig, checkpoint: Mapping[str, Any]) -> DNAModule:
+        """The module of a run, without its data; its weights are yet to be loaded."""
+        return build(config.training, "training", network=DNALanguageModel(build(config.model, "model")))
+
+    def title(self, metrics: Mapping[str, Any]) -> str:
+        return f"{metrics['dataset']}, {metrics['objective']} base, {metrics['model']}"
+
+    def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
+        curves = [("val_bits", "validation, bits per base")]
+        return [plot_training(history, best_epoch, folder / "training.png", curves=curves)]
+
+
+class ClassifyTask(Task):
+    """A classifier of sequences."""
+
+    verb, name, key = "fit", "dna", "dna"
+    headline = ("val_mcc", "test_mcc", "test_accuracy")
+    schema = Schema(
+        module="titans_seq.configs.dna",
+        name="fit",
+        flags={
+            "dataset": ("data", "data.dataset"),
+            "csv": ("data", "data.csv"),
+            "val_csv": ("data.val_csv",),
+            "test_csv": ("data.test_csv",),
+            "bed": ("data", "data.bed"),
+            "fasta": ("data.fasta",),
+            "model": ("model",),
+            "from": ("pretrained", "model"),
+            "rc": ("training.rc",),
+            **COMMON_FLAGS,
+        },
+        choices={
+            "dataset": lambda name: ["data=embedded"] if name.lower() == "embedded" else ["data=benchmark", f"data.dataset={quoted(name)}"],
+            "csv": lambda path: ["data=csv", f"data.csv={quoted_path(path)}"],
+            "val_csv": lambda path: [f"data.val_csv={quoted_path(path)}"],
+            "test_csv": lambda path: [f"data.test_csv={quoted_path(path)}"],
+            "bed": lambda path: ["data=bed", f"data.bed={quoted_path(path)}"],
+            "fasta": lambda path: [f"data.fasta={quoted_path(path)}"],
+            "model": _model,
+            "from": _pretrained,
+        },
+        exclusive=("dataset", "csv", "bed"),
+    )  # fmt: skip
+
+    def default_folder(self, config: DictConfig) -> Path:
+        name = build(config.data, "data").dataset_name
+        fold = f"-fold{config.data.fold}" if config.data.folds else ""
+        return Path("runs", "dna", f"{name}-{config.model.get('mixer', 'kmer')}-s{config.seed}{fold}")
+
+    def check(self, config: DictConfig) -> None:
+        if config.pretrained is not None and "mixer" not in config.model:
+            raise UsageError("model=kmer has no encoder; leave --from out")
+
+    def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> DNAClassData:
+        kept = (checkpoint or {}).get(DNAClassData.__qualname__) or {}
+        names = {"class_names": tuple(kept["class_names"])} if kept else {}
+        data: DNAClassData = build(config.data, "data", **names)
+        data.prepare_data(quiet=config.quiet)
+        data.setup(stage)
+        require_unstranded(config.training.rc, data.stranded, data.dataset_name)
+        return data
+
+    def module(self, config: DictConfig, data: L.LightningDataModule) -> DNAModule:
+        return self.restored(config, {DNAClassData.__qualname__: data.state_dict()})
+
+    def restored(self, config: DictConfig, checkpoint: Mapping[str, Any]) -> DNAModule:
+        """The module for the classes that a checkpoint names; its weights are yet to be loaded."""
+        kept = checkpoint[DNAClassData.__qualname__]
+        class_names = tuple(kept["class_names"])
+        if "mixer" in config.model:
+            network = DNAClassifier(build(config.model, "model"), class_names)
+        else:
+            network = build(config.model, "model", class_names=class_names)
+        options = {"augment": False} if kept["stranded"] else {}
+        return build(config.training, "training", network=network, **options)
+
+    def begin(self, job: Job) -> None:
+        if job.config.pretrained is None:
+            return
+        folder, path = runs.split_checkpoint(Path(job.config.pretrained))
+        weights = runs.load_checkpoint(path)["state_dict"]
+        weights = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
+        try:
+            network = _module_of(job).network
+            assert isinstance(network, DNAClassifier)
+            network.encoder.load_state_dict(weights)
+        except RuntimeError:
+            raise UsageError(f"the encoder in {folder} does not fit the model of its {runs.CONFIG}") from None
+
+    def train(self, job: Job, folder: Path, last: Path | None) -> History:
+        module = _module_of(job)
+        if not isinstance(module.network, KmerClassifier):
+            return super().train(job, folder, last)
+        if last is not None:
+            raise UsageError("model=kmer is fitted at once; there is nothing to resume")
+        return _fit_at_once(job, module.network, folder)
+
+    def about(self, job: Job) -> dict[str, Any]:
+        data = job.data
+        assert isinstance(data, DNAClassData)
+        module = _module_of(job)
+        return {
+            "dataset": data.dataset_name,
+            "model": job.config.model.get("mixer", "kmer"),
+            "pretrained": job.config.pretrained or "no",
+            "seed": job.config.seed,
+            "classes": ", ".join(data.class_names or ()),
+            **{f"{name}_sequences": len(part.tokens) for name, part in data.splits.items()},
+            "split": data.protocol_text,
+            "selected_on": "nothing" if isinstance(module.network, KmerClassifier) else module.monitor,
+            "strands": "as given" if data.stranded else _strands(job),
+            **_suspicions(data),
+        }
+
+    def title(self, metrics: Mapping[str, Any]) -> str:
+        return f"{metrics['dataset']}, {metrics['model']}"
+
+    def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
+        curves = [("val_mcc", "validation MCC"), ("val_accuracy", "validation accuracy")]
+        made = [] if len(history) < 2 else [plot_training(history, best_epoch, folder / "training.png", curves=curves)]
+        return made + draw_test(job, folder)
+
+
+PRETRAIN, CLASSIFY = PretrainTask(), ClassifyTask()
+
+
+def pretrain_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq pretrain dna`."""
+    if not (arguments.fasta or any(word.startswith("data.fasta=") for word in arguments.overrides)):
+        if not (arguments.resume and arguments.output):
+            raise UsageError("--fasta is missing: the genome to learn, e.g. --fasta genome.fa")
+        arguments.fasta = runs.read_config(Path(arguments.output).expanduser(), PRETRAIN.key).data.fasta
+    fitting.fit_command(PRETRAIN, arguments)
+
+
+def fit_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq fit dna`."""
+    fitting.fit_command(CLASSIFY, arguments)
+
+
+def require_unstranded(rc: str | None, stranded: bool, name: str) -> None:
+    """Refuse to average over strands where the class belongs to one of them."""
+    if stranded and rc == "average":
+        raise UsageError(f"{name} is stranded: the other strand is another class; leave --rc average out")
+
+
+def _objective(config: DictConfig) -> str:
+    return "masked" if config.model.bidirectional else "next"
+
+
+def _strands(job: Job) -> str:
+    module = _module_of(job)
+    return f"augment {module.augment}, rc {module.rc}".lower()
+
+
+def _module_of(job: Job) -> DNAModule:
+    assert isinstance(job.module, DNAModule)
+    return job.module
+
+
+def _fit_at_once(job: Job, network: KmerClassifier, folder: Path) -> History:
+    """Fit the floor, keep it as a checkpoint, and return its one row."""
+    data, module, trainer = job.data, _module_of(job), job.trainer
+    assert isinstance(data, DNAClassData)
+    start = time.perf_counter()
+    network.fit(data.splits["train"].tokens, data.splits["train"].labels)
+    seconds = time.perf_counter() - start
+    validated = trainer.validate(module, datamodule=data, verbose=False)[0]
+    (folder / runs.CHECKPOINTS).mkdir(exist_ok=True)
+    for name in (runs.BEST, runs.LAST):
+        trainer.save_checkpoint(folder / runs.CHECKPOINTS / name)
+    return [{"epoch": 0, "train_loss": 0.0, **validated, "seconds": seconds}]
+
+
+def _suspicions(data: DNAClassData) -> dict[str, Any]:
+    """What a reader should know before believing the score."""
+    if "train" not in data.splits:
+        return {}
+    found: dict[str, Any] = {"test_sequences_in_train": data.leak()}
+    train, test = data.splits["train"], data.splits["test"]
+    if len(np.unique(train.lengths)) > 1:
+        found["length_only_accuracy"] = length_only_accuracy(train, test)
+    return found
+
+
+def length_only_accuracy(train: Labelled, test: Labelled) -> float:
+    """Accuracy of guessing the most frequent training class of a sequence's length; the most frequent of all if new."""
+    classes = len(train.class_names)
+    longest = int(max(train.lengths.max(), test.lengths.max()))
+    table = np.zeros((longest + 1, classes), dtype=np.int64)
+    np.add.at(table, (train.lengths, train.labels), 1)
+    overall = table.sum(axis=0)
+    counts = np.where(table.sum(axis=1, keepdims=True) > 0, table, overall)
+    return float((counts[test.lengths].argmax(axis=1) == test.labels).mean())
+
+
+@torch.inference_mode()
+def test_probabilities(job: Job) -> np.ndarray:
+    """Probabilities [S, N] of the test part, in its order."""
+    module = _module_of(job).eval().to("cpu")
+    assert isinstance(job.data, DNAClassData)
+    return torch.cat([module(batch) for batch in job.data.test_dataloader()]).double().numpy()
+
+
+def draw_test(job: Job, folder: Path) -> list[Path]:
+    """Draw confusion.png and roc.png of the test part."""
+    assert isinstance(job.data, DNAClassData)
+    test, title = job.data.splits["test"], f"{job.data.dataset_name}, test"
+    probabilities = test_probabilities(job)
+    classes = range(len(test.class_names))
+    matrix = confusion_matrix(test.labels, probabilities.argmax(axis=1), labels=list(classes))
+    return [
+        plot_confusion(matrix, test.class_names, folder / "confusion.png", title=title),
+        plot_roc(test.labels, probabilities, test.class_names, folder / "roc.png", title=title),
+    ]
+
+
+# a finished run --------------------------------------------------------------------------------------------------------
+
+
+def task_of(folder: Path) -> PretrainTask | ClassifyTask:
+    """Which of the two tasks made the run."""
+    key = runs.read_config(folder, PRETRAIN.key, CLASSIFY.key).task
+    return PRETRAIN if key == PRETRAIN.key else CLASSIFY
+
+
+def test_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq test dna`: metrics on the test part, to RUN/test_metrics.json."""
+    folder, path = runs.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    task = task_of(folder)
+    config, checkpoint = runs.read_config(folder, task.key), runs.load_checkpoint(path)
+    config.quiet = arguments.quiet
+    training.hush(config.quiet)
+    own = _own_data(config, task, arguments)
+    data = task.data(config, "test", checkpoint)
+    module = task.module(config, data)
+    fitting.load_weights(module, checkpoint, folder)
+    job = Job(task, config, data, module, fitting.make_trainer(config, fitting.bar(config)))
+    with training.interruptible(job.trainer, "nothing was written"):
+        tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
+    metrics = {**task.about(job), **tested}
+    name = f"test_metrics-{metrics['dataset']}.json" if own else "test_metrics.json"
+    runs.write_json(folder / name, metrics)
+    show_record(task.title(metrics), metrics)
+    pictures = [] if task is PRETRAIN else draw_test(job, runs.make_folder(folder / "test" if own else folder))
+    show_paths("metrics", [folder / name, *pictures])
+
+
+def _own_data(config: DictConfig, task: Task, arguments: argparse.Namespace) -> bool:
+    """Put the user's file in the place of the run's data; tell whether there is one."""
+    if arguments.rc:
+        config.training.rc = arguments.rc
+    if task is PRETRAIN:
+        if arguments.csv:
+            raise UsageError("--csv holds labelled sequences, but the run is a language model; give --fasta")
+        if arguments.fasta:
+            config.data.fasta, config.data.bed = str(Path(arguments.fasta).expanduser().absolute()), None
+            config.data.val_records, config.data.test_records, config.data.whole = [], [], True
+        return bool(arguments.fasta)
+    if arguments.fasta:
+        raise UsageError("--fasta is for language models; test a classifier on --csv, which has labels")
+    if arguments.csv:
+        for key in ("dataset", "val_csv", "test_csv", "bed", "fasta"):
+            config.data[key] = None
+        config.data.csv, config.data.folds = str(Path(arguments.csv).expanduser().absolute()), 0
+    return bool(arguments.csv)

@@ -1,0 +1,295 @@
+"""What every task that trains has in common: the configuration becomes objects, the objects run, the results are shown.
+
+A task says what is its own (`Task`): its data and its network, what its metrics are called, its pictures.
+"""
+
+import argparse
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import EarlyStopping
+from omegaconf import DictConfig, OmegaConf
+
+from titans_seq.cli import runs, training
+from titans_seq.cli.config import CALLBACKS, Schema, build, compose, overrides_of
+from titans_seq.cli.errors import UsageError
+from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.training import TrainedModule
+
+History = list[dict[str, float]]
+
+
+@dataclass
+class Job:
+    """The objects of one run."""
+
+    task: "Task"
+    config: DictConfig
+    data: L.LightningDataModule
+    module: TrainedModule
+    trainer: L.Trainer
+
+
+class Task(ABC):
+    """One kind of training, by the words `titans-seq VERB NAME`.
+
+    verb, name: of the command. key: what `task:` in its config.yaml says. schema: of its configuration.
+    headline: the metrics a sweep shows; the first is what it minimises or maximises.
+    """
+
+    verb: str
+    name: str
+    key: str
+    schema: Schema
+    headline: tuple[str, ...]
+
+    @abstractmethod
+    def default_folder(self, config: DictConfig) -> Path:
+        """Where a run without --output goes, before -2, -3, ... are added."""
+
+    def check(self, config: DictConfig) -> None:
+        """Refuse what the sections say of each other, with a UsageError."""
+
+    @abstractmethod
+    def data(
+        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None
+    ) -> L.LightningDataModule:
+        """The data, set up for a stage; checkpoint: of the run that is tested or goes on."""
+
+    @abstractmethod
+    def module(self, config: DictConfig, data: L.LightningDataModule) -> TrainedModule:
+        """The network in its LightningModule."""
+
+    @abstractmethod
+    def about(self, job: Job) -> dict[str, Any]:
+        """What the metrics begin with: data, protocol, seed."""
+
+    @abstractmethod
+    def title(self, metrics: Mapping[str, Any]) -> str:
+        """The head of the table of metrics."""
+
+    @abstractmethod
+    def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
+        """Draw what a finished training shows."""
+
+    def begin(self, job: Job) -> None:
+        """What a new run does before it makes its folder, and a resumed one does not do again."""
+
+    def train(self, job: Job, folder: Path, last: Path | None) -> History:
+        """Train to the end, from the checkpoint `last` or from the start; one row per epoch."""
+        job.trainer.fit(job.module, datamodule=job.data, ckpt_path=last, weights_only=True)
+        return history_of(folder, job.module)
+
+
+def fit_command(task: Task, arguments: argparse.Namespace) -> None:
+    """`titans-seq fit ...`, and `pretrain`: one run, a sweep, or an interrupted run that goes on."""
+    if arguments.multirun:
+        from titans_seq.cli.sweep import sweep
+
+        return sweep(task, arguments)
+    config = compose(task.schema, overrides_of(task.schema, arguments))
+    if arguments.resume:
+        folder = _folder_to_resume(task, config)
+        config = _resumed_config(task, folder, config, arguments)
+        metrics, pictures = _fit(prepare(task, config), folder, resume=True)
+        _show_fit(task, metrics, folder, pictures)
+    else:
+        fit(task, config)
+    return None
+
+
+def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: bool = True) -> dict[str, Any]:
+    """Train one configuration from the start and return its metrics.
+
+    Args:
+        folder: run folder; None is the configuration's `output`, or the first free default one.
+        show: print the results.
+    """
+    job = prepare(task, config)
+    task.begin(job)
+    explicit = folder is not None or config.output is not None
+    wanted = folder or (Path(config.output).expanduser() if config.output else None)
+    folder = runs.claim(wanted or task.default_folder(config), explicit=explicit)
+    runs.write_config(folder, config)
+    metrics, pictures = _fit(job, folder)
+    if show:
+        _show_fit(task, metrics, folder, pictures)
+    return metrics
+
+
+def prepare(task: Task, config: DictConfig) -> Job:
+    """Build every object of a run, data included, and write nothing: what is wrong with the input shows here."""
+    training.hush(config.quiet)
+    training.check(config.trainer)
+    task.check(config)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    data = task.data(config, "fit")
+    module = task.module(config, data)
+    configured = [build(config[name], name) for name in CALLBACKS if config.get(name) is not None]
+    callbacks = training.callbacks(config.seed, configured, config.quiet, module.monitor, module.mode)
+    trainer = make_trainer(config, callbacks)
+    _check_optimizer(module, trainer)
+    return Job(task, config, data, module, trainer)
+
+
+def _check_optimizer(module: TrainedModule, trainer: L.Trainer) -> None:
+    """PyTorch's optimisers check their options when they are made: make one now, before anything is written."""
+    module.trainer = trainer
+    try:
+        module.configure_optimizers()
+    except ValueError as error:
+        raise UsageError(f"training: {error}") from None
+
+
+def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
+    """The Trainer of the configuration, without what a run does itself."""
+    return build(
+        config.trainer,
+        "trainer",
+        callbacks=callbacks,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=not config.quiet and sys.stderr.isatty(),
+        num_sanity_val_steps=0,
+    )
+
+
+# resuming --------------------------------------------------------------------------------------------------------------
+
+
+def _folder_to_resume(task: Task, config: DictConfig) -> Path:
+    if config.output is not None:
+        return Path(config.output).expanduser()
+    found = first = task.default_folder(config)
+    for candidate in runs.numbered(first):
+        if not candidate.exists():
+            break
+        found = candidate
+    if not found.exists():
+        raise UsageError(f"nothing to resume: no run folder {first}; give the run's own flags, or --output RUN")
+    return found
+
+
+def _resumed_config(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> DictConfig:
+    """Return the run's own configuration, with more epochs if asked; anything else asked must agree with it."""
+    config = runs.read_config(folder, task.key)
+    keys = [word.lstrip("+~").split("=")[0] for word in overrides_of(task.schema, arguments)]
+    for key in keys:
+        if key in ("trainer.max_epochs", "quiet", "output"):
+            continue
+        if key in ("experiment", "trainer") or key.startswith("hydra"):  # no key of the run's record to compare with
+            raise UsageError(f"{key}= does not go with --resume: the run {folder} keeps its configuration; drop it")
+        mine, theirs = OmegaConf.select(asked, key), OmegaConf.select(config, key)
+        if mine != theirs:
+            what = "section differs from" if isinstance(mine, DictConfig) else f"is {theirs} in"
+            raise UsageError(f"{key} {what} the run {folder}; a resumed run keeps its configuration, drop the option")
+    config.quiet = asked.quiet
+    finished = (folder / runs.METRICS).exists()
+    if "trainer.max_epochs" in keys:
+        before, after = config.trainer.max_epochs, asked.trainer.max_epochs
+        if after < before or (finished and after == before):
+            raise UsageError(f"{folder} was started for {before} epochs; --epochs can only raise that, got {after}")
+        config.trainer.max_epochs = after
+    elif finished:
+        raise UsageError(f"{folder} is finished; give more --epochs to train on")
+    return config
+
+
+def _reopen(job: Job, folder: Path) -> bool:
+    """Make a run unfinished again; tell whether its training had ended by itself and is not to go on.
+
+    A finished run is only resumed for more epochs. From here on it is like any interrupted run: Ctrl-C leaves neither the
+    metrics of the shorter training nor the mark that it stopped early.
+    """
+    last = folder / runs.CHECKPOINTS / runs.LAST
+    checkpoint = runs.load_checkpoint(last)
+    load_weights(job.module, checkpoint, folder)
+    state = _callback_state(checkpoint, EarlyStopping)
+    stopped, finished = bool(state.get("stopped_epoch")), (folder / runs.METRICS).exists()
+    if stopped and finished:
+        state["stopped_epoch"] = 0
+        runs.write_checkpoint(last, checkpoint)
+    (folder / runs.METRICS).unlink(missing_ok=True)
+    runs.write_config(folder, job.config)
+    return stopped and not finished
+
+
+# fitting ---------------------------------------------------------------------------------------------------------------
+
+
+def _show_fit(task: Task, metrics: dict[str, Any], folder: Path, pictures: list[Path]) -> None:
+    show_record(task.title(metrics), metrics)
+    show_paths("run", [folder, *pictures])
+
+
+def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], list[Path]]:
+    """Train, test the best epoch, write metrics and pictures; return both."""
+    checkpoints = folder / runs.CHECKPOINTS
+    training.place(job.trainer, folder)
+    ended = resume and _reopen(job, folder)
+    go_on = f"go on with: titans-seq {job.task.verb} {job.task.name} --output {folder} --resume"
+    with training.interruptible(job.trainer, go_on):
+        if ended:
+            history = history_of(folder, job.module)
+        else:
+            history = job.task.train(job, folder, checkpoints / runs.LAST if resume else None)
+        job.module.load_state_dict(runs.load_checkpoint(checkpoints / runs.BEST)["state_dict"])
+        tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
+    metrics = _metrics(job, history, tested)
+    pictures = job.task.pictures(job, history, metrics["best_epoch"], folder)
+    runs.write_json(folder / runs.METRICS, metrics)
+    return metrics, pictures
+
+
+def load_weights(module: TrainedModule, checkpoint: Mapping[str, Any], folder: Path) -> None:
+    """Give the module the weights of a checkpoint of the run in `folder`."""
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError:
+        raise UsageError(f"the checkpoint in {folder} does not fit the model of its {runs.CONFIG}") from None
+
+
+def _callback_state(checkpoint: dict[str, Any], kind: type) -> dict[str, Any]:
+    states = checkpoint.get("callbacks", {})
+    return next((state for key, state in states.items() if key.startswith(kind.__qualname__)), {})
+
+
+def history_of(folder: Path, module: TrainedModule) -> History:
+    """The rows of a run's epochs; a UsageError if none of them can be the best."""
+    checkpoint = runs.load_checkpoint(folder / runs.CHECKPOINTS / runs.LAST)
+    rows: History = _callback_state(checkpoint, training.History).get("rows", [])
+    name = module.monitor
+    if not rows or not np.isfinite([row[name] for row in rows]).any():
+        raise UsageError(f"training diverged: no epoch has a finite {name}; try a smaller training.learning_rate")
+    return rows
+
+
+def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[str, Any]:
+    # validation as it was at the best epoch; measured again it would be of the last weights where they are averaged
+    name, sign = job.module.monitor, -1 if job.module.mode == "max" else 1
+    best = min(history, key=lambda row: sign * row[name] if np.isfinite(row[name]) else np.inf)
+    seconds = sum(row["seconds"] for row in history)
+    return {
+        **job.task.about(job),
+        **tested,
+        **{key: best[key] for key in job.module.shown if key.startswith("val_")},
+        "epochs": len(history),
+        "best_epoch": int(best["epoch"]) + 1,  # counted from 1, like epochs
+        "parameters": sum(weights.numel() for weights in job.module.network.parameters()),
+        "fit_seconds": round(seconds, 2),
+        "seconds_per_epoch": round(seconds / len(history), 3),
+    }
+
+
+# a finished run --------------------------------------------------------------------------------------------------------
+
+
+def bar(config: DictConfig) -> list[L.Callback]:
+    """The progress bar of a Trainer that does not train, where one can be drawn."""
+    return [training.Progress()] if not config.quiet and sys.stderr.isatty() else []

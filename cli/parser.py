@@ -1,0 +1,367 @@
+"""The words of the `titans-seq` command: verbs, tasks, flags. `arguments.run` is the "module:function" that does the work.
+
+PyTorch, Lightning and Hydra are imported by the verbs, not here: `--help` answers at once.
+"""
+
+import argparse
+from typing import NoReturn
+
+from titans_seq.cli.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of printing the usage."""
+
+    def __init__(self, **options: object) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message.splitlines()[0]} (see `{self.prog} --help`)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 2**32 - 1, got {value}")
+    return value
+
+
+_positive.__name__ = _seed.__name__ = "whole number"  # argparse names the type in its error
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every verb."""
+    parser = Parser(
+        prog="titans-seq",
+        description="Neural long-term memory for time series and genomes.",
+        epilog="""examples:
+  titans-seq fit forecast                                  the embedded series, no download
+  titans-seq fit forecast --dataset ETTh1 --horizon 96
+  titans-seq predict forecast --checkpoint RUN --csv FILE
+  titans-seq fit dna --csv train.csv --test-csv test.csv   a classifier of DNA sequences
+  titans-seq pretrain dna --fasta genome.fa                a language model of a genome
+  titans-seq VERB TASK --help                              every flag of a verb""",
+    )
+    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
+    fit = _verb(verbs, "fit", "train a model")
+    _fit_forecast(fit)
+    _fit_dna(fit)
+    _pretrain_dna(_verb(verbs, "pretrain", "train a language model, to start others from"))
+    test = _verb(verbs, "test", "measure a trained model")
+    _test_forecast(test)
+    _test_dna(test)
+    predict = _verb(verbs, "predict", "apply a trained model to new data")
+    _predict_forecast(predict)
+    _predict_dna(predict)
+    _embed_dna(_verb(verbs, "embed", "write a model's features of sequences"))
+    _score_dna(_verb(verbs, "score", "score variants by a language model"))
+    _surprise_dna(_verb(verbs, "surprise", "write the memory's surprise along a genome"))
+    _lightning(verbs)
+    _data(verbs)
+    doctor = verbs.add_parser("doctor", help="versions, devices, data folder, and the backend `auto` would take")
+    doctor.set_defaults(run="titans_seq.cli.doctor:doctor")
+    return parser
+
+
+def _verb(verbs: argparse._SubParsersAction, verb: str, help: str) -> argparse._SubParsersAction:
+    parser = verbs.add_parser(verb, help=help, description=help)
+    return parser.add_subparsers(title="tasks", dest="task", metavar="TASK", required=True)
+
+
+def _task(tasks: argparse._SubParsersAction, task: str, run: str, description: str, epilog: str) -> Parser:
+    parser: Parser = tasks.add_parser(task, help=description, description=description, epilog=epilog)
+    parser.set_defaults(run=f"titans_seq.cli.{run}")
+    return parser
+
+
+def _training_flags(parser: Parser, folder: str) -> None:
+    add = parser.add_argument
+    add("--epochs", type=_positive, metavar="N", help="at most so many epochs")
+    add("--seed", type=_seed, metavar="S", help="seed of weights, shuffling and dropout")
+    add("--output", metavar="DIR", help=f"run folder (default: {folder})")
+    add("--resume", action="store_true", help="continue the run in --output, or in the default folder of these flags")
+    _quiet(parser)
+    add("-m", "--multirun", action="store_true", help="sweep over all comma-separated overrides")
+    parser.set_defaults(takes_overrides=True)
+
+
+def _quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes: only the results")
+
+
+def _checkpoint(parser: Parser) -> None:
+    parser.add_argument("--checkpoint", metavar="RUN", required=True, help="a run folder, or a checkpoint file in it")
+    _quiet(parser)
+
+
+# forecasting -----------------------------------------------------------------------------------------------------------
+
+
+def _series(parser: Parser, what: str) -> None:
+    parser.add_argument("--csv", metavar="FILE", help=what)
+    parser.add_argument(
+        "--fill",
+        metavar="HOW",
+        help="how empty cells in --csv are filled: ffill, zero or linear (without it, one is an error)",
+    )
+
+
+def _fit_forecast(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "forecast", "forecast:fit_command",
+        "Train a forecaster, test its best epoch, and write metrics, pictures and checkpoints to a run folder.",
+        """examples:
+  titans-seq fit forecast                                     the embedded series
+  titans-seq fit forecast --dataset ETTh1 --horizon 96
+  titans-seq fit forecast --csv my.csv --lookback 336 --fill ffill
+  titans-seq fit forecast --dataset ETTh1 model=attention     another mixer: memory, attention, ssm, none
+  titans-seq fit forecast model.depth=3 trainer.accelerator=gpu
+  titans-seq fit forecast --dataset ETTh1 experiment=memory_linear
+  titans-seq fit forecast -m seed=0,1,2 model=memory,none     a sweep, one run folder per job
+  titans-seq fit forecast --dataset ETTh1 --resume            go on with an interrupted run
+
+KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--dataset", metavar="NAME", help="a named data set, case ignored (see `titans-seq data list`)")
+    _series(parser, "a series of your own: a date column and numeric columns")
+    add("--lookback", type=_positive, metavar="L", help="rows the model sees")
+    add("--horizon", type=_positive, metavar="H", help="rows it forecasts")
+    _training_flags(parser, "runs/forecast/<dataset>-h<horizon>-<mixer>-s<seed>")
+
+
+def _test_forecast(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "forecast", "forecast:test_command",
+        "Test the best checkpoint of a run on the test split of its series, or of --csv scaled by its own train split.",
+        """examples:
+  titans-seq test forecast --checkpoint runs/forecast/ETTh1-h96-memory-s0
+  titans-seq test forecast --checkpoint RUN --csv my.csv""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    _series(parser, "a series of your own instead of the run's")
+
+
+def _predict_forecast(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "forecast", "forecast:predict_command",
+        "Forecast the rows after the last one, in original units: forecast.csv, forecast.png, surprise.png.",
+        """examples:
+  titans-seq predict forecast --checkpoint runs/forecast/ETTh1-h96-memory-s0
+  titans-seq predict forecast --checkpoint RUN --csv my.csv --output DIR
+
+Any columns will do. A column the run was trained on keeps the run's scale; any other is scaled by its own history.""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    _series(parser, "a series of your own instead of the run's")
+    parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/predict)")
+
+
+# DNA -------------------------------------------------------------------------------------------------------------------
+
+
+def _fit_dna(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "dna", "dna:fit_command",
+        "Train a classifier of DNA sequences, test its best epoch, and write metrics, pictures and checkpoints.",
+        """examples:
+  titans-seq fit dna                                          sequences made on the spot, no download
+  titans-seq fit dna --dataset human_nontata_promoters        a data set of GenomicBenchmarks
+  titans-seq fit dna --csv train.csv --test-csv test.csv      your own: columns sequence,label
+  titans-seq fit dna --bed regions.bed --fasta genome.fa      classes in column 4; overlapping regions stay together
+  titans-seq fit dna --csv all.csv data.folds=5 data.fold=0   cross-validation, one fold per run
+  titans-seq fit dna --csv train.csv --model kmer             the floor: logistic regression on 4-mers
+  titans-seq fit dna --csv train.csv --from runs/dna_lm/RUN   from a pretrained encoder
+  titans-seq fit dna --csv train.csv data.stranded=true       the other strand is no further example
+
+Parts without a file are drawn by seed: a tenth for test, a tenth of the rest for validation. Equal sequences stay together.
+KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--dataset", metavar="NAME", help="a data set of the genomic-benchmarks package, downloaded once")
+    add("--csv", metavar="FILE", help="sequences of your own, CSV or TSV with sequence,label; for training")
+    add("--val-csv", metavar="FILE", help="with --csv: rows that choose the best epoch")
+    add("--test-csv", metavar="FILE", help="with --csv: rows to test on")
+    add("--bed", metavar="FILE", help="regions of --fasta, their class in column 4")
+    add("--fasta", metavar="FILE", help="with --bed: the genome, plain or bgzip")
+    add("--model", metavar="NAME", help="memory (default), mag, attention, or kmer")
+    add("--from", metavar="RUN", help="a run of `pretrain dna` whose encoder to start from")
+    add("--rc", choices=("none", "average"), help="average: test with the mean of both strands")
+    _training_flags(parser, "runs/dna/<data>-<model>-s<seed>")
+
+
+def _pretrain_dna(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "dna", "dna:pretrain_command",
+        "Train a language model on a genome, and test it on parts held out, in bits per base (2 is chance).",
+        """examples:
+  titans-seq pretrain dna --fasta genome.fa
+  titans-seq pretrain dna --fasta genome.fa --objective masked --length 512
+  titans-seq pretrain dna --fasta genome.fa 'data.val_records=[chr8]' 'data.test_records=[chr9]'
+  titans-seq pretrain dna --fasta genome.fa --bed splits.bed       train, val or test in column 4
+  titans-seq pretrain dna --fasta genome.fa --epochs 20 --resume   go on with an interrupted run
+
+By default the last 5 % of every record are test and the 5 % before them validation.
+KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--fasta", metavar="FILE", help="the genome, plain or bgzip")
+    add("--bed", metavar="FILE", help="intervals with train, val or test in column 4")
+    add("--length", type=_positive, metavar="L", help="bases per window")
+    add("--objective", choices=("next", "masked"), help="next base (default), or masked bases seen from both sides")
+    add("--model", metavar="NAME", help="memory (default), mag or attention")
+    _training_flags(parser, "runs/dna_lm/<genome>-<objective>-<model>-s<seed>")
+
+
+def _test_dna(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "dna", "dna:test_command",
+        "Test the best checkpoint of a run on its test part, or on a file of your own.",
+        """examples:
+  titans-seq test dna --checkpoint runs/dna/train-memory-s0
+  titans-seq test dna --checkpoint RUN --csv other.csv --rc average
+  titans-seq test dna --checkpoint runs/dna_lm/RUN --fasta other.fa""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    parser.add_argument("--csv", metavar="FILE", help="labelled sequences instead of the run's (classifier)")
+    parser.add_argument("--fasta", metavar="FILE", help="a genome instead of the run's (language model)")
+    parser.add_argument("--rc", choices=("none", "average"), help="average: the mean of both strands")
+
+
+def _sequences(parser: Parser) -> None:
+    parser.add_argument("--csv", metavar="FILE", help="CSV or TSV with a column sequence; other columns are kept")
+    parser.add_argument("--fasta", metavar="FILE", help="each record is one sequence")
+
+
+def _predict_dna(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "dna", "dna_tools:predict_command",
+        "Write the probabilities of the classes of each sequence to a CSV file.",
+        """examples:
+  titans-seq predict dna --checkpoint runs/dna/train-memory-s0 --csv new.csv
+  titans-seq predict dna --checkpoint RUN --fasta new.fa --output new_probabilities.csv""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    _sequences(parser)
+    parser.add_argument("--rc", choices=("none", "average"), help="average: the mean of both strands")
+    parser.add_argument("--output", metavar="FILE", help="(default: RUN/predictions-<input>.csv)")
+
+
+def _embed_dna(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "dna", "dna_tools:embed_command",
+        "Write features of each sequence to an .npz file: `embeddings` and `ids`.",
+        """examples:
+  titans-seq embed dna --checkpoint runs/dna_lm/RUN --fasta regions.fa
+  titans-seq embed dna --checkpoint RUN --csv new.csv --layer 1 --pooling max
+  titans-seq embed dna --checkpoint RUN --fasta regions.fa --pooling none   one row per base, with `offsets`""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    _sequences(parser)
+    parser.add_argument(
+        "--layer", type=_positive, metavar="N", help="after block N, counted from 1 (default: the last, normalised)"
+    )
+    parser.add_argument(
+        "--pooling", choices=("mean", "max", "last", "none"), default="mean", help="over real bases (default: mean)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="(default: RUN/embeddings-<input>.npz)")
+
+
+def _score_dna(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "dna", "dna_tools:score_command",
+        "Score variants without training on any: log-likelihood of the alternative minus the reference allele, in nats.",
+        """examples:
+  titans-seq score dna --checkpoint runs/dna_lm/RUN --fasta genome.fa --vcf variants.vcf
+  titans-seq score dna --checkpoint RUN --fasta genome.fa --csv variants.csv --window 2048
+
+A CSV has the columns record (or chrom), position (1-based, as in VCF; or position0), ref and alt; others are kept. Both strands
+are scored and averaged; the likelihood of an allele that is longer or shorter is taken per base.""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    add = parser.add_argument
+    add("--fasta", metavar="FILE", required=True, help="the genome the variants belong to, plain or bgzip")
+    add("--vcf", metavar="FILE", help="variants as VCF, also .gz")
+    add("--csv", metavar="FILE", help="variants as CSV or TSV")
+    add("--window", type=_positive, default=1024, metavar="L", help="bases read around a variant (default: 1024)")
+    add("--output", metavar="FILE", help="(default: RUN/scores-<input>.csv)")
+
+
+def _surprise_dna(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "dna", "dna_tools:surprise_command",
+        "Read each record of a genome in one stream and write how surprised the memory was, for a genome browser.",
+        """examples:
+  titans-seq surprise dna --checkpoint runs/dna_lm/RUN --fasta genome.fa --bedgraph surprise.bedgraph
+  titans-seq surprise dna --checkpoint RUN --fasta genome.fa --bedgraph chr1.bedgraph --record chr1 --bin 100 --track bits
+
+The memory is carried from the first base to the last at constant size; a picture of each track lies beside the file.""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    add = parser.add_argument
+    add("--fasta", metavar="FILE", required=True, help="plain or bgzip")
+    add("--bedgraph", metavar="FILE", required=True, help="where to write")
+    add("--record", metavar="NAME", help="only this record (default: all)")
+    add("--bin", type=_positive, default=10, metavar="W", help="bases per value (default: 10)")
+    add("--track", choices=("surprise", "bits"), default="surprise", help="bits: how unlikely each base was, in bits")
+
+
+# the rest --------------------------------------------------------------------------------------------------------------
+
+
+def _lightning(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "lightning",
+        add_help=False,
+        help="LightningCLI over the same modules: fit, validate, test, predict",
+    )
+    parser.set_defaults(run="titans_seq.cli.lightning_cli:lightning_command", takes_everything=True)
+
+
+def _data(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser("data", help="list, check, download and audit data sets")
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    place = "Data sets lie in $TITANS_SEQ_DATA (default: the user cache folder), as forecast/<name>.csv or .csv.gz."
+    listing = actions.add_parser("list", help="the named data sets, and which of them are here", description=place)
+    listing.set_defaults(run="titans_seq.cli.data:list_command")
+    check = actions.add_parser(
+        "check", help="compare files with their checksums and shapes", description=place,
+        epilog="examples:\n  titans-seq data check\n  titans-seq data check ETTh1 Weather",
+    )  # fmt: skip
+    check.add_argument("names", nargs="*", metavar="NAME", help="default: every data set found")
+    check.set_defaults(run="titans_seq.cli.data:check_command")
+    download = actions.add_parser(
+        "download", help="download data sets once", description=place,
+        epilog="examples:\n  titans-seq data download ETTh1 ETTh2\n  titans-seq data download human_nontata_promoters",
+    )  # fmt: skip
+    download.add_argument("names", nargs="+", metavar="NAME")
+    download.add_argument("--quiet", action="store_true", help="no progress bar")
+    download.set_defaults(run="titans_seq.cli.data:download_command")
+    _audit(actions)
+
+
+def _audit(actions: argparse._SubParsersAction) -> None:
+    parser = actions.add_parser(
+        "audit",
+        help="how far test intervals overlap training intervals",
+        description="Measure the overlap of test with training intervals, and what their length alone tells of the class.",
+        epilog="""examples:
+  titans-seq data audit                                    the interval lists of GenomicBenchmarks
+  titans-seq data audit human_nontata_promoters
+  titans-seq data audit --path datasets/                   a folder, or .tar, of such lists
+  titans-seq data audit --train train.bed --test test.bed  your own, class in column 4""",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="default: every data set in the lists")
+    add("--path", metavar="PATH", help="folder or .tar of interval lists")
+    add("--train", metavar="BED", help="training intervals of your own")
+    add("--test", metavar="BED", help="test intervals of your own")
+    parser.set_defaults(run="titans_seq.cli.audit:audit_command")

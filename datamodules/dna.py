@@ -1,0 +1,381 @@
+"""Data modules of the DNA tasks: labelled sequences for a classifier, windows of a genome for a language model.
+
+B batch, T time (bases). A batch is {"tokens": int64 [B, T], padded behind with PAD to its longest sequence, "mask": bool
+[B, T], True = base, only where something is padded, "label": int64 [B] of labelled sequences}.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from titans_seq.datamodules.embedded_dna import embedded_dna
+from titans_seq.datamodules.fasta import (
+    Genome,
+    GenomeWindows,
+    bed_splits,
+    check_intervals,
+    contiguous_splits,
+    labelled_from_bed,
+    record_splits,
+)  # fmt: skip
+from titans_seq.datamodules.genomic_benchmarks import download_benchmark, find_benchmark, read_benchmark
+from titans_seq.datamodules.intervals import Interval, overlap_clusters, read_bed
+from titans_seq.datamodules.labelled import Labelled, read_labelled_csv
+from titans_seq.datamodules.registry import EMBEDDED
+from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.windows import EpochShuffle
+from titans_seq.genomics.alphabet import BASES, COMPLEMENT, PAD
+
+Batch = dict[str, Tensor]
+SPLITS = ("train", "val", "test")
+PROTOCOLS = ("caduceus_cv", "hyena_testselect")
+Groups = Int[np.ndarray, " S"]
+
+
+class TokenDataset(Dataset[Batch]):
+    """Sequences of tokens, with labels or without, as the loaders want them."""
+
+    def __init__(
+        self, sequences: Sequence[UInt8[np.ndarray, " _"]] | GenomeWindows, labels: Int[np.ndarray, " S"] | None = None
+    ) -> None:
+        self.sequences, self.labels = sequences, labels
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> Batch:
+        item = {"tokens": torch.from_numpy(self.sequences[index].astype(np.int64))}
+        return item if self.labels is None else item | {"label": torch.tensor(self.labels[index])}
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    """Pad behind, to the longest of the batch."""
+    sequences = [item["tokens"] for item in items]
+    batch = {"tokens": torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PAD)}
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    if (lengths < batch["tokens"].shape[1]).any():
+        batch["mask"] = torch.arange(batch["tokens"].shape[1]) < lengths[:, None]
+    if "label" in items[0]:
+        batch["label"] = torch.stack([item["label"] for item in items])
+    return batch
+
+
+class _SequenceData(lightning.LightningDataModule):
+    """Loaders over `self.sets`, which `setup` fills."""
+
+    def __init__(self, batch_size: int, eval_batch_size: int, seed: int, num_workers: int) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise DataError(f"{name} must be at least 1; got {value}")
+        if seed < 0 or num_workers < 0:
+            raise DataError(f"seed and num_workers must be at least 0; got {seed} and {num_workers}")
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.seed, self.num_workers = seed, num_workers
+        self.sets: dict[str, Dataset[Batch]] = {}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("train", self.batch_size, EpochShuffle(self.sets["train"], self.seed))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("test", self.eval_batch_size)
+
+    def _loader(self, split: str, batch_size: int, sampler: EpochShuffle | None = None) -> DataLoader[Batch]:
+        return DataLoader(
+            self.sets[split],
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+        )
+
+
+class DNAClassData(_SequenceData):
+    """Labelled sequences in train, validation and test.
+
+    Sources, one of: a data set of the genomic-benchmarks package by name (downloaded once by the package); a CSV or TSV with
+    `sequence,label`, and if they exist one for validation and one for test; a BED file with classes in column 4 beside a
+    FASTA; nothing: 2,000 sequences made on the spot.
+
+    Where a split has no file of its own it is drawn, by seed, stratified by class: equal sequences, of either strand, stay
+    together, and so do intervals that overlap. A test part of 10 % if there is none, then a validation part of 10 % of the
+    rest. With `folds`, test is part `fold` of so many instead.
+
+    Args:
+        protocol: of named data sets. "caduceus_cv": validation is a tenth of the official train part. "hyena_testselect":
+            validation IS the official test part, as HyenaDNA's code does; only to compare with such numbers.
+        stranded: the class belongs to the strand that is given, so the other strand is no further example of it. None: as
+            the table of data sets says; False for own data.
+        max_length: longer sequences are refused; None: no limit.
+        class_names: of a run that is tested; a class that it did not know is refused.
+        batch_size: of training; eval_batch_size: of validation and test. seed: of splits and shuffles.
+
+    Attributes, after `setup`: splits: Labelled per split. class_names. protocol_text: how the splits came about.
+
+    Raises:
+        DataError: contradictory arguments at construction; missing or damaged data at `prepare_data` or `setup`.
+    """
+
+    def __init__(
+        self,
+        dataset: str | None = None,
+        *,
+        csv: str | None = None,
+        val_csv: str | None = None,
+        test_csv: str | None = None,
+        fasta: str | None = None,
+        bed: str | None = None,
+        protocol: str = "caduceus_cv",
+        folds: int = 0,
+        fold: int = 0,
+        stranded: bool | None = None,
+        max_length: int | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        data_root: str | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed, num_workers)
+        own = [name for name, value in (("csv", csv), ("bed", bed), ("dataset", dataset)) if value is not None]
+        if len(own) > 1:
+            raise DataError(f"give one of csv, bed and dataset; got {' and '.join(own)}")
+        if (bed is None) != (fasta is None):
+            raise DataError("a BED file of classes and a FASTA file go together: give bed and fasta")
+        if csv is None and (val_csv is not None or test_csv is not None):
+            raise DataError("val_csv and test_csv go with csv")
+        if protocol not in PROTOCOLS:
+            raise DataError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}")
+        if folds and not (2 <= folds and 0 <= fold < folds):
+            raise DataError(f"folds must be at least 2 and fold in [0, folds); got folds {folds} and fold {fold}")
+        embedded = not own or (dataset is not None and dataset.lower() == EMBEDDED)
+        self.spec = None if embedded or dataset is None else find_benchmark(dataset)
+        if folds and (test_csv is not None or self.spec is not None):
+            raise DataError("folds makes the test part itself; give neither a test file nor a named data set with it")
+        self.csv, self.val_csv, self.test_csv, self.fasta, self.bed = csv, val_csv, test_csv, fasta, bed
+        self.protocol, self.folds, self.fold, self.max_length = protocol, folds, fold, max_length
+        self.stranded = (self.spec.stranded if self.spec else False) if stranded is None else stranded
+        self.data_root = data_root
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.splits: dict[str, Labelled] = {}
+        self.protocol_text = ""
+
+    @property
+    def dataset_name(self) -> str:
+        """Of the data set, as results call it."""
+        if self.spec is not None:
+            return self.spec.name
+        source = self.csv or self.bed
+        return EMBEDDED if source is None else Path(source).name.removesuffix(".gz").rsplit(".", 1)[0]
+
+    def prepare_data(self, quiet: bool = True) -> None:
+        """Download the named data set if it is not at hand."""
+        if self.spec is not None and not self.splits:
+            download_benchmark(self.spec.name, data_root=self.data_root, quiet=quiet)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split; a repeated call does nothing.
+
+        For stage "test" alone, with `class_names`, a csv is the test part itself.
+        """
+        if self.splits:
+            return
+        if stage == "test" and self.class_names is not None and self.csv is not None and not self.test_csv:
+            test = read_labelled_csv(self.csv, self.class_names)
+            self.splits, self.protocol_text = {"test": test}, "all rows of the file"
+        else:
+            self._split()
+        for name, part in self.splits.items():
+            self._check(name, part)
+            self.sets[name] = TokenDataset(part.tokens, part.labels)
+
+    def _split(self) -> None:
+        given, groups = self._read()
+        self.class_names = given["train"].class_names
+        said = []
+        if "test" not in given:
+            parts = self.folds or 10
+            rest, test = _fold(given["train"], groups, parts, self.fold, self.seed)
+            given["test"], given["train"], groups = (
+                given["train"].subset(test),
+                given["train"].subset(rest),
+                groups[rest],
+            )
+            said.append(
+                f"test: fold {self.fold} of {self.folds}" if self.folds else "test: a tenth of the rows by seed"
+            )
+        else:
+            said.append("test: as given")
+        if self.spec is not None and self.protocol == "hyena_testselect":
+            given["val"] = given["test"]
+            said.append("validation: THE TEST PART (hyena_testselect)")
+        elif "val" not in given:
+            rest, val = _fold(given["train"], groups, 10, 0, self.seed)
+            given["val"], given["train"] = given["train"].subset(val), given["train"].subset(rest)
+            said.append("validation: a tenth of the training rows by seed")
+        else:
+            said.append("validation: as given")
+        self.splits = {name: given[name] for name in SPLITS}
+        self.protocol_text = "; ".join(said)
+
+    def _read(self) -> tuple[dict[str, Labelled], Groups]:
+        """The parts that are given, and for each training row the group that must stay together."""
+        known = self.class_names
+        if self.csv is not None:
+            train = read_labelled_csv(self.csv, known)
+            given = {"train": train}
+            files = (("val", self.val_csv), ("test", self.test_csv))
+            given |= {name: read_labelled_csv(file, train.class_names) for name, file in files if file is not None}
+            return given, _same_sequence(train)
+        if self.bed is not None:
+            assert self.fasta is not None
+            genome, intervals = Genome(self.fasta), read_bed(self.bed)
+            check_intervals(genome, intervals)
+            return {"train": labelled_from_bed(genome, intervals)}, overlap_clusters(intervals)
+        if self.spec is not None:
+            given = {name: read_benchmark(self.spec.name, name, self.data_root) for name in ("train", "test")}
+            return given, _same_sequence(given["train"])
+        train = embedded_dna()
+        return {"train": train}, _same_sequence(train)
+
+    def _check(self, name: str, part: Labelled) -> None:
+        if not len(part.tokens):
+            raise DataError(f"{self.dataset_name}: the {name} part is empty; give more rows or fewer folds")
+        longest = int(part.lengths.max())
+        if self.max_length is not None and longest > self.max_length:
+            row = int(part.lengths.argmax())
+            raise DataError(
+                f"{self.dataset_name}, {name}: sequence {row + 1} has {longest} bases, max_length is {self.max_length}; cut the "
+                "sequences or raise max_length"
+            )
+
+    def leak(self) -> int:
+        """How many test sequences stand in the training part too, on either strand."""
+        seen = {_canonical(tokens) for tokens in self.splits["train"].tokens}
+        return sum(_canonical(tokens) in seen for tokens in self.splits["test"].tokens)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the class names, in the order of the logits, and the alphabet."""
+        return {"class_names": list(self.class_names or ()), "bases": BASES, "stranded": self.stranded}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse data whose classes are not those of the checkpoint."""
+        names = tuple(state_dict.get("class_names", ()))
+        if names and self.class_names is not None and names != self.class_names:
+            raise DataError(
+                f"{self.dataset_name} has the classes {', '.join(self.class_names)}, the checkpoint {', '.join(names)}"
+            )
+        self.class_names = names or self.class_names
+
+
+class GenomeData(_SequenceData):
+    """Windows of a FASTA file, for a language model.
+
+    Args:
+        fasta: plain or bgzip.
+        length: bases per window; the windows of a split do not overlap.
+        bed: intervals with train, val and test in column 4; or
+        val_records, test_records: whole records (chromosomes, contigs) held out. With neither, the last 5 % of every record
+            are test and the 5 % before validation.
+        whole: everything is test: to measure a model on another genome.
+        max_unknown: windows with a greater share of N are left out.
+
+    Raises:
+        DataError: as `Genome`, and where a split has no window.
+    """
+
+    def __init__(
+        self,
+        fasta: str,
+        *,
+        length: int = 1024,
+        bed: str | None = None,
+        val_records: Sequence[str] = (),
+        test_records: Sequence[str] = (),
+        whole: bool = False,
+        max_unknown: float = 0.5,
+        batch_size: int = 16,
+        eval_batch_size: int = 32,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed, num_workers)
+        if length < 2:
+            raise DataError(f"length must be at least 2; got {length}")
+        if bool(val_records) != bool(test_records):
+            raise DataError("val_records and test_records go together: name the records to hold out for each")
+        if bed is not None and val_records:
+            raise DataError("give bed or val_records and test_records, not both")
+        self.fasta, self.length, self.bed, self.max_unknown = fasta, length, bed, max_unknown
+        self.val_records, self.test_records = tuple(val_records), tuple(test_records)
+        self.whole, self.protocol_text = whole, ""
+
+    @property
+    def dataset_name(self) -> str:
+        """Of the genome, as results call it."""
+        return Path(self.fasta).name.removesuffix(".gz").removesuffix(".bgz").rsplit(".", 1)[0]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Index, check and cut the genome; a repeated call does nothing."""
+        if self.sets:
+            return
+        self.genome = Genome(self.fasta)
+        if self.whole:
+            everything = [Interval(name, 0, self.genome.lengths[name]) for name in self.genome.names]
+            splits, self.protocol_text = {"test": everything}, "the whole file"
+        elif self.bed is not None:
+            splits, self.protocol_text = bed_splits(self.genome, self.bed), "intervals of a BED file"
+        elif self.val_records:
+            splits = record_splits(self.genome, val=self.val_records, test=self.test_records)
+            self.protocol_text = "whole records held out"
+        else:
+            splits = contiguous_splits(self.genome)
+            self.protocol_text = "of every record the last 5 % test, the 5 % before validation"
+        for name, intervals in splits.items():
+            windows = GenomeWindows(self.genome, intervals, length=self.length, max_unknown=self.max_unknown)
+            if not len(windows):
+                raise DataError(f"{self.fasta}: no window for {name}; give a longer genome or other intervals")
+            self.sets[name] = TokenDataset(windows)
+
+    def bases(self, split: str) -> int:
+        """How many bases the windows of a split hold."""
+        windows = self.sets[split]
+        assert isinstance(windows, TokenDataset) and isinstance(windows.sequences, GenomeWindows)
+        places = (windows.sequences.places(i) for i in range(len(windows)))
+        return sum(end - begin for _, begin, end in places)
+
+
+def _canonical(tokens: UInt8[np.ndarray, " T"]) -> bytes:
+    """The same for a sequence and its reverse complement."""
+    other = COMPLEMENT.numpy()[tokens[::-1]].astype(np.uint8)
+    return min(tokens.tobytes(), other.tobytes())
+
+
+def _same_sequence(part: Labelled) -> Groups:
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(_canonical(tokens), len(seen)) for tokens in part.tokens], dtype=np.int64)
+
+
+def _fold(part: Labelled, groups: Groups, parts: int, fold: int, seed: int) -> tuple[Groups, Groups]:
+    """Rows outside and inside of one fold."""
+    rarest = np.bincount(part.labels, minlength=len(part.class_names)).min()
+    if rarest < parts:
+        name = part.class_names[int(np.bincount(part.labels, minlength=len(part.class_names)).argmin())]
+        raise DataError(
+            f"{part.name}: class {name} has {rarest} rows, too few to split in {parts}; give the parts as files"
+        )
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(part.labels, part.labels, groups)
+    return next(pair for i, pair in enumerate(folds) if i == fold)
