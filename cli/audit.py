@@ -159,7 +159,7 @@ def _advice(reports: dict[str, OverlapReport]) -> list[str]:
         lines.append(
             f"{', '.join(overlap)}: more than {_MUCH_OVERLAP:.0%} of the test intervals lie on a train interval by half "
             "or more. Report the clean part of test beside the whole, or split anew by clusters of overlapping intervals: "
-            "titans_seq.datamodules.intervals.split_by_cluster."
+            "titans_seq.datamodules.intervals.split_by_cluster, or `titans-seq fit dna --bed`."
         )
     if length:
         lines.append(

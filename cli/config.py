@@ -6,6 +6,7 @@ An option of a constructor is a key of its section even where no yaml names it: 
 import argparse
 import difflib
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, Quote
 from hydra.errors import HydraException, InstantiationException
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from titans_seq.blocks import WITH_MEMORY
 from titans_seq.cli.errors import UsageError
 from titans_seq.memory import NeuralMemory
 
@@ -37,14 +39,14 @@ class Schema:
     module, name: package and name of its main yaml, whose groups lie beside it.
     flags: flag -> the keys it decides; the first is what it sets.
     choices: flags whose value is more than that of a key -> the overrides they stand for.
-    exclusive: flags of which at most one may be given.
+    exclusive: groups of flags of which at most one may be given.
     """
 
     module: str
     name: str
     flags: Mapping[str, tuple[str, ...]]
     choices: Mapping[str, Callable[[str], list[str]]] = field(default_factory=dict)
-    exclusive: tuple[str, ...] = ()
+    exclusive: tuple[tuple[str, ...], ...] = ()
 
 
 # what every command that trains has
@@ -63,9 +65,10 @@ def overrides_of(schema: Schema, arguments: argparse.Namespace) -> list[str]:
     for key in written:
         if written.count(key) > 1:
             raise UsageError(f"{key} is given twice; give it once")
-    given = [flag for flag in schema.exclusive if getattr(arguments, flag)]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(f'--{flag}' for flag in given)} exclude each other; give one")
+    for flags in schema.exclusive:
+        given = [f"--{flag}" for flag in flags if getattr(arguments, flag)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other; give one")
     for flag, keys in schema.flags.items():
         value = getattr(arguments, flag)
         if value is None or value is False:  # `in` would take seed 0 for False
@@ -109,6 +112,8 @@ def resolved(config: DictConfig) -> DictConfig:
     """Return the configuration without interpolations."""
     try:
         config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore
+    except MissingMandatoryValue as error:
+        raise UsageError(f"{error.full_key} must be given: {error.full_key}=...") from None
     except OmegaConfBaseException as error:
         raise UsageError(str(error).splitlines()[0]) from None
     if not 0 <= config.seed < 2**32:
@@ -242,8 +247,8 @@ def _hint(known: DictConfig, start: DictConfig, key: str) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Tell whether a value is of a simple type; hints that are not simple are left to the constructor."""
-    kinds = typing.get_args(hint) or (hint,)
-    if not set(kinds) <= {bool, int, float, str, type(None)}:
+    kinds = _kinds(hint)
+    if not all(kind in (bool, int, float, str, type(None)) for kind in kinds):
         return True
     if isinstance(value, bool) or value is None:
         return type(value) in kinds
@@ -252,7 +257,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _named(hint: Any) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-    return " or ".join(words[kind] for kind in typing.get_args(hint) or (hint,))
+    return " or ".join(words[kind] for kind in _kinds(hint))
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
 
 
 def _has(config: DictConfig, key: str) -> bool:
@@ -290,7 +301,7 @@ def complete(config: DictConfig, sections: Sequence[str] = SECTIONS) -> None:
             continue
         with open_dict(node):
             for name, default in constructor_options(node).items():
-                if name not in node:
+                if name not in list(node):  # `in` says no to a missing value (???)
                     node[name] = default
 
 
@@ -320,7 +331,7 @@ def _targets(section: DictConfig) -> list[Callable[..., Any]]:
     make = getattr(target, "mixers", {}).get(mixer) if isinstance(mixer, str) else None
     if make is not None:
         makers.insert(0, make)
-    if mixer == "memory" and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
+    if mixer in WITH_MEMORY and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
         makers.insert(0, NeuralMemory)
     return makers
 

@@ -18,7 +18,8 @@ from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import DNAClassData, GenomeData, Labelled
-from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule, KmerClassifier
+from titans_seq.datamodules.dna import PROTOCOLS
+from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
 from titans_seq.pictures import plot_training
 
@@ -30,10 +31,10 @@ def _model(name: str) -> list[str]:
 
 
 def _pretrained(path: str) -> list[str]:
-    """The encoder of a run, option by option: what is fine-tuned has the shape of what was trained."""
+    """The encoder of a run, option by option: what is fine-tuned has the shape of what was trained, but may read both sides."""
     folder, _ = runs.split_checkpoint(Path(path).expanduser())
     model = runs.read_config(folder, PRETRAIN.key).model
-    options = {key: value for key, value in model.items() if key not in ("_target_", "mixer")}
+    options = {key: value for key, value in model.items() if key not in ("_target_", "mixer", "bidirectional")}
     words = [f"model.{key}={'null' if value is None else str(value).lower()}" for key, value in options.items()]
     return [f"pretrained={quoted_path(path)}", f"model={model.mixer}", *words]
 
@@ -69,6 +70,8 @@ class PretrainTask(Task):
     def check(self, config: DictConfig) -> None:
         if "mixer" not in config.model:
             raise UsageError("model=kmer is a classifier; choose memory, mag or attention")
+        if config.data.whole:
+            raise UsageError("data.whole leaves nothing to train on; it is for `titans-seq test dna --fasta`")
 
     def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> GenomeData:
         data: GenomeData = build(config.data, "data")
@@ -134,7 +137,7 @@ class ClassifyTask(Task):
             "model": _model,
             "from": _pretrained,
         },
-        exclusive=("dataset", "csv", "bed"),
+        exclusive=(("dataset", "csv", "bed"), ("model", "from")),
     )  # fmt: skip
 
     def default_folder(self, config: DictConfig) -> Path:
@@ -145,11 +148,17 @@ class ClassifyTask(Task):
     def check(self, config: DictConfig) -> None:
         if config.pretrained is not None and "mixer" not in config.model:
             raise UsageError("model=kmer has no encoder; leave --from out")
+        if config.data.whole:
+            raise UsageError("data.whole leaves nothing to train on; it is for `titans-seq test dna --csv`")
+
+    def check_resume(self, config: DictConfig) -> None:
+        if "mixer" not in config.model:
+            raise UsageError("model=kmer is fitted at once; there is nothing to resume")
 
     def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> DNAClassData:
         kept = (checkpoint or {}).get(DNAClassData.__qualname__) or {}
-        names = {"class_names": tuple(kept["class_names"])} if kept else {}
-        data: DNAClassData = build(config.data, "data", **names)
+        known = {"class_names": tuple(kept["class_names"]), "stranded": kept["stranded"]} if kept else {}
+        data: DNAClassData = build(config.data, "data", **known)
         data.prepare_data(quiet=config.quiet)
         data.setup(stage)
         require_unstranded(config.training.rc, data.stranded, data.dataset_name)
@@ -178,7 +187,7 @@ class ClassifyTask(Task):
         try:
             network = _module_of(job).network
             assert isinstance(network, DNAClassifier)
-            network.encoder.load_state_dict(weights)
+            network.encoder.load_state_dict(_both_sides(weights, network.encoder))
         except RuntimeError:
             raise UsageError(f"the encoder in {folder} does not fit the model of its {runs.CONFIG}") from None
 
@@ -186,8 +195,7 @@ class ClassifyTask(Task):
         module = _module_of(job)
         if not isinstance(module.network, KmerClassifier):
             return super().train(job, folder, last)
-        if last is not None:
-            raise UsageError("model=kmer is fitted at once; there is nothing to resume")
+        assert last is None
         return _fit_at_once(job, module.network, folder)
 
     def about(self, job: Job) -> dict[str, Any]:
@@ -202,8 +210,8 @@ class ClassifyTask(Task):
             "classes": ", ".join(data.class_names or ()),
             **{f"{name}_sequences": len(part.tokens) for name, part in data.splits.items()},
             "split": data.protocol_text,
-            "selected_on": "nothing" if isinstance(module.network, KmerClassifier) else module.monitor,
-            "strands": "as given" if data.stranded else _strands(job),
+            "selected_on": _selected_on(data, module),
+            "strands": "as given" if data.stranded or _is_floor(module) else _strands(job),
             **_suspicions(data),
         }
 
@@ -221,7 +229,7 @@ PRETRAIN, CLASSIFY = PretrainTask(), ClassifyTask()
 
 def pretrain_command(arguments: argparse.Namespace) -> None:
     """`titans-seq pretrain dna`."""
-    if not (arguments.fasta or any(word.startswith("data.fasta=") for word in arguments.overrides)):
+    if not (arguments.fasta or any(word.lstrip("+").startswith("data.fasta=") for word in arguments.overrides)):
         if not (arguments.resume and arguments.output):
             raise UsageError("--fasta is missing: the genome to learn, e.g. --fasta genome.fa")
         arguments.fasta = runs.read_config(Path(arguments.output).expanduser(), PRETRAIN.key).data.fasta
@@ -241,6 +249,23 @@ def require_unstranded(rc: str | None, stranded: bool, name: str) -> None:
 
 def _objective(config: DictConfig) -> str:
     return "masked" if config.model.bidirectional else "next"
+
+
+def _is_floor(module: DNAModule) -> bool:
+    return isinstance(module.network, KmerClassifier)
+
+
+def _selected_on(data: DNAClassData, module: DNAModule) -> str:
+    if _is_floor(module):
+        return "nothing"
+    return f"{module.monitor}, of the test part" if data.protocol == "hyena_testselect" else module.monitor
+
+
+def _both_sides(weights: dict[str, torch.Tensor], encoder: DNAEncoder) -> dict[str, torch.Tensor]:
+    """Weights of a causal encoder for one that reads both sides: its second reader begins as a copy of the first."""
+    copies = {name.replace(".mixer.", ".backward_mixer.", 1): value for name, value in weights.items()}
+    wanted = encoder.state_dict().keys() - weights.keys()
+    return weights | {name: copies[name] for name in wanted if name in copies}
 
 
 def _strands(job: Job) -> str:
@@ -289,12 +314,23 @@ def length_only_accuracy(train: Labelled, test: Labelled) -> float:
     return float((counts[test.lengths].argmax(axis=1) == test.labels).mean())
 
 
+def device() -> torch.device:
+    """Where models are used outside of a Trainer: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def on_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch where models are."""
+    return {name: value.to(device()) for name, value in batch.items()}
+
+
 @torch.inference_mode()
 def test_probabilities(job: Job) -> np.ndarray:
     """Probabilities [S, N] of the test part, in its order."""
-    module = _module_of(job).eval().to("cpu")
+    module = _module_of(job).eval().to(device())
     assert isinstance(job.data, DNAClassData)
-    return torch.cat([module(batch) for batch in job.data.test_dataloader()]).double().numpy()
+    batches = (on_device(batch) for batch in job.data.test_dataloader())
+    return torch.cat([module(batch).cpu() for batch in batches]).double().numpy()
 
 
 def draw_test(job: Job, folder: Path) -> list[Path]:
@@ -333,7 +369,7 @@ def test_command(arguments: argparse.Namespace) -> None:
     job = Job(task, config, data, module, fitting.make_trainer(config, fitting.bar(config)))
     with training.interruptible(job.trainer, "nothing was written"):
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
-    metrics = {**task.about(job), **tested}
+    metrics = fitting.finite({**task.about(job), **tested})
     name = f"test_metrics-{metrics['dataset']}.json" if own else "test_metrics.json"
     runs.write_json(folder / name, metrics)
     show_record(task.title(metrics), metrics)
@@ -357,5 +393,6 @@ def _own_data(config: DictConfig, task: Task, arguments: argparse.Namespace) -> 
     if arguments.csv:
         for key in ("dataset", "val_csv", "test_csv", "bed", "fasta"):
             config.data[key] = None
-        config.data.csv, config.data.folds = str(Path(arguments.csv).expanduser().absolute()), 0
+        config.data.csv, config.data.whole = str(Path(arguments.csv).expanduser().absolute()), True
+        config.data.folds, config.data.fold, config.data.protocol = 0, 0, PROTOCOLS[0]
     return bool(arguments.csv)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from titans_seq.cli import fitting, runs, training
-from titans_seq.cli.dna import CLASSIFY, PRETRAIN, require_unstranded, task_of
+from titans_seq.cli.dna import CLASSIFY, PRETRAIN, device, on_device, require_unstranded, task_of
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules.dna import DNAClassData, TokenDataset, collate
@@ -52,7 +52,7 @@ def _load(arguments: argparse.Namespace, *keys: str) -> tuple[DNAModule, Path]:
     if rc is not None:
         require_unstranded(rc, checkpoint[DNAClassData.__qualname__]["stranded"], str(folder))
         module.rc = rc
-    return module.eval(), folder
+    return module.eval().to(device()), folder
 
 
 def _language_model(arguments: argparse.Namespace) -> tuple[DNALanguageModel, Path]:
@@ -102,7 +102,7 @@ def _new_file(path: Path, mode: str, **options: Any) -> Iterator[IOBase]:
 def _batches(tokens: Sequence[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
     rows = TokenDataset(tokens)
     for begin in range(0, len(tokens), BATCH):
-        yield collate([rows[i] for i in range(begin, min(begin + BATCH, len(tokens)))])
+        yield on_device(collate([rows[i] for i in range(begin, min(begin + BATCH, len(tokens)))]))
 
 
 @torch.inference_mode()
@@ -118,7 +118,7 @@ def predict_command(arguments: argparse.Namespace) -> None:
         writer.writerow(["id", "prediction", *(f"p_{name}" for name in names)])
         ids = iter(sequences.ids)
         batches = _tracked(arguments, _batches(sequences.tokens), -(-len(sequences.ids) // BATCH), "predict")
-        for row in (row for batch in batches for row in module(batch).double().numpy()):
+        for row in (row for batch in batches for row in module(batch).cpu().double().numpy()):
             best = names[int(row.argmax())]
             counts[best] += 1
             writer.writerow([next(ids), best, *(f"{value:.6f}" for value in row)])
@@ -145,7 +145,7 @@ def embed_command(arguments: argparse.Namespace) -> None:
         mask = batch.get("mask")
         made = features(network, batch["tokens"], mask=mask, layer=arguments.layer)
         made = (made.flatten(0, 1) if mask is None else made[mask]) if per_base else pool(made, mask, arguments.pooling)
-        rows.append(made.float().numpy())
+        rows.append(made.float().cpu().numpy())
     arrays = {"embeddings": np.concatenate(rows), "ids": np.array(sequences.ids)}
     if per_base:  # bases of sequence i: rows offsets[i] to offsets[i + 1]
         arrays["offsets"] = np.cumsum([0, *map(len, sequences.tokens)])
@@ -170,6 +170,9 @@ def score_command(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{folder} is a masked model, which scores single bases only; use a next-base model for others"
         )
+    longest = max((max(len(row.ref), len(row.alt)) for row in variants.rows), default=0)
+    if arguments.window < longest:
+        raise UsageError(f"--window must hold the longest allele, {longest} bases; got {arguments.window}")
     path = _output(arguments, folder, "scores", source, ".csv")
     windows = (
         alleles(genome.record(row.record), row.position, encode(row.ref), encode(row.alt), arguments.window)
@@ -244,9 +247,9 @@ def _read(
     model: DNALanguageModel, genome: Genome, name: str, arguments: argparse.Namespace, reading: _Reading, advance: Any
 ) -> Iterator[Track]:
     length = genome.lengths[name]
-    piece = -(-PIECE // arguments.bin) * arguments.bin  # whole bins
+    coarse = arguments.bin * max(1, length // (POINTS * arguments.bin))  # of the picture
+    piece = -(-PIECE // coarse) * coarse  # whole bins of both kinds
     parts = (genome.tokens(name, begin, min(begin + piece, length)) for begin in range(0, length, piece))
-    coarse = arguments.bin * max(1, length // (POINTS * arguments.bin))
     for part in read_stream(model, parts, piece=piece):
         bits = -part.log_likelihood.astype(np.float64) / NATS_PER_BIT
         reading.bits += float(np.nansum(bits))

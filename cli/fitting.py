@@ -56,6 +56,9 @@ class Task(ABC):
     def check(self, config: DictConfig) -> None:
         """Refuse what the sections say of each other, with a UsageError."""
 
+    def check_resume(self, config: DictConfig) -> None:
+        """Refuse to go on with a run that cannot, before anything in it is changed."""
+
     @abstractmethod
     def data(
         self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None
@@ -97,6 +100,7 @@ def fit_command(task: Task, arguments: argparse.Namespace) -> None:
     if arguments.resume:
         folder = _folder_to_resume(task, config)
         config = _resumed_config(task, folder, config, arguments)
+        task.check_resume(config)
         metrics, pictures = _fit(prepare(task, config), folder, resume=True)
         _show_fit(task, metrics, folder, pictures)
     else:
@@ -134,15 +138,14 @@ def prepare(task: Task, config: DictConfig) -> Job:
     configured = [build(config[name], name) for name in CALLBACKS if config.get(name) is not None]
     callbacks = training.callbacks(config.seed, configured, config.quiet, module.monitor, module.mode)
     trainer = make_trainer(config, callbacks)
-    _check_optimizer(module, trainer)
+    _check_optimizer(module)
     return Job(task, config, data, module, trainer)
 
 
-def _check_optimizer(module: TrainedModule, trainer: L.Trainer) -> None:
+def _check_optimizer(module: TrainedModule) -> None:
     """PyTorch's optimisers check their options when they are made: make one now, before anything is written."""
-    module.trainer = trainer
     try:
-        module.configure_optimizers()
+        module.make_optimizer()
     except ValueError as error:
         raise UsageError(f"training: {error}") from None
 
@@ -264,18 +267,29 @@ def history_of(folder: Path, module: TrainedModule) -> History:
     """The rows of a run's epochs; a UsageError if none of them can be the best."""
     checkpoint = runs.load_checkpoint(folder / runs.CHECKPOINTS / runs.LAST)
     rows: History = _callback_state(checkpoint, training.History).get("rows", [])
-    name = module.monitor
-    if not rows or not np.isfinite([row[name] for row in rows]).any():
-        raise UsageError(f"training diverged: no epoch has a finite {name}; try a smaller training.learning_rate")
+    if not any(_is_sound(row, module.monitor) for row in rows):
+        raise UsageError(
+            f"training diverged: no epoch has a finite {module.monitor}; try a smaller training.learning_rate"
+        )
     return rows
+
+
+def _is_sound(row: Mapping[str, float], monitor: str) -> bool:
+    """A metric of the best class can be finite where the loss is not."""
+    return bool(np.isfinite([row[monitor], row["train_loss"]]).all())
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics without those that are undefined, e.g. the AUROC where all sequences are of one class."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, float) or np.isfinite(value)}
 
 
 def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[str, Any]:
     # validation as it was at the best epoch; measured again it would be of the last weights where they are averaged
     name, sign = job.module.monitor, -1 if job.module.mode == "max" else 1
-    best = min(history, key=lambda row: sign * row[name] if np.isfinite(row[name]) else np.inf)
+    best = min(history, key=lambda row: sign * row[name] if _is_sound(row, name) else np.inf)
     seconds = sum(row["seconds"] for row in history)
-    return {
+    metrics = {
         **job.task.about(job),
         **tested,
         **{key: best[key] for key in job.module.shown if key.startswith("val_")},
@@ -285,6 +299,7 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
         "fit_seconds": round(seconds, 2),
         "seconds_per_epoch": round(seconds / len(history), 3),
     }
+    return finite(metrics)
 
 
 # a finished run --------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class ForecastTask(Task):
             **COMMON_FLAGS,
         },
         choices={"dataset": _named, "csv": lambda path: ["data=csv", f"data.csv={quoted_path(path)}"]},
-        exclusive=("dataset", "csv"),
+        exclusive=(("dataset", "csv"),),
     )
 
     def default_folder(self, config: DictConfig) -> Path:

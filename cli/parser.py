@@ -237,7 +237,7 @@ def _test_dna(tasks: argparse._SubParsersAction) -> None:
 
 
 def _sequences(parser: Parser) -> None:
-    parser.add_argument("--csv", metavar="FILE", help="CSV or TSV with a column sequence; other columns are kept")
+    parser.add_argument("--csv", metavar="FILE", help="CSV or TSV with a column sequence and, if you like, id")
     parser.add_argument("--fasta", metavar="FILE", help="each record is one sequence")
 
 
@@ -283,7 +283,7 @@ def _score_dna(tasks: argparse._SubParsersAction) -> None:
   titans-seq score dna --checkpoint runs/dna_lm/RUN --fasta genome.fa --vcf variants.vcf
   titans-seq score dna --checkpoint RUN --fasta genome.fa --csv variants.csv --window 2048
 
-A CSV has the columns record (or chrom), position (1-based, as in VCF; or position0), ref and alt; others are kept. Both strands
+A CSV has the columns record (or chrom), position (1-based, as in VCF; or position0), ref and alt; `row` of the output is its line. Both strands
 are scored and averaged; the likelihood of an allele that is longer or shorter is taken per base.""",
     )  # fmt: skip
     _checkpoint(parser)

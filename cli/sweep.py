@@ -101,5 +101,6 @@ def _show(task: Task, folder: Path, keys: list[str]) -> None:
 def _name(value: object) -> object:
     """A section swept as a whole (model=memory,none) shows what tells it apart."""
     if isinstance(value, DictConfig):
-        return value.get("mixer") or value.get("dataset") or value.get("csv") or "embedded"
+        named = (value.get(key) for key in ("mixer", "dataset", "csv", "bed", "fasta"))
+        return next((name for name in named if name), value._target_.rpartition(".")[2])
     return value

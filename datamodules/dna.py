@@ -12,6 +12,8 @@ import lightning
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,7 +28,7 @@ from titans_seq.datamodules.fasta import (
     labelled_from_bed,
     record_splits,
 )  # fmt: skip
-from titans_seq.datamodules.genomic_benchmarks import download_benchmark, find_benchmark, read_benchmark
+from titans_seq.datamodules.genomic_benchmarks import download_benchmark, find_benchmark, is_stranded, read_benchmark
 from titans_seq.datamodules.intervals import Interval, overlap_clusters, read_bed
 from titans_seq.datamodules.labelled import Labelled, read_labelled_csv
 from titans_seq.datamodules.registry import EMBEDDED
@@ -116,6 +118,7 @@ class DNAClassData(_SequenceData):
     Args:
         protocol: of named data sets. "caduceus_cv": validation is a tenth of the official train part. "hyena_testselect":
             validation IS the official test part, as HyenaDNA's code does; only to compare with such numbers.
+        whole: all rows of csv are test: to measure a finished model on other data.
         stranded: the class belongs to the strand that is given, so the other strand is no further example of it. None: as
             the table of data sets says; False for own data.
         max_length: longer sequences are refused; None: no limit.
@@ -140,6 +143,7 @@ class DNAClassData(_SequenceData):
         protocol: str = "caduceus_cv",
         folds: int = 0,
         fold: int = 0,
+        whole: bool = False,
         stranded: bool | None = None,
         max_length: int | None = None,
         batch_size: int = 64,
@@ -159,15 +163,22 @@ class DNAClassData(_SequenceData):
             raise DataError("val_csv and test_csv go with csv")
         if protocol not in PROTOCOLS:
             raise DataError(f"protocol must be one of {', '.join(PROTOCOLS)}; got {protocol!r}")
+        if fold and not folds:
+            raise DataError(f"fold {fold} of how many? give folds too")
+        if whole and (csv is None or folds or val_csv is not None or test_csv is not None):
+            raise DataError("whole goes with csv alone")
         if folds and not (2 <= folds and 0 <= fold < folds):
             raise DataError(f"folds must be at least 2 and fold in [0, folds); got folds {folds} and fold {fold}")
         embedded = not own or (dataset is not None and dataset.lower() == EMBEDDED)
         self.spec = None if embedded or dataset is None else find_benchmark(dataset)
+        if protocol != PROTOCOLS[0] and self.spec is None:
+            raise DataError(f"protocol {protocol!r} is for a named data set, whose official test part it means")
         if folds and (test_csv is not None or self.spec is not None):
             raise DataError("folds makes the test part itself; give neither a test file nor a named data set with it")
         self.csv, self.val_csv, self.test_csv, self.fasta, self.bed = csv, val_csv, test_csv, fasta, bed
         self.protocol, self.folds, self.fold, self.max_length = protocol, folds, fold, max_length
-        self.stranded = (self.spec.stranded if self.spec else False) if stranded is None else stranded
+        self.whole = whole
+        self.stranded = is_stranded(self.dataset_name) if stranded is None else stranded
         self.data_root = data_root
         self.class_names = None if class_names is None else tuple(class_names)
         self.splits: dict[str, Labelled] = {}
@@ -187,22 +198,22 @@ class DNAClassData(_SequenceData):
             download_benchmark(self.spec.name, data_root=self.data_root, quiet=quiet)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and split; a repeated call does nothing.
-
-        For stage "test" alone, with `class_names`, a csv is the test part itself.
-        """
+        """Read and split; a repeated call does nothing."""
         if self.splits:
             return
-        if stage == "test" and self.class_names is not None and self.csv is not None and not self.test_csv:
+        if self.whole:
+            assert self.csv is not None
             test = read_labelled_csv(self.csv, self.class_names)
-            self.splits, self.protocol_text = {"test": test}, "all rows of the file"
+            self.class_names, self.protocol_text = test.class_names, "all rows of the file"
+            splits = {"test": test}
         else:
-            self._split()
-        for name, part in self.splits.items():
+            splits = self._split()
+        for name, part in splits.items():
             self._check(name, part)
             self.sets[name] = TokenDataset(part.tokens, part.labels)
+        self.splits = splits  # last: what is refused once is refused again
 
-    def _split(self) -> None:
+    def _split(self) -> dict[str, Labelled]:
         given, groups = self._read()
         self.class_names = given["train"].class_names
         said = []
@@ -228,8 +239,8 @@ class DNAClassData(_SequenceData):
             said.append("validation: a tenth of the training rows by seed")
         else:
             said.append("validation: as given")
-        self.splits = {name: given[name] for name in SPLITS}
         self.protocol_text = "; ".join(said)
+        return {name: given[name] for name in SPLITS}
 
     def _read(self) -> tuple[dict[str, Labelled], Groups]:
         """The parts that are given, and for each training row the group that must stay together."""
@@ -244,7 +255,8 @@ class DNAClassData(_SequenceData):
             assert self.fasta is not None
             genome, intervals = Genome(self.fasta), read_bed(self.bed)
             check_intervals(genome, intervals)
-            return {"train": labelled_from_bed(genome, intervals)}, overlap_clusters(intervals)
+            train = labelled_from_bed(genome, intervals, known)
+            return {"train": train}, _joined(overlap_clusters(intervals), _same_sequence(train))
         if self.spec is not None:
             given = {name: read_benchmark(self.spec.name, name, self.data_root) for name in ("train", "test")}
             return given, _same_sequence(given["train"])
@@ -369,13 +381,22 @@ def _same_sequence(part: Labelled) -> Groups:
     return np.array([seen.setdefault(_canonical(tokens), len(seen)) for tokens in part.tokens], dtype=np.int64)
 
 
+def _joined(first: Groups, second: Groups) -> Groups:
+    """Rows that share a group of either kind, also through others, in one group."""
+    kinds = int(first.max(initial=0)) + 1
+    size = kinds + int(second.max(initial=0)) + 1
+    links = coo_array((np.ones(len(first)), (first, second + kinds)), shape=(size, size))
+    return connected_components(links, directed=False)[1][first].astype(np.int64)
+
+
 def _fold(part: Labelled, groups: Groups, parts: int, fold: int, seed: int) -> tuple[Groups, Groups]:
     """Rows outside and inside of one fold."""
-    rarest = np.bincount(part.labels, minlength=len(part.class_names)).min()
-    if rarest < parts:
-        name = part.class_names[int(np.bincount(part.labels, minlength=len(part.class_names)).argmin())]
-        raise DataError(
-            f"{part.name}: class {name} has {rarest} rows, too few to split in {parts}; give the parts as files"
-        )
+    for label, name in enumerate(part.class_names):
+        distinct = len(np.unique(groups[part.labels == label]))
+        if 0 < distinct < parts:  # none: a class of the run that these data do not have
+            raise DataError(
+                f"{part.name}: class {name} has {distinct} different rows, too few to split in {parts}; give more (12 are "
+                "enough for a test and a validation part), or the parts as files"
+            )
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(part.labels, part.labels, groups)
     return next(pair for i, pair in enumerate(folds) if i == fold)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.utils.data import Dataset
 
-from titans_seq.datamodules.intervals import Interval, read_bed
+from titans_seq.datamodules.intervals import Interval, overlap_audit, read_bed
 from titans_seq.datamodules.labelled import Labelled, labelled
 from titans_seq.datamodules.registry import user_cache
 from titans_seq.datamodules.series import DataError
@@ -209,10 +209,8 @@ def record_splits(genome: Genome, val: Sequence[str] = (), test: Sequence[str] =
 def bed_splits(genome: Genome, path: str | Path) -> Splits:
     """The intervals of a BED file whose column 4 is train, val (or valid) or test, as Basenji and Enformer write it.
 
-    Overlaps between the splits are not looked for.
-
     Raises:
-        DataError: another word in column 4, no interval for training, and as `read_bed` and `check_intervals`.
+        DataError: another word in column 4, no interval for training, intervals of different splits that overlap, and as `read_bed` and `check_intervals`.
     """
     intervals = read_bed(path)
     check_intervals(genome, intervals)
@@ -225,6 +223,10 @@ def bed_splits(genome: Genome, path: str | Path) -> Splits:
         splits[_SPLIT_OF[label.lower()]].append(interval)
     if not splits["train"]:
         raise DataError(f"{path}: no interval has train in column 4")
+    for seen, held_out in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = overlap_audit(splits[seen], splits[held_out]).total.touching if splits[held_out] else 0
+        if shared:
+            raise DataError(f"{path}: {shared} intervals of {held_out} overlap intervals of {seen}; keep them apart")
     return splits
 
 

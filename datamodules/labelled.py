@@ -5,6 +5,7 @@ Class names are sorted and go with the data: the order that folders or rows happ
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def _table(
             encoding="utf-8-sig", newline=""
         ) as file:  # fmt: skip
             yield from _rows(path, csv.reader(file, delimiter=separator), columns, optional)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 

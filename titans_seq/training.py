@@ -1,6 +1,7 @@
 """What every LightningModule here has: a network, a best epoch, and AdamW whose rate falls along a cosine."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -24,7 +25,7 @@ class TrainedModule(L.LightningModule):
         learning_rate, weight_decay: of AdamW.
         final_rate: share of the rate that is left at the end.
         warmup_steps: None: one rate per epoch, the first one the full rate. Else the rate changes with every step and grows from
-            near 0 for so many steps first.
+            near 0 for so many steps first, at most a fifth of all.
     """
 
     monitor: str
@@ -47,23 +48,29 @@ class TrainedModule(L.LightningModule):
         self.learning_rate, self.weight_decay, self.final_rate = learning_rate, weight_decay, final_rate
         self.warmup_steps = warmup_steps
 
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW over all parameters; its options are checked here."""
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = self.make_optimizer()
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:  # no end to anneal to
             return optimizer
-        by_step = self.warmup_steps is not None
         # not CosineAnnealingLR: it keeps its length in the checkpoint, and a run resumed for longer would turn around
-        share = self._share_of_step if by_step else lambda epoch: self._cosine(epoch / epochs)
+        by_step = self.warmup_steps is not None
+        share = self._share_of_step() if by_step else lambda epoch: self._cosine(epoch / epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return [optimizer], [{"scheduler": schedule, "interval": "step" if by_step else "epoch"}]
 
-    def _share_of_step(self, step: int) -> float:
-        warmup = max(self.warmup_steps or 0, 1)
-        if step < warmup:
-            return (step + 1) / warmup
-        # only here: the number of steps is known once the training has begun
-        return self._cosine((step - warmup) / max(self.trainer.estimated_stepping_batches - warmup, 1))
+    def _share_of_step(self) -> Callable[[int], float]:
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = min(self.warmup_steps or 0, steps // 5)
+
+        def share(step: int) -> float:
+            return (step + 1) / warmup if step < warmup else self._cosine((step - warmup) / max(steps - warmup, 1))
+
+        return share
 
     def _cosine(self, share: float) -> float:
         return self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * min(share, 1))) / 2

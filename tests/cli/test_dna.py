@@ -157,12 +157,50 @@ def test_folds_partition_the_file(files: Path, workdir: Path) -> None:
     assert sum(_metrics(folder)["test_sequences"] for folder in folders) == 60
 
 
-def test_a_resumed_run_ends_as_if_never_interrupted(classifier: Path, files: Path, workdir: Path) -> None:
-    words = ["--csv", str(files / "train.csv"), "--test-csv", str(files / "test.csv"), "--output", "run"]
-    small = [word for word in SMALL if not word.startswith("trainer.max")]
-    assert main(["fit", "dna", *words, *small, "--epochs", "1"]) == 0
-    assert main(["fit", "dna", *words, *small, "--epochs", "2", "--resume"]) == 0
-    assert _metrics(Path("run"))["epochs"] == 2
+def test_a_resumed_run_ends_as_if_never_interrupted(classifier: Path, workdir: Path) -> None:
+    """Interrupted after its last epoch; resuming inside a training is tested with the forecaster, by the same code."""
+    shutil.copytree(classifier, "run")
+    (Path("run") / "metrics.json").unlink()
+    assert main(["fit", "dna", "--output", "run", "--resume", "--quiet"]) == 0
+    for name in ("test_mcc", "val_mcc", "test_auroc"):
+        assert _metrics(Path("run"))[name] == pytest.approx(_metrics(classifier)[name])
+
+
+def test_the_floor_cannot_be_resumed_and_stays_whole(files: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    assert main(["fit", "dna", "--csv", str(files / "train.csv"), "--model", "kmer", "--output", "k", "--quiet"]) == 0
+    before = (Path("k") / "metrics.json").read_text()
+    assert main(["fit", "dna", "--output", "k", "--resume", "--epochs", "20"]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert (Path("k") / "metrics.json").read_text() == before
+
+
+def test_testing_again_a_run_that_drew_its_test_part(files: Path, workdir: Path) -> None:
+    words = ["--csv", str(files / "train.csv"), "--model", "kmer", "--output", "k", "--quiet", "data.folds=3"]
+    assert main(["fit", "dna", *words, "data.fold=1"]) == 0
+    assert main(["test", "dna", "--checkpoint", "k", "--quiet"]) == 0
+    first, again = _metrics(Path("k")), _metrics(Path("k"), "test_metrics.json")
+    assert first["test_sequences"] == again["test_sequences"] == 20 and first["test_mcc"] == again["test_mcc"]
+
+
+def test_records_are_held_out_by_name(files: Path, workdir: Path) -> None:
+    (workdir / "three.fa").write_text("".join(f">r{i}\n{_letters(200, i)}\n" for i in range(3)))
+    words = ["--fasta", "three.fa", "--length", "64", "--output", "run", *SMALL]
+    held_out = ["data.val_records=[r1]", "data.test_records=[r2]"]
+    assert main(["pretrain", "dna", *words, *held_out]) == 0
+    assert [_metrics(Path("run"))[f"{part}_bases"] for part in ("train", "val", "test")] == [200, 200, 200]
+
+
+def test_both_readers_of_a_classifier_begin_as_the_one_of_a_causal_model(language_model: Path, files: Path, workdir: Path) -> None:  # fmt: skip
+    words = ["--csv", str(files / "train.csv"), "--from", str(language_model), "--output", "tuned", "--quiet"]
+    frozen = ["training.learning_rate=0", "training.weight_decay=0", "--epochs", "1"]
+    assert main(["fit", "dna", *words, *frozen]) == 0
+    tuned, begun = (
+        torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for folder in (Path("tuned"), language_model)
+    )
+    for name in (name for name in begun if ".mixer." in name):
+        assert torch.equal(tuned[name], begun[name])
+        assert torch.equal(tuned[name.replace(".mixer.", ".backward_mixer.")], begun[name])
 
 
 def test_a_pretraining_goes_on_by_its_folder_alone(files: Path, workdir: Path) -> None:
@@ -317,16 +355,17 @@ def test_labels_that_training_lacks_are_refused(files: Path, classifier: Path, r
     ("text", "said"),
     [
         (">a\nACGT\n>a\nACGT\n", "a"),
-        (">a\n>b\nACGT\n", "a is empty"),
-        ("ACGT\n", ""),
-        (f">a\n{'ACGT' * 100}XA\n", "record a"),
+        (">a\n>b\nACGT\n", "record a is empty"),
+        ("ACGT\n", "FASTA"),
+        (f">a\n{'ACGT' * 100}XA\n", "'X' at position 401"),
     ],
     ids=["duplicate", "empty", "no FASTA", "letter"],
 )
-def test_bad_genomes_are_refused(text: str, said: str, refused: Refused, workdir: Path) -> None:
+def test_bad_genomes_are_refused(text: str, said: str, capsys: pytest.CaptureFixture[str], workdir: Path) -> None:
     (workdir / "bad.fa").write_text(text)
-    words = ["pretrain", "dna", "--fasta", "bad.fa", "--length", "32", *SMALL, "--output", "run"]
-    assert main(words) == 2
+    assert main(["pretrain", "dna", "--fasta", "bad.fa", "--length", "32", *SMALL, "--output", "run"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error and "bad.fa" in error
     assert not Path("run").exists()
 
 
@@ -373,6 +412,11 @@ def test_a_reference_that_does_not_match_is_refused(language_model: Path, files:
         (["fit", "dna", "model.dephts=3"], "unknown override"),
         (["fit", "dna", "--from", "nowhere"], "no run folder"),
         (["fit", "dna", "data.stranded=true", "--rc", "average"], "is stranded"),
+        (["fit", "dna", "data=bed"], "data.bed"),
+        (["fit", "dna", "--model", "mag", "--from", "x"], "exclude each other"),
+        (["fit", "dna", "data.whole=true"], "whole"),
+        (["fit", "dna", "data.protocol=hyena_testselect"], "named data set"),
+        (["fit", "dna", "model.layers=0"], "layers must be at least 1"),
         (["score", "dna", "--checkpoint", "nowhere", "--fasta", "x.fa"], "no run folder"),
     ],
 )

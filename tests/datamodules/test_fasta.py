@@ -32,7 +32,7 @@ COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """No index of a test goes to the user's cache."""
-    monkeypatch.setattr(fasta, "_user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(fasta, "user_cache", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "titans-seq" / "fasta"
 
 
@@ -150,7 +150,7 @@ def test_where_the_folder_cannot_be_written_the_index_goes_to_the_cache(tmp_path
     # nor the cache
     (tmp_path / "file").touch()
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(fasta, "_user_cache", lambda: tmp_path / "file")
+    monkeypatch.setattr(fasta, "user_cache", lambda: tmp_path / "file")
     monkeypatch.setattr(fasta.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     assert Genome(path).letters("chr1", 5, 30) == RECORDS["chr1"][5:30]
     assert any((tmp_path / "temporary" / "titans-seq-fasta").iterdir())

@@ -41,6 +41,8 @@ class DNAEncoder(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1; got {layers}")
         self.dim, self.bidirectional = dim, bidirectional
         self.embedding = nn.Embedding(SIZE, dim)
         nn.init.normal_(self.embedding.weight, std=0.02)

@@ -13,9 +13,11 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
+    MulticlassConfusionMatrix,
     MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
 )
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities import dim_zero_cat
 
 from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, MASK, reverse_complement
 from titans_seq.genomics.model import DNALanguageModel, base_loss
@@ -32,7 +34,7 @@ class DNAModule(TrainedModule):
 
     Batches are dictionaries with `tokens` [B, T], `mask` [B, T] where something is padded and, for a classifier, `label` [B].
     Logged per epoch: of a language model, in bits per base, `train_loss`, `val_bits` and `test_bits` (2 is chance; of a masked
-    model over the 15 % that are masked, the same ones in every epoch); of a classifier `train_loss` in nats, and `val_` and
+    model over 15 % of the bases, all of them hidden and the same ones in every epoch); of a classifier `train_loss` in nats, and `val_` and
     `test_` with `mcc`, `accuracy`, `auroc` (mean of one class against the rest) and `f1` (mean over classes).
 
     Args:
@@ -80,9 +82,9 @@ class DNAModule(TrainedModule):
             return {"bits": MeanMetric().set_dtype(torch.float64)}
         classes: int = len(self.network.class_names)  # type: ignore[arg-type]
         return {
-            "mcc": MulticlassMatthewsCorrCoef(classes),
+            "mcc": _MCC(classes),
             "accuracy": MulticlassAccuracy(classes, average="micro"),
-            "auroc": MulticlassAUROC(classes),
+            "auroc": _PresentAUROC(classes),
             "f1": MulticlassF1Score(classes),
         }
 
@@ -140,21 +142,47 @@ class DNAModule(TrainedModule):
     ) -> tuple[Tensor, Tensor]:
         if not network.encoder.bidirectional:
             return base_loss(network(tokens, mask=mask)[0], tokens)
-        hidden, chosen = mask_bases(tokens, random)
+        hidden, chosen = mask_bases(tokens, random, corrupt=random is None)
         return base_loss(network(hidden, mask=mask)[0], tokens, chosen)
 
 
-def mask_bases(
-    tokens: Integer[Tensor, "B T"], random: torch.Generator | None = None
-) -> tuple[Integer[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Hide 15 % of A, C, G, T: most by MASK, a tenth by any of the four, a tenth not at all. Also which were chosen.
+class _MCC(MulticlassConfusionMatrix):
+    """Matthews' correlation of any number of classes; 0 for one answer to everything, as scikit-learn has it."""
 
-    random: on the CPU; None: the global one.
+    def compute(self) -> Tensor:
+        matrix = self.confmat.double()
+        truth, answer, right, rows = matrix.sum(dim=1), matrix.sum(dim=0), matrix.trace(), matrix.sum()
+        square = (rows**2 - truth @ truth) * (rows**2 - answer @ answer)
+        covariance = right * rows - truth @ answer
+        return torch.where(square > 0, covariance / square.clamp(min=1).sqrt(), 0.0).float()
+
+
+class _PresentAUROC(MulticlassAUROC):
+    """Mean AUROC of one class against the rest, over classes that some but not all targets are; NaN if there is none."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # its parent is a curve
+        probabilities, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        of_class = target[:, None] == torch.arange(self.num_classes, device=target.device)  # [S, N]
+        present = [c for c in range(self.num_classes) if of_class[:, c].any() and not of_class[:, c].all()]
+        values = [binary_auroc(probabilities[:, c], of_class[:, c].long()) for c in present]
+        return torch.stack(values).mean() if values else torch.tensor(torch.nan, device=target.device)
+
+
+def mask_bases(
+    tokens: Integer[Tensor, "B T"], random: torch.Generator | None = None, *, corrupt: bool = True
+) -> tuple[Integer[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Hide 15 % of A, C, G, T by MASK, and tell which.
+
+    Args:
+        random: on the CPU; None: the global one.
+        corrupt: put any of the four bases in the place of a tenth of the chosen, and leave a tenth as they are: for
+            training, so that a model looks at bases too. A score must not: it would show some of the answers.
     """
     chance, kind = (torch.rand(tokens.shape, generator=random).to(tokens.device) for _ in range(2))
     other = torch.randint(KNOWN, tokens.shape, generator=random).to(tokens) + FIRST_BASE
     known = (tokens >= FIRST_BASE) & (tokens < FIRST_BASE + KNOWN)
     chosen = known & (chance < MASKED_SHARE)
+    kind = kind if corrupt else torch.zeros_like(kind)
     hidden = torch.where(chosen & (kind < 0.8), torch.full_like(tokens, MASK), tokens)
     return torch.where(chosen & (kind >= 0.9), other, hidden), chosen
 
