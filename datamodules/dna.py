@@ -356,11 +356,13 @@ class GenomeData(_SequenceData):
         else:
             splits = contiguous_splits(self.genome)
             self.protocol_text = "of every record the last 5 % test, the 5 % before validation"
-        for name, intervals in splits.items():
-            windows = GenomeWindows(self.genome, intervals, length=self.length, max_unknown=self.max_unknown)
-            if not len(windows):
-                raise DataError(f"{self.fasta}: no window for {name}; give a longer genome or other intervals")
-            self.sets[name] = TokenDataset(windows)
+        self.sets = {name: TokenDataset(self._windows(name, intervals)) for name, intervals in splits.items()}
+
+    def _windows(self, name: str, intervals: Sequence[Interval]) -> GenomeWindows:
+        windows = GenomeWindows(self.genome, intervals, length=self.length, max_unknown=self.max_unknown)
+        if not len(windows):
+            raise DataError(f"{self.fasta}: no window for {name}; give a longer genome or other intervals")
+        return windows
 
     def bases(self, split: str) -> int:
         """How many bases the windows of a split hold."""

@@ -621,7 +621,6 @@ def test_a_part_without_a_window(write):
         data.setup()
 
 
-@pytest.mark.xfail(strict=True, reason="after a failed setup the next one does nothing")
 def test_a_genome_that_was_refused_is_refused_again(write):
     bed = write("one\t0\t40\ttrain\none\t100\t117\tval\n", "splits.bed")
     data = GenomeData(write_fasta(write, GENOME), length=16, bed=bed)
