@@ -86,7 +86,10 @@ def test_every_yaml_is_in_a_group_or_named() -> None:
     parts = {"forecast/fit.yaml", "forecast/data/_base.yaml", "forecast/model/_base.yaml", "lightning/forecast.yaml"}
     parts |= {"dna/fit.yaml", "dna/pretrain.yaml", "dna/data/_classes.yaml", "dna/model/_base.yaml"}
     choices = {
-        f"{task}/{group}/{name}.yaml" for task in ("forecast", "dna") for group in GROUPS for name in _choices(task, group)
+        f"{task}/{group}/{name}.yaml"
+        for task in ("forecast", "dna")
+        for group in GROUPS
+        for name in _choices(task, group)
     }
     assert found == parts | choices
 
