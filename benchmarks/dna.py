@@ -34,15 +34,16 @@ MODELS = ("memory", "attention", "kmer")
 FOLDS = 5
 PSEUDOCOUNTS = (1.0, 16.0, 64.0)
 CV = {"human_nontata_promoters": 4, "human_enhancers_cohn": 3}  # epochs
-GUE = {  # epochs, batch, what dev chose about the strands
+GUE = {  # epochs, batch, what dev chose about the strands and the size
     "prom_prom_300_tata": (8, 64, ["data.stranded=true"]),
     "prom_prom_core_all": (5, 128, ["data.stranded=true"]),
     "tf_0": (5, 128, ["--rc", "average"]),
-    "tf_1": (5, 128, ["--rc", "average"]),
+    "tf_1": (6, 64, ["--rc", "average", "model.layers=2"]),
 }
 ECOLI = "ecoli_k12_mg1655.NC_000913.3"
 LENGTH = 1024
 PRETRAIN = ["--length", str(LENGTH), "--epochs", "8", "model.layers=2", "data.batch_size=8"]
+CARRY = ["--carry", "64"]  # the same model, trained on streams
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def data_folder() -> Path:
 def cells(root: Path) -> Iterator[Cell]:
     """All cells, those that matter most first; `root` is where the run folders lie."""
     data = data_folder()
-    yield Cell("ecoli", ("pretrain", "dna", "--fasta", str(root / f"{ECOLI}.fa"), *PRETRAIN))
+    pretrain = ("pretrain", "dna", "--fasta", str(root / f"{ECOLI}.fa"), *PRETRAIN)
+    yield Cell("ecoli", pretrain)
+    yield Cell("ecoli-carried", (*pretrain, *CARRY))
     for (task, (epochs, batch, strands)), model in product(GUE.items(), ("memory", "kmer", "attention")):
         files = [f"{data}/gue/{task}.{part}.csv.gz" for part in ("train", "dev", "test")]
         words = ["fit", "dna", "--csv", files[0], "--val-csv", files[1], "--test-csv", files[2], "--model", model]

@@ -51,6 +51,7 @@ class PretrainTask(Task):
             "fasta": ("data.fasta",),
             "bed": ("data.bed",),
             "length": ("data.length",),
+            "carry": ("data.carry",),
             "objective": ("bidirectional", "model.bidirectional"),
             "model": ("model",),
             **COMMON_FLAGS,
@@ -70,6 +71,10 @@ class PretrainTask(Task):
     def check(self, config: DictConfig) -> None:
         if "mixer" not in config.model:
             raise UsageError("model=kmer is a classifier; choose memory, mag or attention")
+        if config.data.carry > 1 and config.model.bidirectional:
+            raise UsageError("--carry needs --objective next: a masked model reads to the end first and has no stream")
+        if config.data.carry > 1 and config.model.get("window", 0) is None:
+            raise UsageError("--carry needs attention with a window; give model.window=128")
         if config.data.whole:
             raise UsageError("data.whole leaves nothing to train on; it is for `titans-seq test dna --fasta`")
 
@@ -90,6 +95,7 @@ class PretrainTask(Task):
             "model": job.config.model.mixer,
             "seed": job.config.seed,
             "window": data.length,
+            "carried_windows": data.carry,
             "split": data.protocol_text,
             "strands": _strands(job),
             **{f"{name}_bases": data.bases(name) for name in data.sets},

@@ -205,6 +205,7 @@ def _pretrain_dna(tasks: argparse._SubParsersAction) -> None:
         """examples:
   titans-seq pretrain dna --fasta genome.fa
   titans-seq pretrain dna --fasta genome.fa --objective masked --length 512
+  titans-seq pretrain dna --fasta genome.fa --carry 64             for reading whole records in one stream
   titans-seq pretrain dna --fasta genome.fa 'data.val_records=[chr8]' 'data.test_records=[chr9]'
   titans-seq pretrain dna --fasta genome.fa --bed splits.bed       train, val or test in column 4
   titans-seq pretrain dna --fasta genome.fa --epochs 20 --resume   go on with an interrupted run
@@ -216,6 +217,12 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
     add("--fasta", metavar="FILE", help="the genome, plain or bgzip")
     add("--bed", metavar="FILE", help="intervals with train, val or test in column 4")
     add("--length", type=_positive, metavar="L", help="bases per window")
+    add(
+        "--carry",
+        type=_positive,
+        metavar="N",
+        help="train on streams: N windows in a row with the memory carried on (default 1: each for itself)",
+    )
     add("--objective", choices=("next", "masked"), help="next base (default), or masked bases seen from both sides")
     add("--model", metavar="NAME", help="memory (default), mag or attention")
     _training_flags(parser, "runs/dna_lm/<genome>-<objective>-<model>-s<seed>")

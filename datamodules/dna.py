@@ -1,7 +1,8 @@
 """Data modules of the DNA tasks: labelled sequences for a classifier, windows of a genome for a language model.
 
 B batch, T time (bases). A batch is {"tokens": int64 [B, T], padded behind with PAD to its longest sequence, "mask": bool
-[B, T], True = base, only where something is padded, "label": int64 [B] of labelled sequences}.
+[B, T], True = base, only where something is padded, "label": int64 [B] of labelled sequences, "goes_on": bool [B], True =
+the row follows on the same row of the batch before, only where streams are trained}.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from titans_seq.datamodules.fasta import (
     check_intervals,
     contiguous_splits,
     labelled_from_bed,
+    other_strand,
     record_splits,
 )  # fmt: skip
 from titans_seq.datamodules.genomic_benchmarks import download_benchmark, find_benchmark, is_stranded, read_benchmark
@@ -33,8 +35,9 @@ from titans_seq.datamodules.intervals import Interval, overlap_clusters, read_be
 from titans_seq.datamodules.labelled import Labelled, read_labelled_csv
 from titans_seq.datamodules.registry import EMBEDDED
 from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.stretches import Reading, StretchBatches
 from titans_seq.datamodules.windows import EpochShuffle
-from titans_seq.genomics.alphabet import BASES, COMPLEMENT, PAD
+from titans_seq.genomics.alphabet import BASES, PAD
 
 Batch = dict[str, Tensor]
 SPLITS = ("train", "val", "test")
@@ -58,6 +61,21 @@ class TokenDataset(Dataset[Batch]):
         return item if self.labels is None else item | {"label": torch.tensor(self.labels[index])}
 
 
+class StreamDataset(Dataset[Batch]):
+    """The windows that a `StretchBatches` asks for."""
+
+    def __init__(self, windows: GenomeWindows) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, reading: Reading) -> Batch:
+        tokens = self.windows[reading.window]
+        tokens = other_strand(tokens) if reading.turned else tokens
+        return {"tokens": torch.from_numpy(tokens.astype(np.int64)), "goes_on": torch.tensor(reading.goes_on)}
+
+
 def collate(items: Sequence[Batch]) -> Batch:
     """Pad behind, to the longest of the batch."""
     sequences = [item["tokens"] for item in items]
@@ -65,8 +83,9 @@ def collate(items: Sequence[Batch]) -> Batch:
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     if (lengths < batch["tokens"].shape[1]).any():
         batch["mask"] = torch.arange(batch["tokens"].shape[1]) < lengths[:, None]
-    if "label" in items[0]:
-        batch["label"] = torch.stack([item["label"] for item in items])
+    for name in ("label", "goes_on"):
+        if name in items[0]:
+            batch[name] = torch.stack([item[name] for item in items])
     return batch
 
 
@@ -94,10 +113,12 @@ class _SequenceData(lightning.LightningDataModule):
         return self._loader("test", self.eval_batch_size)
 
     def _loader(self, split: str, batch_size: int, sampler: EpochShuffle | None = None) -> DataLoader[Batch]:
+        return self._load(self.sets[split], batch_size=batch_size, sampler=sampler)
+
+    def _load(self, dataset: Dataset[Batch], **order: Any) -> DataLoader[Batch]:
         return DataLoader(
-            self.sets[split],
-            batch_size=batch_size,
-            sampler=sampler,
+            dataset,
+            **order,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=collate,
@@ -304,6 +325,9 @@ class GenomeData(_SequenceData):
             are test and the 5 % before validation.
         whole: everything is test: to measure a model on another genome.
         max_unknown: windows with a greater share of N are left out.
+        carry: 1: training windows come in any order, each for itself. n: every row of a batch follows on the row of the batch
+            before, for n windows in a row where the genome has them, see `StretchBatches`.
+        both_strands: with carry > 1, read a stretch of windows from either strand by chance.
 
     Raises:
         DataError: as `Genome`, and where a split has no window.
@@ -319,20 +343,23 @@ class GenomeData(_SequenceData):
         test_records: Sequence[str] = (),
         whole: bool = False,
         max_unknown: float = 0.5,
+        carry: int = 1,
+        both_strands: bool = True,
         batch_size: int = 16,
         eval_batch_size: int = 32,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed, num_workers)
-        if length < 2:
-            raise DataError(f"length must be at least 2; got {length}")
+        if length < 2 or carry < 1:
+            raise DataError(f"length must be at least 2 and carry at least 1; got {length} and {carry}")
         if bool(val_records) != bool(test_records):
             raise DataError("val_records and test_records go together: name the records to hold out for each")
         if bed is not None and val_records:
             raise DataError("give bed or val_records and test_records, not both")
         self.fasta, self.length, self.bed, self.max_unknown = fasta, length, bed, max_unknown
         self.val_records, self.test_records = tuple(val_records), tuple(test_records)
+        self.carry, self.both_strands = carry, both_strands
         self.whole, self.protocol_text = whole, ""
 
     @property
@@ -357,6 +384,27 @@ class GenomeData(_SequenceData):
             splits = contiguous_splits(self.genome)
             self.protocol_text = "of every record the last 5 % test, the 5 % before validation"
         self.sets = {name: TokenDataset(self._windows(name, intervals)) for name, intervals in splits.items()}
+        if self.carry > 1 and not self.whole:
+            self._stretches()
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        if self.carry == 1:
+            return super().train_dataloader()
+        return self._load(StreamDataset(self._windows_of("train")), batch_sampler=self._stretches())
+
+    def _stretches(self) -> StretchBatches:
+        return StretchBatches(
+            self._windows_of("train"),
+            carry=self.carry,
+            batch_size=self.batch_size,
+            both_strands=self.both_strands,
+            seed=self.seed,
+        )
+
+    def _windows_of(self, split: str) -> GenomeWindows:
+        windows = self.sets[split]
+        assert isinstance(windows, TokenDataset) and isinstance(windows.sequences, GenomeWindows)
+        return windows.sequences
 
     def _windows(self, name: str, intervals: Sequence[Interval]) -> GenomeWindows:
         windows = GenomeWindows(self.genome, intervals, length=self.length, max_unknown=self.max_unknown)
@@ -366,16 +414,14 @@ class GenomeData(_SequenceData):
 
     def bases(self, split: str) -> int:
         """How many bases the windows of a split hold."""
-        windows = self.sets[split]
-        assert isinstance(windows, TokenDataset) and isinstance(windows.sequences, GenomeWindows)
-        places = (windows.sequences.places(i) for i in range(len(windows)))
+        windows = self._windows_of(split)
+        places = (windows.places(i) for i in range(len(windows)))
         return sum(end - begin for _, begin, end in places)
 
 
 def _canonical(tokens: UInt8[np.ndarray, " T"]) -> bytes:
     """The same for a sequence and its reverse complement."""
-    other = COMPLEMENT.numpy()[tokens[::-1]].astype(np.uint8)
-    return min(tokens.tobytes(), other.tobytes())
+    return min(tokens.tobytes(), other_strand(tokens).tobytes())
 
 
 def _same_sequence(part: Labelled) -> Groups:

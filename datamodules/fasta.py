@@ -347,8 +347,13 @@ def _place(interval: Interval) -> str:
     return f"{interval.record}:{interval.begin}-{interval.end}"
 
 
+def other_strand(tokens: Tokens) -> Tokens:
+    """The reverse complement."""
+    return _OTHER_STRAND[tokens[::-1]]
+
+
 def _on_strand(tokens: Tokens, strand: str) -> Tokens:
-    return _OTHER_STRAND[tokens[::-1]] if strand == "-" else tokens
+    return other_strand(tokens) if strand == "-" else tokens
 
 
 def _pieces(begin: int, end: int) -> Iterator[tuple[int, int]]:

@@ -68,6 +68,25 @@ class ModelState:
         return ModelState(tuple(block.select(batch) for block in self.blocks))
 
 
+def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> ModelState:
+    """The samples of `state` where `rows`, those of `other` elsewhere.
+
+    Raises:
+        ValueError: states of different sizes, as attention without a window has them.
+    """
+    others: list[Tensor] = []
+    other.map(lambda tensor: others.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    places = iter(others)
+
+    def pick(mine: Tensor) -> Tensor:
+        theirs = next(places)
+        if theirs.shape != mine.shape:
+            raise ValueError("states that began at different times have different sizes: give attention a window")
+        return torch.where(rows.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
+
+    return state.map(pick)
+
+
 class MAG(nn.Module):
     """Memory as a gate, `[B, T, D] -> [B, T, D]`, causal: attention is the short memory, the neural memory the long.
 

@@ -203,6 +203,27 @@ def test_both_readers_of_a_classifier_begin_as_the_one_of_a_causal_model(languag
         assert torch.equal(tuned[name.replace(".mixer.", ".backward_mixer.")], begun[name])
 
 
+def test_a_pretraining_on_streams(files: Path, workdir: Path) -> None:
+    words = [
+        "pretrain",
+        "dna",
+        "--fasta",
+        str(files / "genome.fa"),
+        "--length",
+        "64",
+        "--carry",
+        "3",
+        "--output",
+        "run",
+    ]
+    words += ["model.dim=8", "model.heads=1", "model.layers=1", "data.batch_size=2", "--epochs", "1", "--quiet"]
+    assert main(words) == 0
+    assert main(["pretrain", "dna", "--output", "run", "--resume", "--epochs", "2", "--quiet"]) == 0
+    metrics = _metrics(Path("run"))
+    assert (metrics["epochs"], metrics["carried_windows"]) == (2, 3)
+    assert metrics["test_bits"] < 2.5
+
+
 def test_a_pretraining_goes_on_by_its_folder_alone(files: Path, workdir: Path) -> None:
     """What Ctrl-C tells to type, with more epochs."""
     small = [word for word in SMALL if not word.startswith("trainer.max")]
@@ -405,6 +426,8 @@ def test_a_reference_that_does_not_match_is_refused(language_model: Path, files:
         (["pretrain", "dna"], "--fasta is missing"),
         (["pretrain", "dna", "--fasta", "none.fa"], "none.fa"),
         (["pretrain", "dna", "--fasta", "x.fa", "--model", "kmer"], "classifier"),
+        (["pretrain", "dna", "--fasta", "x.fa", "--carry", "4", "--objective", "masked"], "--objective next"),
+        (["pretrain", "dna", "--fasta", "x.fa", "--carry", "4", "--model", "attention"], "model.window=128"),
         (["fit", "dna", "--csv", "a.csv", "--dataset", "embedded"], "exclude each other"),
         (["fit", "dna", "--csv", "a.txt"], "must be one of"),
         (["fit", "dna", "--dataset", "human_nontata_promoter"], "did you mean 'human_nontata_promoters'"),

@@ -596,7 +596,7 @@ def test_windows_come_in_the_same_order_for_the_same_seed(genome):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"length": 1}, "length must be at least 2; got 1"),
+        ({"length": 1}, "length must be at least 2 and carry at least 1; got 1 and 1"),
         ({"val_records": ["one"]}, "val_records and test_records go together"),
         ({"test_records": ["one"]}, "val_records and test_records go together"),
         ({"val_records": ["one"], "test_records": ["one"]}, "record one is held out for val and for test"),

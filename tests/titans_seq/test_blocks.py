@@ -11,7 +11,7 @@ from accuracy import assert_equal_to
 from torch import Tensor
 
 from titans_seq.attention import Attention, AttentionState
-from titans_seq.blocks import MAG, MIXERS, Block, MAGState, ModelState
+from titans_seq.blocks import MAG, MIXERS, Block, MAGState, ModelState, choose
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.state_io import load_state, save_state
 
@@ -370,3 +370,22 @@ def test_four_persistent_tokens_by_default():
     for mixer in MIXERS:
         names = [p.shape for name, p in Block(D, mixer=mixer, heads=2).named_parameters() if "persistent" in name]
         assert names == [(4, D)], mixer
+
+
+@every_block
+def test_samples_are_chosen_from_two_states(options):
+    block, x = make(options), tokens(9, B=3)
+    y = tokens(7, B=3, seed=2)
+    rows = torch.tensor([True, False, True])
+    states = [ModelState((block(x[:, :5])[1],)), ModelState((block(y[:, :5])[1],))]
+    mixed = choose(rows, *states).blocks[0]
+    pieces = torch.where(rows[:, None, None], x[:, 5:7], y[:, 5:])
+    expected = torch.where(rows[:, None, None], block(x[:, :7])[0], block(y)[0])
+    assert_equal_to(block(pieces, state=mixed)[0], expected[:, 5:], name="y")
+
+
+def test_states_of_different_sizes_are_not_mixed():
+    block, x = make({"mixer": "attention"}), tokens(5)
+    states = [ModelState((block(x[:, :length])[1],)) for length in (2, 5)]
+    with pytest.raises(ValueError, match="different sizes: give attention a window"):
+        choose(torch.tensor([True, False]), *states)

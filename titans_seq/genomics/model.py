@@ -151,10 +151,9 @@ def base_loss(
 
 def _shifted(tokens: Tensor, mask: Tensor | None, previous: Tensor | None) -> Tensor:
     """Each real position holds the real token before it; the first one `previous`, START by default."""
-    first = torch.full_like(tokens[:, 0], START) if previous is None else previous.to(tokens.dtype)
-    shifted = torch.cat([first[:, None], tokens[:, :-1]], dim=1)
-    if mask is None:
-        return shifted
+    first = tokens.new_full((len(tokens),), START) if previous is None else previous.to(tokens.dtype)
+    if mask is None or not tokens.shape[1]:
+        return torch.cat([first[:, None], tokens], dim=1)[:, : tokens.shape[1]]
     position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
     real_before = torch.where(mask, position, -1).cummax(dim=1).values.roll(1, dims=1)
     real_before[:, 0] = -1  # no real token yet

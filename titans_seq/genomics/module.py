@@ -19,7 +19,8 @@ from torchmetrics.classification import (
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
-from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, MASK, reverse_complement
+from titans_seq.blocks import ModelState, choose
+from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, MASK, START, reverse_complement
 from titans_seq.genomics.model import DNALanguageModel, base_loss
 from titans_seq.training import TrainedModule
 
@@ -33,6 +34,8 @@ class DNAModule(TrainedModule):
     """Loss, metrics and optimiser around a `DNALanguageModel` or a classifier `(tokens, mask) -> logits [B, N]`.
 
     Batches are dictionaries with `tokens` [B, T], `mask` [B, T] where something is padded and, for a classifier, `label` [B].
+    With `goes_on` [B] a training batch of a next-base model goes on, in those rows, with the states that the batch before left
+    (truncated back-propagation: no gradient from one batch to the one before); `augment` is then the data's to do.
     Logged per epoch: of a language model, in bits per base, `train_loss`, `val_bits` and `test_bits` (2 is chance; of a masked
     model over 15 % of the bases, all of them hidden and the same ones in every epoch); of a classifier `train_loss` in nats, and `val_` and
     `test_` with `mcc`, `accuracy`, `auroc` (mean of one class against the rest) and `f1` (mean over classes).
@@ -68,6 +71,7 @@ class DNAModule(TrainedModule):
         if rc not in ("none", "average"):
             raise ValueError(f"rc must be none or average; got {rc!r}")
         self.augment, self.rc = augment, rc
+        self._stream: tuple[Tensor, ModelState] | None = None  # the last token of each row, and its state
         names = ("bits",) if isinstance(network, DNALanguageModel) else CLASS_METRICS
         self.shown = ("train_loss", *(f"val_{name}" for name in names))
         self.monitor = monitor or self.shown[1]
@@ -99,11 +103,14 @@ class DNAModule(TrainedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         tokens, mask = batch["tokens"], batch.get("mask")
-        if self.augment:
+        if self.augment and "goes_on" not in batch:
             turned = reverse_complement(tokens, _real(tokens, mask))
             tokens = torch.where(torch.rand(len(tokens), 1, device=tokens.device) < 0.5, turned, tokens)
         if isinstance(self.network, DNALanguageModel):
-            total, count = self._base_loss(self.network, tokens, mask, None)
+            if "goes_on" in batch:
+                total, count = self._stream_loss(self.network, batch)
+            else:
+                total, count = self._base_loss(self.network, tokens, mask, None)
             loss, weight = total / count.clamp(min=1), int(count)
             logged = loss / NATS_PER_BIT
         else:
@@ -111,6 +118,24 @@ class DNAModule(TrainedModule):
             weight = len(tokens)
         self.log("train_loss", logged.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=weight)
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self._stream = None
+
+    def _stream_loss(self, network: DNALanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of a batch whose rows go on with the batch before, and keep where they are for the next."""
+        tokens, goes_on = batch["tokens"], batch["goes_on"]
+        real = _real(tokens, batch.get("mask"))
+        previous, states = None, None
+        if self._stream is not None:
+            previous, states = self._stream
+            if not goes_on.all():
+                fresh = network(tokens[:, :0])[1]
+                previous, states = torch.where(goes_on, previous, START), choose(goes_on, states, fresh)
+        logits, states = network(tokens, mask=batch.get("mask"), previous=previous, states=states)
+        last = tokens.gather(1, real.sum(dim=1, keepdim=True) - 1)[:, 0]
+        self._stream = last, states.detach()
+        return base_loss(logits, tokens)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._score("val", batch, batch_idx)

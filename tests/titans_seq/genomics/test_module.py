@@ -549,3 +549,36 @@ def test_a_classifier_with_memory_learns_what_bases_there_are():
     assert before["val_accuracy"] < 0.8
     assert after["val_accuracy"] > 0.9
     assert after["val_auroc"] > 0.95
+
+
+@pytest.mark.parametrize(("mixer", "options"), [("memory", {"chunk_size": 4}), ("mag", {"chunk_size": 4, "window": 3})])
+def test_rows_that_go_on_cost_what_one_pass_costs(mixer, options):
+    network = DNALanguageModel(encoder(mixer, **options)).double()
+    nn.init.normal_(network.head.weight)
+    module = DNAModule(network)
+    module.log = lambda *_, **__: None
+    tokens = torch.randint(FIRST_BASE, FIRST_BASE + KNOWN, (3, 17), generator=torch.Generator().manual_seed(0))
+    pieces = tokens.split([7, 4, 6], dim=1)
+    goes_on = [[False, False, False], [True, False, True], [True, True, False]]
+    module.on_train_epoch_start()
+    losses = [
+        module.training_step({"tokens": piece, "goes_on": torch.tensor(flags)}, 0)
+        for piece, flags in zip(pieces, goes_on, strict=True)
+    ]
+
+    def cost(row, begin, first, last):
+        """Nats of bases [first, last) in a stream that began at `begin`."""
+        logits = network(tokens[None, row, begin:last])[0]
+        return nn.functional.cross_entropy(
+            logits[0, first - begin :], tokens[row, first:last] - FIRST_BASE, reduction="sum"
+        )
+
+    begins = [(0, 0, 0), (0, 7, 0), (0, 7, 11)]
+    for loss, starts, first, last in zip(losses, begins, (0, 7, 11), (7, 11, 17), strict=True):
+        expected = sum(cost(row, start, first, last) for row, start in enumerate(starts)) / (3 * (last - first))
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    losses[2].backward()  # what the batch before left has no graph: its buffers would be freed
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    module.on_train_epoch_start()
+    again = module.training_step({"tokens": pieces[0], "goes_on": torch.tensor([True] * 3)}, 0)
+    torch.testing.assert_close(again, losses[0], rtol=1e-10, atol=0)

@@ -1,0 +1,62 @@
+"""Windows read one after the other, so that a model can carry its state from each to the next while it is trained."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Sampler
+
+from titans_seq.datamodules.fasta import GenomeWindows
+from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.windows import EpochShuffle
+
+
+class Reading(NamedTuple):
+    """One window of one row of a batch. turned: read on the other strand. goes_on: it follows on the row's window before."""
+
+    window: int
+    turned: bool
+    goes_on: bool
+
+
+class StretchBatches(Sampler[list[Reading]]):
+    """Batches of windows, in each row of which stretches of at most `carry` consecutive windows are read in order.
+
+    The stretches come in an order that depends on seed and epoch only, are turned to the other strand by chance, and are
+    dealt to `batch_size` rows of the same length. So up to `batch_size - 1` windows, others in each epoch, are left out. A
+    turned stretch is read from its last window to its first.
+
+    Raises:
+        DataError: fewer windows than rows.
+    """
+
+    def __init__(self, windows: GenomeWindows, *, carry: int, batch_size: int, both_strands: bool, seed: int) -> None:
+        if len(windows) < batch_size:
+            raise DataError(f"batch_size is {batch_size}, but there are {len(windows)} windows; make one smaller")
+        self.stretches = _stretches(windows, carry)
+        self.batch_size, self.both_strands, self.steps = batch_size, both_strands, len(windows) // batch_size
+        self.sampler = EpochShuffle(self.stretches, seed)  # where Lightning looks for what to tell the epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Reading]]:
+        order = list(self.sampler)
+        chance = torch.rand(len(order), generator=self.sampler.generator)
+        readings = [
+            Reading(index, turned, place > 0)
+            for which, turned in zip(order, (self.both_strands & (chance < 0.5)).tolist(), strict=True)
+            for place, index in enumerate(self.stretches[which][:: -1 if turned else 1])
+        ]
+        for step in range(self.steps):
+            row = readings[step :: self.steps][: self.batch_size]
+            yield [reading._replace(goes_on=reading.goes_on and step > 0) for reading in row]
+
+
+def _stretches(windows: GenomeWindows, carry: int) -> list[range]:
+    """Runs of windows each of which begins where the one before it ends, cut after `carry`."""
+    places = [windows.places(index) for index in range(len(windows))]
+    breaks = [i + 1 for i, (a, b) in enumerate(pairwise(places)) if a[0] != b[0] or a[2] != b[1]]
+    edges = [0, *breaks, len(places)]
+    return [range(a, min(a + carry, end)) for begin, end in pairwise(edges) for a in range(begin, end, carry)]
