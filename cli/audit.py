@@ -158,8 +158,8 @@ def _advice(reports: dict[str, OverlapReport]) -> list[str]:
     if overlap:
         lines.append(
             f"{', '.join(overlap)}: more than {_MUCH_OVERLAP:.0%} of the test intervals lie on a train interval by half "
-            "or more. Report the clean part of test beside the whole, or split anew by clusters of overlapping intervals: "
-            "titans_seq.datamodules.intervals.split_by_cluster, or `titans-seq fit dna --bed`."
+            "or more. Report the clean part of test beside the whole, or split anew, overlapping intervals together: "
+            "titans-seq fit dna --bed FILE --fasta GENOME does."
         )
     if length:
         lines.append(

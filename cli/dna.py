@@ -17,8 +17,9 @@ from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_pa
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.tables import show_paths, show_record
-from titans_seq.datamodules import DNAClassData, GenomeData, Labelled
+from titans_seq.datamodules import DNAClassData, GenomeData
 from titans_seq.datamodules.dna import PROTOCOLS
+from titans_seq.datamodules.intervals import label_by_length
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
 from titans_seq.pictures import plot_training
@@ -305,19 +306,9 @@ def _suspicions(data: DNAClassData) -> dict[str, Any]:
     found: dict[str, Any] = {"test_sequences_in_train": data.leak()}
     train, test = data.splits["train"], data.splits["test"]
     if len(np.unique(train.lengths)) > 1:
-        found["length_only_accuracy"] = length_only_accuracy(train, test)
+        guesses = label_by_length(train.lengths, train.labels, test.lengths)
+        found["length_only_accuracy"] = float((guesses == test.labels).mean())
     return found
-
-
-def length_only_accuracy(train: Labelled, test: Labelled) -> float:
-    """Accuracy of guessing the most frequent training class of a sequence's length; the most frequent of all if new."""
-    classes = len(train.class_names)
-    longest = int(max(train.lengths.max(), test.lengths.max()))
-    table = np.zeros((longest + 1, classes), dtype=np.int64)
-    np.add.at(table, (train.lengths, train.labels), 1)
-    overall = table.sum(axis=0)
-    counts = np.where(table.sum(axis=1, keepdims=True) > 0, table, overall)
-    return float((counts[test.lengths].argmax(axis=1) == test.labels).mean())
 
 
 def device() -> torch.device:

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from titans_seq.datamodules.dna import DNAClassData, TokenDataset, collate
 from titans_seq.datamodules.fasta import Genome
 from titans_seq.datamodules.labelled import Sequences, read_sequences
 from titans_seq.datamodules.variants import read_variants
+from titans_seq.files import replacing
 from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule
 from titans_seq.genomics.alphabet import encode
 from titans_seq.genomics.features import features, pool
@@ -90,13 +90,8 @@ def _tracked(arguments: argparse.Namespace, rows: Iterable[T], total: int, what:
 @contextmanager
 def _new_file(path: Path, mode: str, **options: Any) -> Iterator[IOBase]:
     """A file that takes its name once it is complete."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open(mode, **options) as file:
-            yield file  # type: ignore[misc]
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open(mode, **options) as file:
+        yield file  # type: ignore[misc]
 
 
 def _batches(tokens: Sequence[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:

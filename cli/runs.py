@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli.errors import UsageError
+from titans_seq.files import replacing
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -85,14 +85,6 @@ def _make(mkdir: Callable[[], None], folder: Path) -> None:
         raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --output") from None
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a place beside `path` to write to, which takes its name when it is complete."""
-    part = path.with_name(path.name + ".part")
-    yield part
-    part.replace(path)
-
-
 def write_config(folder: Path, config: DictConfig) -> None:
     """Write the resolved configuration of the run."""
     (folder / CONFIG).write_text(OmegaConf.to_yaml(config), encoding="utf-8")
@@ -101,7 +93,7 @@ def write_config(folder: Path, config: DictConfig) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a flat record; a number that is not finite is refused, since JSON has no word for it."""
     text = json.dumps(values, indent=2, allow_nan=False)
-    with _replacing(path) as part:
+    with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
 
 
@@ -158,7 +150,7 @@ def split_checkpoint(path: Path) -> tuple[Path, Path]:
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Put a changed checkpoint in the place of an old one."""
-    with _replacing(path) as part:
+    with replacing(path) as part:
         torch.save(checkpoint, part)
 
 

@@ -6,7 +6,7 @@ N intervals, L classes, K clusters, S splits.
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -208,9 +208,20 @@ def overlap_audit(train: Sequence[Interval], test: Sequence[Interval]) -> Overla
     return replace(
         report,
         per_class={str(classes[i]): OverlapCounts(*(int(each[i]) for each in counts)) for i in np.unique(labels[1])},
-        length_only=float((_by_length(train.lengths, labels[0], test.lengths) == labels[1]).mean()),
+        length_only=float((label_by_length(train.lengths, labels[0], test.lengths) == labels[1]).mean()),
         majority=float((majority == labels[1]).mean()),
     )
+
+
+def label_by_length(
+    lengths: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], asked: Int[np.ndarray, " M"]
+) -> Int[np.ndarray, " M"]:
+    """Return the most frequent label among those of a length, of all where no interval has it; the first in a tie."""
+    pairs, counts = np.unique(np.stack([lengths, labels]), axis=1, return_counts=True)  # sorted by length, then label
+    best = np.lexsort((-counts, pairs[0]))  # stable: in a tie the first label stays first
+    known, first = np.unique(pairs[0][best], return_index=True)
+    places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+    return np.where(known[places] == asked, pairs[1][best[first]][places], np.bincount(labels).argmax())
 
 
 def overlap_clusters(intervals: Sequence[Interval], min_overlap: int = 1) -> Int[np.ndarray, " N"]:
@@ -233,70 +244,6 @@ def overlap_clusters(intervals: Sequence[Interval], min_overlap: int = 1) -> Int
     clusters[left] = np.cumsum(opens) - 1
     clusters[lost] = opens.sum() + np.arange(len(lost))
     return clusters
-
-
-def split_by_cluster(
-    intervals: Sequence[Interval], fractions: Mapping[str, float], seed: int, *, min_overlap: int = 1
-) -> dict[str, Int[np.ndarray, " M"]]:
-    """Split so that no two splits hold intervals that overlap by `min_overlap` bases or more.
-
-    Clusters of several intervals go first, the largest before all, each to the split that is then least full, class by
-    class and in proportion to the fractions; clusters of one, drawn at random, fill up what is left. So sizes are near
-    the fractions per label as far as clusters allow, and a giant cluster goes to the largest split.
-
-    Args:
-        fractions: split name -> share > 0; the shares sum to 1.
-        seed: of the order among clusters of equal size and of the draw.
-
-    Returns:
-        Split name -> sorted positions in `intervals`; together all of them, each once.
-
-    Raises:
-        DataError: fractions that are no such shares, or too few clusters to give every split an interval.
-    """
-    if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
-        raise DataError(f"fractions must be above 0 and sum to 1, got {dict(fractions)}")
-    columns = Intervals.of(intervals)
-    clusters = overlap_clusters(columns, min_overlap)
-    labels = _codes([columns.labels])[1][0] + 1  # no label is a class too
-    split = _fill(clusters, labels, np.array(list(fractions.values())), np.random.default_rng(seed))
-    result = {name: np.flatnonzero(split == number) for number, name in enumerate(fractions)}
-    empty = [name for name, index in result.items() if not len(index)]
-    if empty:
-        sizes = np.bincount(clusters)
-        raise DataError(
-            f"split {empty[0]!r} would be empty: {len(columns)} intervals form {len(sizes)} clusters, the largest of "
-            f"{sizes.max(initial=0)}; take fewer splits, or raise min_overlap above {min_overlap}"
-        )
-    return result
-
-
-def _fill(
-    clusters: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], shares: np.ndarray, random: np.random.Generator
-) -> Int[np.ndarray, " N"]:
-    """Return the split of every interval."""
-    wanted = shares[:, None] * np.maximum(np.bincount(labels), 1)  # [S, L]
-    filled = np.zeros_like(wanted)
-    split = np.full(len(clusters), -1)
-    for members in _clusters_of_several(clusters, random):
-        counts = np.bincount(labels[members], minlength=wanted.shape[1])
-        split[members] = chosen = (counts * (filled + counts) / wanted).sum(axis=1).argmin()
-        filled[chosen] += counts
-    for label in np.unique(labels[split < 0]):
-        singles = random.permutation(np.flatnonzero((split < 0) & (labels == label)))
-        room = np.maximum(wanted[:, label] - filled[:, label], 0)
-        borders = np.rint(np.cumsum(room) / room.sum() * len(singles)).astype(int)
-        for number, part in enumerate(np.split(singles, borders[:-1])):
-            split[part] = number
-    return split
-
-
-def _clusters_of_several(clusters: Int[np.ndarray, " N"], random: np.random.Generator) -> list[np.ndarray]:
-    """Return the members of every cluster of two or more, large ones first, equal ones in random order."""
-    several = np.flatnonzero(np.bincount(clusters)[clusters] > 1)
-    several = several[np.argsort(clusters[several], kind="stable")]
-    groups = np.split(several, np.flatnonzero(np.diff(clusters[several])) + 1)
-    return sorted((groups[i] for i in random.permutation(len(groups)) if len(groups[i])), key=len, reverse=True)
 
 
 def _on_one_line(tables: list[Intervals]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -350,17 +297,6 @@ def _overlapping_pairs(
             j = others[first[i] + np.arange(len(i)) + (total[piece[0]] - counts[piece[0]]) - before]
             overlap = other_ends[j] > begins[i]
             yield i[overlap], j[overlap]
-
-
-def _by_length(
-    lengths: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"], asked: Int[np.ndarray, " M"]
-) -> Int[np.ndarray, " M"]:
-    """Return the most frequent label among those of a length, of all where no interval has it; the first in a tie."""
-    pairs, counts = np.unique(np.stack([lengths, labels]), axis=1, return_counts=True)  # sorted by length, then label
-    best = np.lexsort((-counts, pairs[0]))  # stable: in a tie the first label stays first
-    known, first = np.unique(pairs[0][best], return_index=True)
-    places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return np.where(known[places] == asked, pairs[1][best[first]][places], np.bincount(labels).argmax())
 
 
 @contextmanager

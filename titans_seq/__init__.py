@@ -1,9 +1,24 @@
 """Neural long-term memory (Titans) for time series, genomics and language."""
 
+from titans_seq.attention import Attention, AttentionState
+from titans_seq.blocks import MAG, Block, MAGState, ModelState
 from titans_seq.kernels import MemoryState
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.state_io import load_state, save_state
 
 __version__ = "0.1.0"
 
-__all__ = ["LayerState", "MemoryState", "NeuralMemory", "__version__", "load_state", "save_state"]
+__all__ = [
+    "MAG",
+    "Attention",
+    "AttentionState",
+    "Block",
+    "LayerState",
+    "MAGState",
+    "MemoryState",
+    "ModelState",
+    "NeuralMemory",
+    "__version__",
+    "load_state",
+    "save_state",
+]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from titans_seq.attention import AttentionState
 from titans_seq.blocks import MAGState, ModelState
+from titans_seq.files import replacing
 from titans_seq.kernels import MemoryState
 from titans_seq.memory import LayerState
 
@@ -46,12 +47,8 @@ def save_state(path: str | os.PathLike[str], state: State, *, model: nn.Module |
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"path must be a file in a folder that exists; got {path}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         save_file(tensors, part, metadata=header)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> State:

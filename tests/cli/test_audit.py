@@ -70,7 +70,7 @@ def test_every_place_of_lists(lists: Path, audit, kind: str) -> None:
     rows, advice = audit(path=None if "default" in kind else str(path))
     assert rows == {"by_length": BY_LENGTH, "leaky": LEAKY}
     overlap, length = advice.splitlines()
-    assert overlap.startswith("leaky: more than 1% of the test intervals") and "split_by_cluster" in overlap
+    assert overlap.startswith("leaky: more than 1% of the test intervals") and "titans-seq fit dna --bed" in overlap
     assert length.startswith("by_length: length alone tells the class")
 
 

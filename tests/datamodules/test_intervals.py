@@ -18,7 +18,6 @@ from titans_seq.datamodules.intervals import (
     overlap_clusters,
     read_bed,
     read_interval_lists,
-    split_by_cluster,
 )
 from titans_seq.datamodules.series import DataError
 
@@ -133,45 +132,6 @@ def test_touching_ends_and_other_records_do_not_join() -> None:
     assert overlap_clusters([]).tolist() == []
     with pytest.raises(DataError, match="min_overlap must be at least 1, got 0"):
         overlap_clusters(intervals, 0)
-
-
-@pytest.mark.parametrize("least", [1, 5])
-def test_no_pair_of_two_splits_overlaps(least: int) -> None:
-    fractions = {"train": 0.7, "val": 0.1, "test": 0.2}
-    intervals = some(400, 0, reach=8000, classes="aaab")
-    splits = split_by_cluster(intervals, fractions, seed=3, min_overlap=least)
-    assert sorted(np.concatenate(list(splits.values()))) == list(range(400))
-    parts = {name: [intervals[i] for i in index] for name, index in splits.items()}
-    for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
-        assert max(shared(a, b) for a in parts[one] for b in parts[other]) < least
-    for label in "ab":
-        of_label = sum(each.label == label for each in intervals)
-        for name, share in fractions.items():
-            assert sum(each.label == label for each in parts[name]) == pytest.approx(share * of_label, abs=8)
-
-
-def test_split_of_single_intervals_is_stratified_exactly_and_seeded() -> None:
-    intervals = [Interval("r", 10 * i, 10 * i + 5, label="abbbb"[i % 5]) for i in range(1000)]
-    first, again, other = (split_by_cluster(intervals, {"train": 0.8, "test": 0.2}, seed) for seed in (0, 0, 1))
-    assert [sum(intervals[i].label == "a" for i in index) for index in first.values()] == [160, 40]
-    assert [len(index) for index in first.values()] == [800, 200]
-    assert np.array_equal(first["test"], again["test"]) and not np.array_equal(first["test"], other["test"])
-
-
-def test_a_giant_cluster_goes_to_the_largest_split() -> None:
-    giant = [Interval("r", i, i + 10, label="a") for i in range(60)]
-    splits = split_by_cluster([*giant, *some(140, 1, reach=10**6, classes="a")], {"test": 0.2, "train": 0.8}, seed=0)
-    assert set(range(60)) <= set(splits["train"].tolist())
-    assert len(splits["test"]) == pytest.approx(40, abs=3)
-
-
-def test_splits_that_cannot_be_made() -> None:
-    giant = [Interval("r", i, i + 10) for i in range(60)]
-    with pytest.raises(DataError, match="split 'test' would be empty: 60 intervals form 1 clusters, the largest of 60"):
-        split_by_cluster(giant, {"train": 0.8, "test": 0.2}, seed=0)
-    for wrong in ({}, {"train": 0.8, "test": 0.1}, {"train": 1.2, "test": -0.2}):
-        with pytest.raises(DataError, match="fractions must be above 0 and sum to 1"):
-            split_by_cluster(giant, wrong, seed=0)
 
 
 def test_columns_are_a_sequence_of_intervals() -> None:
@@ -322,6 +282,3 @@ def test_official_lists(data_root: Path, tmp_path: Path, name: str) -> None:
     shares = [round(100 * count / total.test, 1) for count in (total.touching, total.half)]
     assert (report.train, total.test, *shares, total.identical, total.other_class) == PUBLISHED[name][:6]
     assert round(100 * report.length_only, 1) == PUBLISHED[name][6]
-    both = Intervals(*map(np.concatenate, zip(train.columns, test.columns, strict=True)))
-    splits = split_by_cluster(both, {"train": 0.8, "test": 0.2}, seed=0)
-    assert overlap_audit(both.take(splits["train"]), both.take(splits["test"])).total.touching == 0

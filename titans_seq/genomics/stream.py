@@ -3,7 +3,6 @@
 Coordinates are 0-based and half-open.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
+from titans_seq.files import replacing
 from titans_seq.genomics.model import DNALanguageModel
 from titans_seq.genomics.scoring import check_eval, log_likelihood
 
@@ -124,15 +124,10 @@ def write_bedgraph(path: str | Path, tracks: Iterable[Track], *, name: str, desc
     for text in (name, description):
         if '"' in text or len(text.splitlines()) > 1:
             raise ValueError(f"name and description must be one line without double quotes; got {text!r}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(f'track type=bedGraph name="{name}" description="{description}"\n')
-            for track in tracks:
-                file.writelines(_rows(*track))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(f'track type=bedGraph name="{name}" description="{description}"\n')
+        for track in tracks:
+            file.writelines(_rows(*track))
     return path
 
 
