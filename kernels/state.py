@@ -5,7 +5,8 @@ Dimensions: B batch, H heads, L depth of the memory MLP; weights of layer l are 
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,8 +14,48 @@ from torch import Tensor
 Weights = tuple[Tensor, ...]
 
 
+class BatchState:
+    """Base of the frozen dataclasses that carry what is known of B samples: tensors [B, ...], tuples of them, other states."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Apply `function` to every tensor of the state."""
+        parts = {field.name: _mapped(getattr(self, field.name), function) for field in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **parts)  # type: ignore[type-var]
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor of the state, in the order of `map`."""
+        found: list[Tensor] = []
+
+        def collect(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map(collect)
+        return found
+
+    def detach(self) -> Self:
+        """The same values, cut from the graph (truncated back-propagation)."""
+        return self.map(Tensor.detach)
+
+    def to(self, target: torch.device | str | torch.dtype) -> Self:
+        """The state on another device, or its floating tensors in another dtype; integers stay integers."""
+        return self.map(lambda tensor: move(tensor, target))
+
+    def select(self, batch: Tensor | slice | int) -> Self:
+        """The states of some samples, by index, slice, index tensor or boolean mask over B; B is kept as a dimension."""
+        return self.map(lambda tensor: tensor[batch_index(batch, len(tensor))])
+
+
+def _mapped(part: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(part, Tensor):
+        return function(part)
+    if isinstance(part, BatchState):
+        return part.map(function)
+    return tuple(_mapped(item, function) for item in part) if isinstance(part, tuple) else part
+
+
 @dataclass(frozen=True)
-class MemoryState:
+class MemoryState(BatchState):
     """Weights `M`, momentum `S` and the place inside the current chunk, per sample and head.
 
     weights, momentum, chunk_start: L tensors [B, H, out, in], float32 or float64. `chunk_start` holds the weights at the
@@ -41,29 +82,6 @@ class MemoryState:
     @property
     def depth(self) -> int:
         return len(self.weights)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "MemoryState":
-        """Apply `function` to every tensor of the state."""
-        return replace(
-            self,
-            weights=tuple(map(function, self.weights)),
-            momentum=tuple(map(function, self.momentum)),
-            chunk_start=tuple(map(function, self.chunk_start)),
-            position=function(self.position),
-        )
-
-    def detach(self) -> "MemoryState":
-        """The same values, cut from the graph (truncated back-propagation)."""
-        return self.map(torch.Tensor.detach)
-
-    def to(self, target: torch.device | str | torch.dtype) -> "MemoryState":
-        """The state on another device, or its floating tensors in another dtype; `position` stays an integer."""
-        return self.map(lambda tensor: move(tensor, target))
-
-    def select(self, batch: Tensor | slice | int) -> "MemoryState":
-        """The states of some samples, by index, slice, index tensor or boolean mask over B; B is kept as a dimension."""
-        index = batch_index(batch, len(self.position))
-        return self.map(lambda tensor: tensor[index])
 
 
 def batch_index(batch: Tensor | slice | int, size: int) -> Tensor | slice:

@@ -6,15 +6,14 @@ Sources: rotary positions from RoFormer (arXiv 2104.09864); persistent tokens an
 (arXiv 2501.00663v1, section 3.3 and eq. 26-27).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.kernels.checks import check_floating
-from titans_seq.kernels.state import batch_index, move, whole_number
+from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.places import real_first, take
 
 # RoFormer's: pair i of a head's K / 2 pairs turns by ROTARY_BASE^(-2 i / K) per token
@@ -22,7 +21,7 @@ ROTARY_BASE = 10_000.0
 
 
 @dataclass(frozen=True)
-class AttentionState:
+class AttentionState(BatchState):
     """What an `Attention` layer carries from one call to the next.
 
     keys, values: [B, S, H, K], the last real tokens, the newest at the end and zeros before the first; keys unrotated.
@@ -35,23 +34,6 @@ class AttentionState:
     values: Tensor
     count: Tensor
     fingerprint: str
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "AttentionState":
-        """Apply `function` to every tensor of the state."""
-        return replace(self, keys=function(self.keys), values=function(self.values), count=function(self.count))
-
-    def detach(self) -> "AttentionState":
-        """The same values, cut from the graph."""
-        return self.map(Tensor.detach)
-
-    def to(self, target: torch.device | str | torch.dtype) -> "AttentionState":
-        """The state on another device, or its floating tensors in another dtype."""
-        return self.map(lambda tensor: move(tensor, target))
-
-    def select(self, batch: Tensor | slice | int) -> "AttentionState":
-        """The states of some samples; B is kept as a dimension."""
-        index = batch_index(batch, len(self.count))
-        return self.map(lambda tensor: tensor[index])
 
 
 class Attention(nn.Module):
@@ -146,7 +128,7 @@ class Attention(nn.Module):
             order = real_first(mask)
             x = take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
             mask = mask.gather(1, order)
-        q, k, v = self._project(x)
+        q, k, v = self.project(x)
         prefix = self._prefix(self.persistent if persistent is None else persistent)
         cache = self.initial_state(len(x)) if state is None else state
         new = torch.full_like(cache.count, x.shape[1]) if mask is None else mask.sum(dim=1)
@@ -174,10 +156,16 @@ class Attention(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.fingerprint}, bidirectional={not self.causal}"
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v [B, T, H, K], unrotated."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v [B, T, H, K] of x [B, T, D], unrotated."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
         return normed(self.q_norm, q), normed(self.k_norm, k), v
+
+    def keys_and_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """k, v [..., H, K] of rows [..., D] that have no query, unrotated."""
+        projected = F.linear(rows, self.qkv.weight[self.heads * self.head_dim :])
+        k, v = projected.unflatten(-1, (2, self.heads, self.head_dim)).unbind(-3)
+        return normed(self.k_norm, k), v
 
     def _prefix(self, persistent: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Keys and values [P, H, K] of the persistent tokens."""
@@ -185,9 +173,7 @@ class Attention(nn.Module):
             return None
         if persistent.ndim != 2 or persistent.shape[-1] != self.dim:
             raise ValueError(f"persistent must be [P, {self.dim}]; got {tuple(persistent.shape)}")
-        projected = F.linear(persistent, self.qkv.weight[self.heads * self.head_dim :])
-        k, v = projected.unflatten(-1, (2, self.heads, self.head_dim)).unbind(-3)
-        return normed(self.k_norm, k), v
+        return self.keys_and_values(persistent)
 
     def _whole(
         self, q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor] | None, new: Tensor | None
@@ -295,7 +281,8 @@ def _attend(
     """
     width = q.shape[-1]  # K
     first, plain = 0, q
-    q, k = _rotated(q, start), _rotated(k, 0)
+    position = torch.arange(k.shape[1], device=k.device)
+    q, k = rotated(q, position[start : start + q.shape[1]]), rotated(k, position)
     if prefix is not None:
         # A prefix key meets the unrotated query. Its score travels in a feature of its own, [R(q) | q k_P] [0 | 1], so
         # that one call of the kernel sees both; values are as wide as keys, which the fast kernels ask for.
@@ -317,12 +304,12 @@ def _attend(
     return y.transpose(1, 2)[:, first:, :, :width]
 
 
-def _rotated(x: Tensor, start: int) -> Tensor:
-    """x [G, T, H, K] turned by its position, which begins at `start`: feature i pairs with K / 2 + i."""
+def rotated(x: Tensor, position: Tensor) -> Tensor:
+    """x [G, T, H, K] turned by its position, [T] or [G, T]: feature i pairs with K / 2 + i."""
     half = x.shape[-1] // 2
     wide = torch.promote_types(x.dtype, torch.float32)
     speed = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=wide) / half)
-    angle = torch.arange(start, start + x.shape[1], device=x.device, dtype=wide)[:, None, None] * speed  # [T, 1, K / 2]
+    angle = position.to(wide)[..., None, None] * speed  # [..., T, 1, K / 2]
     cos, sin = angle.cos(), angle.sin()
     a, b = x.to(wide).chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)

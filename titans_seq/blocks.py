@@ -4,7 +4,6 @@ Dimensions: B batch, T time, D model width, H heads, P persistent tokens.
 Every mixer: `mixer(x, state=None, mask=None, return_state=True) -> (y, state)`, x and y [B, T, D].
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,59 +12,20 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from titans_seq.attention import Attention, AttentionState, normed
+from titans_seq.attention import Attention, AttentionState
+from titans_seq.kernels.state import BatchState
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import take, turned
+from titans_seq.variants import MAC, MAG, MAL, MACState, MAGState, MALState
+
+BlockState = LayerState | AttentionState | MACState | MAGState | MALState
 
 
 @dataclass(frozen=True)
-class MAGState:
-    """What a `MAG` layer carries from one call to the next."""
-
-    memory: LayerState
-    attention: AttentionState
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "MAGState":
-        """Apply `function` to every tensor of the state."""
-        return MAGState(self.memory.map(function), self.attention.map(function))
-
-    def detach(self) -> "MAGState":
-        """The same values, cut from the graph."""
-        return self.map(Tensor.detach)
-
-    def to(self, target: torch.device | str | torch.dtype) -> "MAGState":
-        """The state on another device, or its floating tensors in another dtype."""
-        return MAGState(self.memory.to(target), self.attention.to(target))
-
-    def select(self, batch: Tensor | slice | int) -> "MAGState":
-        """The states of some samples; B is kept as a dimension."""
-        return MAGState(self.memory.select(batch), self.attention.select(batch))
-
-
-BlockState = LayerState | AttentionState | MAGState
-
-
-@dataclass(frozen=True)
-class ModelState:
+class ModelState(BatchState):
     """What a stack of blocks carries from one call to the next: the state of each."""
 
     blocks: tuple[BlockState, ...]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "ModelState":
-        """Apply `function` to every tensor of the state."""
-        return ModelState(tuple(block.map(function) for block in self.blocks))
-
-    def detach(self) -> "ModelState":
-        """The same values, cut from the graph."""
-        return self.map(Tensor.detach)
-
-    def to(self, target: torch.device | str | torch.dtype) -> "ModelState":
-        """The state on another device, or its floating tensors in another dtype."""
-        return ModelState(tuple(block.to(target) for block in self.blocks))
-
-    def select(self, batch: Tensor | slice | int) -> "ModelState":
-        """The states of some samples; B is kept as a dimension."""
-        return ModelState(tuple(block.select(batch) for block in self.blocks))
 
 
 def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> ModelState:
@@ -74,12 +34,10 @@ def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> Mo
     Raises:
         ValueError: states of different sizes, as attention without a window has them.
     """
-    others: list[Tensor] = []
-    other.map(lambda tensor: others.append(tensor) or tensor)  # type: ignore[func-returns-value]
-    places = iter(others)
+    others = iter(other.tensors())
 
     def pick(mine: Tensor) -> Tensor:
-        theirs = next(places)
+        theirs = next(others)
         if theirs.shape != mine.shape:
             raise ValueError("states that began at different times have different sizes: give attention a window")
         return torch.where(rows.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
@@ -87,61 +45,14 @@ def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> Mo
     return state.map(pick)
 
 
-class MAG(nn.Module):
-    """Memory as a gate, `[B, T, D] -> [B, T, D]`, causal: attention is the short memory, the neural memory the long.
-
-        x~ = [P | x];  y = RMSNorm(SW-Attention(x~));  m = RMSNorm(Memory(x~));  out = y * SiLU(m)
-
-    The block around it adds the residual. Source: Titans, eq. 26-28. One P serves both. Which side the non-linearity is
-    on, and that it is SiLU, the paper leaves open.
-
-    Args:
-        dim: D. heads: H and head_dim: K, even, of both.
-        window: tokens the attention sees beside P, the query's own included.
-        num_persistent: P. qk_norm: of the attention. options: of `NeuralMemory`, for the memory.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 4,
-        head_dim: int | None = None,
-        window: int | None = 128,
-        num_persistent: int = 4,
-        qk_norm: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        self.memory = NeuralMemory(dim, heads=heads, head_dim=head_dim, num_persistent=num_persistent, **options)
-        self.attention = Attention(dim, heads=heads, head_dim=head_dim, window=window, qk_norm=qk_norm)
-        self.memory_norm, self.attention_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: MAGState | None = None,
-        mask: Tensor | None = None,
-        return_state: bool = False,
-        return_surprise: bool = False,
-    ) -> Tensor | tuple[Any, ...]:
-        """Mix x [B, T, D] over time; arguments, results and errors as of `NeuralMemory`, with a `MAGState`."""
-        if state is not None and not isinstance(state, MAGState):
-            raise ValueError(f"state must be a MAGState; got {type(state).__name__}")
-        parts = (None, None) if state is None else (state.memory, state.attention)
-        m, memory, surprise = self.memory(x, state=parts[0], mask=mask, return_state=True, return_surprise=True)
-        y, attention = self.attention(
-            x, state=parts[1], mask=mask, return_state=True, persistent=self.memory.persistent
-        )
-        y = normed(self.attention_norm, y) * F.silu(normed(self.memory_norm, m))
-        states = [MAGState(memory, attention)] if return_state else []
-        result = (y, *states, *([surprise] if return_surprise else []))
-        return result if len(result) > 1 else y
-
-
-MIXERS: dict[str, type[nn.Module]] = {"memory": NeuralMemory, "mag": MAG, "attention": Attention}
-WITH_MEMORY = ("memory", "mag")
+MIXERS: dict[str, type[nn.Module]] = {
+    "memory": NeuralMemory,
+    "mac": MAC,
+    "mag": MAG,
+    "mal": MAL,
+    "attention": Attention,
+}
+WITH_MEMORY = tuple(name for name in MIXERS if name != "attention")
 
 
 class SwiGLU(nn.Module):
@@ -165,7 +76,7 @@ class Block(nn.Module):
     """x + mixer(norm(x)), then x + SwiGLU(norm(x)). Causal; with `bidirectional` every output sees both sides.
 
     Args:
-        mixer: "memory" (LMM, eq. 19), "mag" (eq. 26-28) or "attention".
+        mixer: "memory" (LMM, eq. 19), "mac" (eq. 21-25), "mag" (eq. 26-28), "mal" (eq. 29-31) or "attention".
         bidirectional: attention over all tokens at once; of the others, which only read forwards, a second one over the
             real tokens from the last to the first, its outputs added.
         num_persistent: P, learned tokens of each mixer.
@@ -213,7 +124,7 @@ class Block(nn.Module):
         if state is not None and self.bidirectional:
             raise ValueError("a bidirectional block has no state to go on from: it reads to the end first")
         if return_surprise and self.kind not in WITH_MEMORY:
-            raise ValueError(f"surprise needs a mixer with a memory, {' or '.join(WITH_MEMORY)}; got {self.kind!r}")
+            raise ValueError(f"surprise needs a mixer with a memory: {', '.join(WITH_MEMORY)}; got {self.kind!r}")
         asked = {"mask": mask, "return_state": True, **({"return_surprise": True} if return_surprise else {})}
         normed = self.mixer_norm(x)
         mixed, state, *surprise = self.mixer(normed, state=state, **asked)

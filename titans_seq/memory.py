@@ -5,8 +5,7 @@ Source: Titans (arXiv 2501.00663v1), sections 3.1, 3.2 and 4.4.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from titans_seq.convolution import silu_conv
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
 from titans_seq.kernels.checks import check_floating, check_gate_per, check_max_surprise
-from titans_seq.kernels.state import batch_index, move, whole_number
+from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.places import real_first, take
 
 # Forgetting at initialisation, and the least it can be. 100,000 constant tokens decay whatever they do not use by
@@ -29,7 +28,7 @@ FORGETTING_POWER = 4
 
 
 @dataclass(frozen=True)
-class LayerState:
+class LayerState(BatchState):
     """What a `NeuralMemory` layer carries from one call to the next.
 
     memory: the weights, momentum and chunk place of the memory.
@@ -42,24 +41,6 @@ class LayerState:
     inputs: Tensor
     gate_input: Tensor | None
     fingerprint: str
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "LayerState":
-        """Apply `function` to every tensor of the state."""
-        gate_input = None if self.gate_input is None else function(self.gate_input)
-        return replace(self, memory=self.memory.map(function), inputs=function(self.inputs), gate_input=gate_input)
-
-    def detach(self) -> "LayerState":
-        """The same values, cut from the graph."""
-        return self.map(Tensor.detach)
-
-    def to(self, target: torch.device | str | torch.dtype) -> "LayerState":
-        """The state on another device, or its floating tensors in another dtype."""
-        return self.map(lambda tensor: move(tensor, target))
-
-    def select(self, batch: Tensor | slice | int) -> "LayerState":
-        """The states of some samples; B is kept as a dimension."""
-        index = batch_index(batch, len(self.inputs))
-        return self.map(lambda tensor: tensor[index])
 
 
 class NeuralMemory(nn.Module):
@@ -188,7 +169,7 @@ class NeuralMemory(nn.Module):
         Raises:
             ValueError: x is not [B, T, D], the mask does not fit, or the state is that of another layer.
         """
-        self._check(x, state, mask)
+        self.check(x, state, mask)
         new = 0
         if state is None:
             state = self.initial_state(len(x), dtype=x.dtype)
@@ -295,7 +276,8 @@ class NeuralMemory(nn.Module):
         kept = torch.where(count[:, None] > 0, last + 1, 0).clamp(min=0)
         return (alpha, eta, theta), take(candidates, kept)[:, 0]
 
-    def _check(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> None:
+    def check(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> None:
+        """Raise the ValueError that a call with these arguments would."""
         check_floating("x", x)
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"x must be [B, T, {self.dim}]; got {tuple(x.shape)}")

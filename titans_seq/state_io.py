@@ -12,15 +12,13 @@ import torch
 from safetensors.torch import safe_open, save_file
 from torch import Tensor, nn
 
-from titans_seq.attention import AttentionState
-from titans_seq.blocks import MAGState, ModelState
+from titans_seq.blocks import BlockState, ModelState
 from titans_seq.files import replacing
 from titans_seq.kernels import MemoryState
-from titans_seq.memory import LayerState
 
 FORMAT = "titans-seq state"
 VERSION = 1
-State = MemoryState | LayerState | AttentionState | MAGState | ModelState
+State = MemoryState | BlockState | ModelState
 STATES: dict[str, type[State]] = {cls.__name__: cls for cls in get_args(State)}
 
 

@@ -11,9 +11,10 @@ from accuracy import assert_equal_to
 from torch import Tensor
 
 from titans_seq.attention import Attention, AttentionState
-from titans_seq.blocks import MAG, MIXERS, Block, MAGState, ModelState, choose
+from titans_seq.blocks import MIXERS, Block, ModelState, choose
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.state_io import load_state, save_state
+from titans_seq.variants import MAC, MAG, MACState, MAGState, MALState
 
 D = 8
 
@@ -22,10 +23,15 @@ BLOCKS = {
     "memory": {"mixer": "memory", "chunk_size": 4},
     "mag": {"mixer": "mag", "chunk_size": 4, "window": 3},
     "mag, no persistent": {"mixer": "mag", "chunk_size": 4, "window": 3, "num_persistent": 0, "qk_norm": True},
+    "mac": {"mixer": "mac", "chunk_size": 2, "segment": 4},
+    "mac, chunks over segments": {"mixer": "mac", "chunk_size": 4, "segment": 3, "num_persistent": 0, "qk_norm": True},
+    "mac, linear": {"mixer": "mac", "chunk_size": 4, "segment": 5, "depth": 1, "conv_size": 0, "gate_per": "chunk"},
+    "mal": {"mixer": "mal", "chunk_size": 4, "window": 3},
+    "mal, h3": {"mixer": "mal", "chunk_size": 4, "window": 3, "form": "h3", "num_persistent": 0},
     "attention": {"mixer": "attention"},
     "attention, window": {"mixer": "attention", "window": 3, "qk_norm": True},
 }
-STATES = {"memory": LayerState, "mag": MAGState, "attention": AttentionState}
+STATES = {"memory": LayerState, "mac": MACState, "mag": MAGState, "mal": MALState, "attention": AttentionState}
 every_block = pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
 with_memory = pytest.mark.parametrize("options", [o for o in BLOCKS.values() if "chunk_size" in o], ids=str)
 
@@ -200,7 +206,7 @@ def test_a_bidirectional_block_has_no_stream(options):
         block(x, state=make(options)(x)[1])
 
 
-@pytest.mark.parametrize("name", ["memory", "mag", "attention"])
+@pytest.mark.parametrize("name", MIXERS)
 def test_a_state_of_another_mixer(name):
     state = make(BLOCKS["attention" if name == "memory" else "memory"])(tokens(5))[1]
     with pytest.raises(ValueError, match=f"state must be an? {STATES[name].__name__}; got"):
@@ -245,8 +251,9 @@ def test_surprise_of_a_block_is_that_of_its_memory(options):
     memory = block.mixer if options["mixer"] == "memory" else block.mixer.memory
     y, state, surprise = block(x, mask=mask, return_surprise=True)
     assert_same((y, state), block(x, mask=mask))
-    _, exact = memory(block.mixer_norm(x), mask=mask, return_surprise=True)
-    assert torch.equal(surprise, exact)
+    if options["mixer"] != "mac" and "form" not in options:  # the memory of these reads what the block reads
+        _, exact = memory(block.mixer_norm(x), mask=mask, return_surprise=True)
+        assert torch.equal(surprise, exact)
     assert (surprise[~mask] == 0).all()
     assert (surprise[mask] > 0).all()
 
@@ -267,7 +274,9 @@ def test_surprise_of_both_sides_is_the_mean(options):
 
 
 def test_attention_has_no_surprise():
-    with pytest.raises(ValueError, match="surprise needs a mixer with a memory, memory or mag; got 'attention'"):
+    with pytest.raises(
+        ValueError, match="surprise needs a mixer with a memory: memory, mac, mag, mal; got 'attention'"
+    ):
         make(BLOCKS["attention"])(tokens(3), return_surprise=True)
 
 
@@ -304,6 +313,118 @@ def test_what_mag_returns():
     assert torch.equal(mag(x, return_surprise=True)[1], surprise)
     with pytest.raises(ValueError, match="state must be a MAGState; got LayerState"):
         mag(x, state=state.memory)
+
+
+# --- MAC --------------------------------------------------------------------------------------------------------------
+
+
+def turned(x: Tensor, position: int) -> Tensor:
+    """Rotary positions by complex numbers. x [..., K]"""
+    a, b = x.chunk(2, dim=-1)
+    angle = position * 10_000.0 ** (-torch.arange(a.shape[-1], dtype=torch.float64) / a.shape[-1])
+    z = torch.complex(a, b) * torch.polar(torch.ones_like(angle), angle)
+    return torch.cat([z.real, z.imag], dim=-1)
+
+
+def rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+def mac_token_by_token(mac: MAC, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The definition, one sample and one token at a time: outputs [T, D] and surprise [T, H]."""
+    heads, width = mac.memory.heads, mac.memory.head_dim
+    project = mac.attention.qkv.weight.unflatten(0, (3, heads, width))
+    state, ys, surprises, start, rows = None, [], [], None, []
+    for t, token in enumerate(x):
+        slot = t % mac.segment
+        if slot == 0:
+            before = mac.memory.initial_state(1, dtype=x.dtype) if state is None else state
+            start, rows = before.memory.weights, []
+        q = F.silu(mac.query(token)).view(heads, width)
+        h = q / q.norm(dim=-1, keepdim=True)
+        for layer, weight in enumerate(start):
+            h = torch.einsum("hoi,hi->ho", weight[0], F.silu(h) if layer else h)
+        h = mac.recall(rms(h, mac.recall_norm.weight).flatten())
+        rows.append((token, h))
+        kept = [] if mac.attention.persistent is None else [(row, None) for row in mac.attention.persistent]
+        kept += [(h, None) for _, h in rows] + [(row, i) for i, (row, _) in enumerate(rows)]
+        y = []
+        for n in range(heads):
+            q = project[0, n] @ token
+            scores, values = [], []
+            for row, place in kept:
+                key = project[1, n] @ row
+                scores.append(q @ key if place is None else turned(q, slot) @ turned(key, place))
+                values.append(project[2, n] @ row)
+            y.append(torch.stack(values).T @ (torch.stack(scores) / width**0.5).softmax(dim=0))
+        y = rms(mac.attention.out(torch.cat(y)), mac.attention_norm.weight)
+        m, state, surprise = mac.memory(y[None, None], state=state, return_state=True, return_surprise=True)
+        ys.append(y * F.silu(rms(m[0, 0], mac.memory_norm.weight)))
+        surprises.append(surprise[0, 0])
+    return torch.stack(ys), torch.stack(surprises)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_mac_is_its_definition(depth):
+    mac = make({"mixer": "mac", "chunk_size": 3, "segment": 4, "depth": depth}).mixer
+    x = tokens(11)
+    y, surprise = mac(x, return_surprise=True)
+    for b in range(len(x)):
+        exact, norms = mac_token_by_token(mac, x[b])
+        assert_equal_to(y[b], exact, name="y")
+        assert_equal_to(surprise[b], norms, name="surprise")
+
+
+def seen_by(function, rows: Tensor) -> Tensor:
+    """[t, r]: does output t depend on row r? function: rows [R, D] -> outputs [T, D]."""
+    jacobian = torch.autograd.functional.jacobian(function, rows)  # [T, D, R, D]
+    return (jacobian.abs().amax(dim=(1, 3)) > 0).int()
+
+
+def test_who_sees_whom_in_a_segment_of_mac():
+    """Figure 3a, but for h_i of later tokens: [P P | h h h | x x x]."""
+    mac = make({"mixer": "mac", "segment": 3}).mixer
+    q, k, _ = mac.attention.project(tokens(3, B=1))
+    slot = torch.arange(3)[None]
+
+    def attention(rows):
+        mac.attention.persistent = rows[:2]
+        value = rows[2:].view(1, 2, 3, 2, D // 2)
+        return mac._attend(q, torch.stack([k, k], dim=1), value, slot)[0]
+
+    del mac.attention._parameters["persistent"]
+    expected = [[1, 1, 1, 0, 0, 1, 0, 0], [1, 1, 1, 1, 0, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1]]
+    assert seen_by(attention, torch.randn(8, D, dtype=torch.float64)).tolist() == expected
+
+
+def test_who_sees_whom_in_the_attention_of_mag():
+    """Figure 3b: [P P | x x x x x], window 3."""
+    attention = make(BLOCKS["mag"]).mixer.attention
+    expected = [
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1, 1, 1],
+    ]
+    found = seen_by(lambda rows: attention(rows[None, 2:], persistent=rows[:2])[0], tokens(7, B=1)[0])
+    assert found.tolist() == expected
+
+
+# --- MAL --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["plain", "h3"])
+def test_mal_is_memory_and_then_attention(form):
+    mal, x = make({"mixer": "mal", "chunk_size": 4, "window": 3, "form": form}).mixer, tokens(9)
+    if form == "plain":
+        y = mal.memory(x)
+    else:
+        q, k, v = (x @ weight.T for weight in mal.products.weight.chunk(3))
+        y = q * mal.memory(k * v)
+    assert_equal_to(mal(x), mal.attention(rms(y, mal.norm.weight)), name="y")
+    with pytest.raises(ValueError, match="form must be plain or h3; got 'h4'"):
+        make({"mixer": "mal", "form": "h4"})
 
 
 # --- the surroundings -------------------------------------------------------------------------------------------------
@@ -362,7 +483,7 @@ def test_a_bfloat16_block(options):
 
 def test_mixers_by_name():
     assert {name: type(make(BLOCKS[name]).mixer) for name in MIXERS} == MIXERS
-    with pytest.raises(ValueError, match="mixer must be one of memory, mag, attention; got 'lstm'"):
+    with pytest.raises(ValueError, match="mixer must be one of memory, mac, mag, mal, attention; got 'lstm'"):
         Block(D, mixer="lstm")
 
 
