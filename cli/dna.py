@@ -71,7 +71,7 @@ class PretrainTask(Task):
 
     def check(self, config: DictConfig) -> None:
         if "mixer" not in config.model:
-            raise UsageError("model=kmer is a classifier; choose memory, mag or attention")
+            raise UsageError("model=kmer is a classifier; choose memory, mac, mag, mal or attention")
         if config.data.carry > 1 and config.model.bidirectional:
             raise UsageError("--carry needs --objective next: a masked model reads to the end first and has no stream")
         if config.data.carry > 1 and config.model.get("window", 0) is None:
@@ -236,10 +236,9 @@ PRETRAIN, CLASSIFY = PretrainTask(), ClassifyTask()
 
 def pretrain_command(arguments: argparse.Namespace) -> None:
     """`titans-seq pretrain dna`."""
-    if not (arguments.fasta or any(word.lstrip("+").startswith("data.fasta=") for word in arguments.overrides)):
-        if not (arguments.resume and arguments.output):
-            raise UsageError("--fasta is missing: the genome to learn, e.g. --fasta genome.fa")
-        arguments.fasta = runs.read_config(Path(arguments.output).expanduser(), PRETRAIN.key).data.fasta
+    given = arguments.fasta or any(word.lstrip("+").startswith("data.fasta=") for word in arguments.overrides)
+    if not given and not (arguments.resume and arguments.output):
+        raise UsageError("--fasta is missing: the genome to learn, e.g. --fasta genome.fa")
     fitting.fit_command(PRETRAIN, arguments)
 
 

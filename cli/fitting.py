@@ -81,6 +81,14 @@ class Task(ABC):
     def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
         """Draw what a finished training shows."""
 
+    def more(self, job: Job, tested: Mapping[str, float]) -> dict[str, Any]:
+        """What follows from the metrics of the test."""
+        return {}
+
+    def export(self, job: Job, folder: Path) -> list[Path]:
+        """Write the trained network in a form of its own, beside the checkpoints."""
+        return []
+
     def begin(self, job: Job) -> None:
         """What a new run does before it makes its folder, and a resumed one does not do again."""
 
@@ -96,7 +104,7 @@ def fit_command(task: Task, arguments: argparse.Namespace) -> None:
         from titans_seq.cli.sweep import sweep
 
         return sweep(task, arguments)
-    config = compose(task.schema, overrides_of(task.schema, arguments))
+    config = _asked(task, arguments)
     if arguments.resume:
         folder = _folder_to_resume(task, config)
         config = _resumed_config(task, folder, config, arguments)
@@ -161,6 +169,19 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         enable_progress_bar=not config.quiet and sys.stderr.isatty(),
         num_sanity_val_steps=0,
     )
+
+
+def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
+    """The configuration of the flags and overrides; of a run that is resumed by its folder alone, its own."""
+    words = overrides_of(task.schema, arguments)
+    changed = {word.split("=")[0] for word in words}
+    if not (arguments.resume and arguments.output and changed <= {"output", "quiet", "trainer.max_epochs"}):
+        return compose(task.schema, words)
+    config = runs.read_config(Path(arguments.output).expanduser(), task.key)
+    config.output, config.quiet = arguments.output, arguments.quiet
+    if arguments.epochs is not None:
+        config.trainer.max_epochs = arguments.epochs
+    return config
 
 
 # resuming --------------------------------------------------------------------------------------------------------------
@@ -245,7 +266,7 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
         job.module.load_state_dict(runs.load_checkpoint(checkpoints / runs.BEST)["state_dict"])
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = _metrics(job, history, tested)
-    pictures = job.task.pictures(job, history, metrics["best_epoch"], folder)
+    pictures = job.task.export(job, folder) + job.task.pictures(job, history, metrics["best_epoch"], folder)
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics, pictures
 
@@ -292,6 +313,7 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
     metrics = {
         **job.task.about(job),
         **tested,
+        **job.task.more(job, tested),
         **{key: best[key] for key in job.module.shown if key.startswith("val_")},
         "epochs": len(history),
         "best_epoch": int(best["epoch"]) + 1,  # counted from 1, like epochs

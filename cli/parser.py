@@ -41,19 +41,21 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb."""
     parser = Parser(
         prog="titans-seq",
-        description="Neural long-term memory for time series and genomes.",
+        description="Neural long-term memory for time series, genomes and text.",
         epilog="""examples:
   titans-seq fit forecast                                  the embedded series, no download
   titans-seq fit forecast --dataset ETTh1 --horizon 96
   titans-seq predict forecast --checkpoint RUN --csv FILE
   titans-seq fit dna --csv train.csv --test-csv test.csv   a classifier of DNA sequences
   titans-seq pretrain dna --fasta genome.fa                a language model of a genome
+  titans-seq fit lm --variant mac --text book.txt          a language model of a text
   titans-seq VERB TASK --help                              every flag of a verb""",
     )
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
     fit = _verb(verbs, "fit", "train a model")
     _fit_forecast(fit)
     _fit_dna(fit)
+    _fit_lm(fit)
     _pretrain_dna(_verb(verbs, "pretrain", "train a language model, to start others from"))
     test = _verb(verbs, "test", "measure a trained model")
     _test_forecast(test)
@@ -64,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     _embed_dna(_verb(verbs, "embed", "write a model's features of sequences"))
     _score_dna(_verb(verbs, "score", "score variants by a language model"))
     _surprise_dna(_verb(verbs, "surprise", "write the memory's surprise along a genome"))
+    _eval_lm(_verb(verbs, "eval", "measure a language model"))
+    _generate_lm(_verb(verbs, "generate", "continue a text"))
     _lightning(verbs)
     _data(verbs)
     doctor = verbs.add_parser("doctor", help="versions, devices, data folder, and the backend `auto` would take")
@@ -192,7 +196,7 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
     add("--test-csv", metavar="FILE", help="with --csv: rows to test on")
     add("--bed", metavar="FILE", help="regions of --fasta, their class in column 4")
     add("--fasta", metavar="FILE", help="with --bed: the genome, plain or bgzip")
-    add("--model", metavar="NAME", help="memory (default), mag, attention, or kmer")
+    add("--model", metavar="NAME", help="memory (default), mac, mag, mal, attention, or kmer")
     add("--from", metavar="RUN", help="a run of `pretrain dna` whose encoder to start from")
     add("--rc", choices=("none", "average"), help="average: test with the mean of both strands")
     _training_flags(parser, "runs/dna/<data>-<model>-s<seed>")
@@ -224,7 +228,7 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
         help="train on streams: N windows in a row with the memory carried on (default 1: each for itself)",
     )
     add("--objective", choices=("next", "masked"), help="next base (default), or masked bases seen from both sides")
-    add("--model", metavar="NAME", help="memory (default), mag or attention")
+    add("--model", metavar="NAME", help="memory (default), mac, mag, mal or attention")
     _training_flags(parser, "runs/dna_lm/<genome>-<objective>-<model>-s<seed>")
 
 
@@ -322,6 +326,79 @@ The memory is carried from the first base to the last at constant size; a pictur
 
 
 # the rest --------------------------------------------------------------------------------------------------------------
+
+# text ------------------------------------------------------------------------------------------------------------------
+
+
+def _fit_lm(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "lm", "lm:fit_command",
+        "Train a language model on a text or on a task with answers, test its best epoch, and write it to a run folder.",
+        """examples:
+  titans-seq fit lm --text book.txt                                a MAC of bytes
+  titans-seq fit lm --variant lmm --text book.txt --length 1024
+  titans-seq fit lm --text book.txt --vocab-size 4096              byte pairs learned from the text
+  titans-seq fit lm --text book.txt --tokenizer tokenizer.json     of the Hugging Face library tokenizers
+  titans-seq fit lm --task passkey --variant mag --length 512      a number hidden in noise; see `eval lm`
+  titans-seq fit lm --text book.txt model.segment=128 model.depth=1 data.steps_per_epoch=250
+  titans-seq fit lm --text book.txt --resume                       go on with an interrupted run
+
+The first 90 % of the text train, the next 5 % choose the epoch, the last 5 % test.
+KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--text", metavar="FILE", help="a text in UTF-8")
+    add(
+        "--task",
+        dest="task_name",
+        metavar="NAME",
+        help="instead of a text: passkey, number, uuid, recall, one_fact, two_facts, permutations or parity",
+    )
+    add("--variant", metavar="NAME", help="lmm, mac (default), mag, mal, or transformer")
+    add("--length", type=_positive, metavar="T", help="tokens per sample (default 256)")
+    add("--tokenizer", metavar="FILE", help="a tokenizer.json (default: bytes)")
+    add("--vocab-size", type=_positive, metavar="V", help="learn byte pairs from the text, so many tokens")
+    _training_flags(parser, "runs/lm/<text or task>-<variant>-s<seed>")
+
+
+def _eval_lm(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "lm", "lm:eval_command",
+        "Measure a language model: the perplexity of a text in one stream, or the accuracy of a task at several lengths.",
+        """examples:
+  titans-seq eval lm --checkpoint runs/lm/book-mac-s0 --text other.txt
+  titans-seq eval lm --checkpoint runs/lm/passkey-mac-s0 --task passkey --lengths 512 2048 8192""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    add = parser.add_argument
+    add("--text", metavar="FILE", help="read in one stream, with the state carried from its first token to its last")
+    add("--task", dest="task_name", metavar="NAME", help="see `titans-seq fit lm --help`")
+    add("--lengths", type=_positive, nargs="+", metavar="T", help="tokens per sample (default: 256 512 1024 2048 4096)")
+    add("--samples", type=_positive, default=128, metavar="N", help="per length (default 128)")
+    add("--seed", type=_seed, default=0, metavar="S", help="of the samples (default 0)")
+    add("--output", metavar="PATH", help="--text: a JSON file to write; --task: a folder (default: RUN/eval)")
+
+
+def _generate_lm(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "lm", "lm:generate_command",
+        "Continue a text. The state can be kept and given again: the model goes on from what it has read.",
+        """examples:
+  titans-seq generate lm --checkpoint runs/lm/book-mac-s0 --prompt 'Once upon a time'
+  titans-seq generate lm --checkpoint RUN --prompt 'To be' --tokens 500 --temperature 0.8 --top-p 0.95 --seed 1
+  titans-seq generate lm --checkpoint RUN --prompt 'Hello' --save-state talk.state
+  titans-seq generate lm --checkpoint RUN --prompt ' Well?' --state talk.state""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    add = parser.add_argument
+    add("--prompt", required=True, metavar="TEXT", help="what to continue")
+    add("--tokens", type=_positive, default=200, metavar="N", help="how many to draw (default 200)")
+    add("--temperature", type=float, default=1.0, metavar="X", help="0: always the most likely (default 1)")
+    add("--top-k", type=_positive, metavar="K", help="draw among the K most likely")
+    add("--top-p", type=float, metavar="P", help="draw among the fewest that have this share of the probability")
+    add("--seed", type=_seed, default=0, metavar="S", help="of the draws (default 0)")
+    add("--state", metavar="FILE", help="go on from a state that was saved")
+    add("--save-state", metavar="FILE", help="keep the state after the last token that was read")
 
 
 def _lightning(verbs: argparse._SubParsersAction) -> None:

@@ -7,8 +7,10 @@ from titans_seq.datamodules.download import download_dataset
 from titans_seq.datamodules.embedded import embedded_series
 from titans_seq.datamodules.forecast import ForecastDataModule
 from titans_seq.datamodules.labelled import Labelled
+from titans_seq.datamodules.long_context import LongContextData
 from titans_seq.datamodules.registry import data_folder
 from titans_seq.datamodules.series import DataError, Series, future_dates
+from titans_seq.datamodules.text import TextData
 from titans_seq.datamodules.windows import WindowDataset
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "ForecastDataModule",
     "GenomeData",
     "Labelled",
+    "LongContextData",
     "Series",
+    "TextData",
     "WindowDataset",
     "check_dataset",
     "data_folder",

@@ -91,8 +91,11 @@ class EpochShuffle(RandomSampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        # a hash of both: seed + epoch would give seed 1 the shuffles of seed 0, one epoch later
-        mixed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
-        self.generator.manual_seed(int(mixed))
+        self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
         self.epoch += 1
         yield from super().__iter__()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A hash of both: seed + epoch would give seed 1 the shuffles of seed 0, one epoch later."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -16,9 +16,18 @@ from titans_seq.blocks import MIXERS as BLOCK_MIXERS
 from titans_seq.cli.config import build, compose
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN
 from titans_seq.cli.forecast import FORECAST
-from titans_seq.datamodules import DNAClassData, ForecastDataModule, GenomeData, list_datasets
+from titans_seq.cli.lm import FIT as LANGUAGE
+from titans_seq.datamodules import (
+    DNAClassData,
+    ForecastDataModule,
+    GenomeData,
+    LongContextData,
+    TextData,
+    list_datasets,
+)
 from titans_seq.forecast import MIXERS, ForecastModule, SimbaForecaster
 from titans_seq.genomics import DNAEncoder, DNAModule, KmerClassifier
+from titans_seq.language import VARIANTS, LanguageModel, LanguageModule
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = ("data", "model", "trainer", "experiment")
@@ -28,8 +37,10 @@ NEEDS = {
     "benchmark": ["data.dataset=human_nontata_promoters"],
     "bed": ["data.bed=x.bed", "data.fasta=x.fa"],
     "fasta": ["data.fasta=x.fa"],
+    "text": ["data.text=x.txt"],
+    "task": ["data.task=passkey"],
 }
-ALWAYS = {FORECAST: [], CLASSIFY: [], PRETRAIN: ["data.fasta=x.fa"]}
+ALWAYS = {FORECAST: [], CLASSIFY: [], PRETRAIN: ["data.fasta=x.fa"], LANGUAGE: ["data.text=x.txt"]}
 ONLY = {"fasta": PRETRAIN, "kmer": CLASSIFY, **dict.fromkeys(("csv", "benchmark", "bed", "embedded"), CLASSIFY)}
 
 
@@ -38,10 +49,10 @@ def _choices(task: str, group: str) -> list[str]:
 
 
 def _cases() -> Iterator[Any]:
-    for task, folder in ((FORECAST, "forecast"), (CLASSIFY, "dna"), (PRETRAIN, "dna")):
+    for task, folder in ((FORECAST, "forecast"), (CLASSIFY, "dna"), (PRETRAIN, "dna"), (LANGUAGE, "lm")):
         for group in GROUPS:
             for name in _choices(folder, group):
-                if folder == "forecast" or ONLY.get(name, task) is task:
+                if folder != "dna" or ONLY.get(name, task) is task:
                     yield pytest.param(task, group, name, id=f"{task.key} {group}={name}")
 
 
@@ -58,6 +69,10 @@ def test_every_choice_is_composed_and_built(task: Any, group: str, name: str) ->
         assert isinstance(data, ForecastDataModule) and isinstance(network, SimbaForecaster)
         assert (network.lookback, network.horizon) == (config.data.lookback, config.data.horizon)
         assert isinstance(build(config.training, "training", network=network), ForecastModule)
+    elif task is LANGUAGE:
+        assert isinstance(data, LongContextData if name == "task" else TextData)
+        assert isinstance(network, LanguageModel)
+        assert isinstance(build(config.training, "training", network=network), LanguageModule)
     else:
         assert isinstance(data, GenomeData if task is PRETRAIN else DNAClassData)
         assert isinstance(network, KmerClassifier if name == "kmer" else DNAEncoder)
@@ -70,8 +85,12 @@ def test_every_choice_is_composed_and_built(task: Any, group: str, name: str) ->
 
 
 def _network(config: DictConfig) -> Any:
-    names = {"class_names": ("a", "b")} if config.model._target_.endswith("KmerClassifier") else {}
-    return build(config.model, "model", **names)
+    given: dict[str, Any] = {}
+    if config.model._target_.endswith("KmerClassifier"):
+        given = {"class_names": ("a", "b")}
+    if config.model._target_.endswith("LanguageModel"):
+        given = {"vocabulary": 256}
+    return build(config.model, "model", **given)
 
 
 def test_the_dna_module_is_built() -> None:
@@ -85,9 +104,10 @@ def test_every_yaml_is_in_a_group_or_named() -> None:
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")}
     parts = {"forecast/fit.yaml", "forecast/data/_base.yaml", "forecast/model/_base.yaml", "lightning/forecast.yaml"}
     parts |= {"dna/fit.yaml", "dna/pretrain.yaml", "dna/data/_classes.yaml", "dna/model/_base.yaml"}
+    parts |= {"lm/fit.yaml", "lm/model/_base.yaml", "lm/model/_memory.yaml"}
     choices = {
         f"{task}/{group}/{name}.yaml"
-        for task in ("forecast", "dna")
+        for task in ("forecast", "dna", "lm")
         for group in GROUPS
         for name in _choices(task, group)
     }
@@ -102,6 +122,8 @@ def test_every_data_set_and_mixer_has_a_config() -> None:
     assert all(_config(FORECAST, "model", name).model.mixer == name for name in MIXERS)
     assert _choices("dna", "model") == sorted([*BLOCK_MIXERS, "kmer"])
     assert all(_config(CLASSIFY, "model", name).model.mixer == name for name in BLOCK_MIXERS)
+    assert _choices("lm", "model") == sorted(VARIANTS)
+    assert all(_config(LANGUAGE, "model", name).model.mixer == mixer for name, mixer in VARIANTS.items())
 
 
 @pytest.mark.parametrize("name", _choices("forecast", "experiment"))

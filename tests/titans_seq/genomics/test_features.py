@@ -5,7 +5,6 @@ import pytest
 import torch
 from accuracy import assert_equal_to
 
-from titans_seq.blocks import MIXERS
 from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, PAD, START
 from titans_seq.genomics.features import POOLINGS, features, pool
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel
@@ -14,7 +13,7 @@ LAYERS = 2
 OPTIONS = {"memory": {"chunk_size": 4}, "mag": {"chunk_size": 4, "window": 6}, "attention": {"window": 6}}
 # which mixer it is changes nothing in `features`: those with a memory, which cost more, are looked at after all blocks
 mixer_and_layer = pytest.mark.parametrize(
-    ("mixer", "layer"), [(mixer, None) for mixer in MIXERS] + [("attention", 1), ("attention", LAYERS), ("memory", 1)]
+    ("mixer", "layer"), [(mixer, None) for mixer in OPTIONS] + [("attention", 1), ("attention", LAYERS), ("memory", 1)]
 )
 
 

@@ -12,9 +12,15 @@ from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageMode
 from titans_seq.state_io import load_state, save_state
 
 SMALL = {"dim": 8, "layers": 2, "heads": 2, "num_persistent": 2}
-OPTIONS = {"memory": {"chunk_size": 4}, "mag": {"chunk_size": 4, "window": 3}, "attention": {"window": 6}}
+OPTIONS = {
+    "memory": {"chunk_size": 4},
+    "mac": {"chunk_size": 4, "segment": 3},
+    "mag": {"chunk_size": 4, "window": 3},
+    "mal": {"chunk_size": 4, "window": 3},
+    "attention": {"window": 6},
+}
 every_mixer = pytest.mark.parametrize("mixer", MIXERS)
-with_memory = pytest.mark.parametrize("mixer", ["memory", "mag"])
+with_memory = pytest.mark.parametrize("mixer", ["memory", "mac", "mag", "mal"])
 
 
 def model(kind, mixer="memory", **options):
@@ -111,7 +117,7 @@ def test_states_of_another_model():
 
 
 def test_an_unknown_mixer():
-    with pytest.raises(ValueError, match="mixer must be one of memory, mag, attention; got 'hyena'"):
+    with pytest.raises(ValueError, match="mixer must be one of memory, mac, mag, mal, attention; got 'hyena'"):
         DNAEncoder(8, mixer="hyena")
 
 

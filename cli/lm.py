@@ -1,0 +1,298 @@
+"""`titans-seq fit|eval|generate lm`: what is the language models' own in a run."""
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+
+from titans_seq.blocks import ModelState
+from titans_seq.cli import fitting, runs, training
+from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_path
+from titans_seq.cli.errors import UsageError
+from titans_seq.cli.fitting import History, Job, Task
+from titans_seq.cli.tables import show_paths, show_record, show_table
+from titans_seq.datamodules import LongContextData, TextData
+from titans_seq.datamodules.text import read_text
+from titans_seq.language import (
+    VARIANTS,
+    ByteTokenizer,
+    LanguageModel,
+    LanguageModule,
+    Tokenizer,
+    generate,
+    load_model,
+    save_model,
+)
+from titans_seq.language.evaluation import read_stream
+from titans_seq.language.pictures import plot_by_length
+from titans_seq.pictures import plot_training
+from titans_seq.state_io import load_state, save_state
+
+MODEL = "model"  # where in the run folder the trained model lies, for use without the run
+PIECE = 4096  # tokens read at a time
+
+
+def _variant(name: str) -> list[str]:
+    if name.lower() not in VARIANTS:
+        raise UsageError(f"--variant must be one of {', '.join(VARIANTS)}; got {name}")
+    return [f"model={name.lower()}"]
+
+
+class LanguageTask(Task):
+    """A language model of a text, or of a task with answers."""
+
+    verb, name, key = "fit", "lm", "lm"
+    headline = ("val_loss", "test_loss")
+    schema = Schema(
+        module="titans_seq.configs.lm",
+        name="fit",
+        flags={
+            "text": ("data", "data.text"),
+            "task_name": ("data", "data.task"),
+            "variant": ("model",),
+            "length": ("data.length",),
+            "tokenizer": ("data.tokenizer",),
+            "vocab_size": ("data.vocab_size",),
+            **COMMON_FLAGS,
+        },
+        choices={
+            "text": lambda path: ["data=text", f"data.text={quoted_path(path)}"],
+            "task_name": lambda name: ["data=task", f"data.task={quoted(name)}"],
+            "variant": _variant,
+            "tokenizer": lambda path: [f"data.tokenizer={quoted_path(path)}"],
+        },
+        exclusive=(("text", "task_name"), ("tokenizer", "vocab_size")),
+    )
+
+    def default_folder(self, config: DictConfig) -> Path:
+        return Path("runs", "lm", f"{build(config.data, 'data').dataset_name}-{variant_of(config)}-s{config.seed}")
+
+    def data(
+        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None
+    ) -> L.LightningDataModule:
+        data: L.LightningDataModule = build(config.data, "data")
+        data.setup(stage)
+        return data
+
+    def module(self, config: DictConfig, data: L.LightningDataModule) -> LanguageModule:
+        network = build(config.model, "model", vocabulary=tokenizer_of(data).vocabulary)
+        return build(config.training, "training", network=network, answers=isinstance(data, LongContextData))
+
+    def about(self, job: Job) -> dict[str, Any]:
+        data = job.data
+        assert isinstance(data, TextData | LongContextData)
+        record = {
+            "dataset": data.dataset_name,
+            "variant": variant_of(job.config),
+            "seed": job.config.seed,
+            "length": data.length,
+            "vocabulary": tokenizer_of(data).vocabulary,
+        }
+        if isinstance(data, TextData):
+            record |= {f"{name}_tokens": len(part) for name, part in data.parts.items()}
+        return record | {"selected_on": job.module.monitor}
+
+    def more(self, job: Job, tested: Mapping[str, float]) -> dict[str, Any]:
+        return _readable(job.data, tested["test_loss"])
+
+    def title(self, metrics: Mapping[str, Any]) -> str:
+        return f"{metrics['dataset']}, {metrics['variant']}"
+
+    def export(self, job: Job, folder: Path) -> list[Path]:
+        assert isinstance(job.module.network, LanguageModel)
+        save_model(folder / MODEL, job.module.network, tokenizer_of(job.data))
+        return [folder / MODEL]
+
+    def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
+        curves = [("train_loss", "training, nats per token"), ("val_loss", "validation")]
+        if "val_accuracy" in job.module.shown:
+            curves = [
+                ("val_accuracy", "validation, share of samples"),
+                ("val_token_accuracy", "validation, share of tokens"),
+            ]
+        return [plot_training(history, best_epoch, folder / "training.png", curves=curves)]
+
+
+FIT = LanguageTask()
+
+
+def variant_of(config: DictConfig) -> str:
+    """The paper's name of the mixer."""
+    return next((name for name, mixer in VARIANTS.items() if mixer == config.model.mixer), config.model.mixer)
+
+
+def tokenizer_of(data: L.LightningDataModule) -> Tokenizer:
+    """What made the tokens; tasks are made of bytes."""
+    return data.tokenizer_ if isinstance(data, TextData) else ByteTokenizer()
+
+
+def _readable(data: L.LightningDataModule, loss: float) -> dict[str, float]:
+    """A loss in nats per token in the units people know, of a text."""
+    if not isinstance(data, TextData):
+        return {}
+    return {
+        "test_perplexity": math.exp(min(loss, 700.0)),
+        "test_bits_per_byte": loss / math.log(2) / data.bytes_per_token,
+    }
+
+
+def fit_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq fit lm`."""
+    named = ("data.text=", "data.task=")
+    given = (
+        arguments.text or arguments.task_name or any(word.lstrip("+").startswith(named) for word in arguments.overrides)
+    )
+    if not given and not (arguments.resume and arguments.output):
+        raise UsageError("--text is missing: the text to learn, e.g. --text book.txt; or a task: --task passkey")
+    fitting.fit_command(FIT, arguments)
+
+
+# a finished model ------------------------------------------------------------------------------------------------------
+
+
+def trained_model(place: str) -> tuple[LanguageModel, Tokenizer, Path]:
+    """The model and tokenizer of a run folder, or of a folder that `save_model` wrote, and that folder."""
+    folder = Path(place).expanduser()
+    inner = folder / MODEL
+    if not folder.exists():
+        raise UsageError(f"no run folder {folder}")
+    if (folder / runs.CONFIG).is_file():
+        runs.read_config(folder, FIT.key)
+        if not inner.is_dir():
+            raise UsageError(f"{folder} is not finished; go on with: titans-seq fit lm --output {folder} --resume")
+    try:
+        model, tokenizer = load_model(inner if inner.is_dir() else folder)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, folder
+
+
+def eval_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq eval lm`: perplexity of a text, or accuracy of a task by length."""
+    if bool(arguments.text) == bool(arguments.task_name):
+        raise UsageError("give --text FILE for a perplexity or --task NAME for accuracies, one of the two")
+    training.hush(arguments.quiet)
+    model, tokenizer, folder = trained_model(arguments.checkpoint)
+    if arguments.text:
+        _eval_text(arguments, model, tokenizer)
+    else:
+        _eval_task(arguments, model, folder)
+
+
+def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    text = read_text(arguments.text)
+    try:
+        tokens = tokenizer.encode(text)
+    except ValueError as error:
+        raise UsageError(f"{arguments.text}: {error}") from None
+    if len(tokens) < 2:
+        raise UsageError(f"{arguments.text} has {len(tokens)} tokens; at least 2 are needed")
+    silent = arguments.quiet or not sys.stderr.isatty()
+    with Progress(console=Console(file=sys.stderr), disable=silent, transient=True) as progress:
+        task = progress.add_task("reading", total=len(tokens))
+        for read, nats in read_stream(model, tokens, piece=PIECE):
+            progress.update(task, completed=read)
+    loss = nats / (len(tokens) - 1)
+    bytes_per_token = len(text.encode()) / len(tokens)
+    record = {"text": Path(arguments.text).name, "tokens": len(tokens), "protocol": "one stream, state carried"}
+    record |= {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "bits_per_byte": loss / math.log(2) / bytes_per_token,
+    }
+    show_record(f"{Path(arguments.text).name}, {arguments.checkpoint}", record)
+    if arguments.output:
+        runs.write_json(_file(arguments.output), record)
+        show_paths("metrics", [Path(arguments.output)])
+
+
+def _eval_task(arguments: argparse.Namespace, model: LanguageModel, folder: Path) -> None:
+    if model.vocabulary < ByteTokenizer.vocabulary:
+        raise UsageError(f"tasks are made of bytes, but {folder} has a vocabulary of {model.vocabulary}")
+    config = runs.read_config(folder, FIT.key) if (folder / runs.CONFIG).is_file() else None
+    trained = None if config is None or config.data.get("task") != arguments.task_name else int(config.data.length)
+    lengths = arguments.lengths or [256 * 2**i for i in range(5)]
+    module = LanguageModule(model, answers=True)
+    rows: dict[int, Mapping[str, float]] = {}
+    for length in lengths:
+        data = LongContextData(
+            arguments.task_name,
+            length=length,
+            eval_samples=arguments.samples,
+            eval_batch_size=max(1, 2**14 // length),
+            seed=arguments.seed,
+        )
+        trainer = L.Trainer(
+            logger=False, devices=1, enable_model_summary=False, enable_checkpointing=False,
+            enable_progress_bar=not arguments.quiet and sys.stderr.isatty(),
+        )  # fmt: skip
+        with training.interruptible(trainer, "nothing was written"):
+            rows[length] = trainer.test(module, datamodule=data, verbose=False)[0]
+    names = ("test_accuracy", "test_token_accuracy", "test_loss")
+    title = f"{arguments.task_name}, {arguments.samples} samples per length"
+    shown = ("tokens", "share of samples right", "share of tokens right", "nats per token")
+    show_table(title, shown, [[length, *(row[name] for name in names)] for length, row in rows.items()])
+    place = runs.make_folder(Path(arguments.output).expanduser() if arguments.output else folder / "eval")
+    record = {
+        "task": arguments.task_name,
+        "samples": arguments.samples,
+        "seed": arguments.seed,
+        "trained_length": trained,
+    }
+    record["lengths"] = {
+        str(length): {name.removeprefix("test_"): row[name] for name in names} for length, row in rows.items()
+    }
+    runs.write_json(place / f"{arguments.task_name}.json", record)
+    curves = {"samples": [row[names[0]] for row in rows.values()], "tokens": [row[names[1]] for row in rows.values()]}
+    picture = plot_by_length(lengths, curves, place / f"{arguments.task_name}.png", title=title, trained=trained)
+    show_paths("results", [place / f"{arguments.task_name}.json", picture])
+
+
+def _file(output: str) -> Path:
+    path = Path(output).expanduser()
+    runs.make_folder(path.parent)
+    return path
+
+
+def generate_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq generate lm`: the prompt and what follows it, on stdout as it is drawn."""
+    model, tokenizer, _ = trained_model(arguments.checkpoint)
+    try:
+        prompt = torch.from_numpy(tokenizer.encode(arguments.prompt))
+        states = _states(arguments, model)
+        drawn = generate(
+            model, prompt, tokens=arguments.tokens, temperature=arguments.temperature, top_k=arguments.top_k,
+            top_p=arguments.top_p, seed=arguments.seed, states=states, piece=PIECE,
+        )  # fmt: skip
+        decode = tokenizer.decoder()
+        print(arguments.prompt, end="", flush=True)
+        for token, states in drawn:
+            print(decode(token), end="", flush=True)
+        print()
+        if arguments.save_state:
+            assert states is not None
+            save_state(_file(arguments.save_state), states, model=model)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _states(arguments: argparse.Namespace, model: LanguageModel) -> ModelState | None:
+    if not arguments.state:
+        return None
+    try:
+        states = load_state(arguments.state, model=model)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from None
+    if not isinstance(states, ModelState):
+        raise UsageError(
+            f"{arguments.state} is the state of a {type(states).__name__.removesuffix('State')}, not of a model"
+        )
+    return states.to(model.encoder.embedding.weight.device)

@@ -1,0 +1,186 @@
+"""Text for language models: one file, read as tokens, cut into parts and windows.
+
+B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each}.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.windows import epoch_seed
+from titans_seq.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
+
+Batch = dict[str, Tensor]
+Tokens = Int[np.ndarray, " T"]
+
+
+class TextWindows(Dataset[Batch]):
+    """Windows of `length` tokens and what follows each of them, by where they begin."""
+
+    def __init__(self, tokens: Tokens, length: int) -> None:
+        self.tokens, self.length = tokens, length
+
+    def __len__(self) -> int:
+        """How many windows there are that do not overlap."""
+        return (len(self.tokens) - 1) // self.length
+
+    def __getitem__(self, begin: int) -> Batch:
+        window = torch.from_numpy(self.tokens[begin : begin + self.length + 1].astype(np.int64))
+        return {"tokens": window[:-1], "targets": window[1:]}
+
+
+class RandomBegins(Sampler[int]):
+    """Where windows begin, drawn with replacement: `count` per epoch, which depend on the seed and the epoch only."""
+
+    def __init__(self, windows: TextWindows, count: int, seed: int) -> None:
+        self.windows, self.count, self.seed, self.epoch = windows, count, seed, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng(epoch_seed(self.seed, self.epoch))
+        self.epoch += 1
+        yield from random.integers(len(self.windows.tokens) - self.windows.length, size=self.count).tolist()
+
+
+class TextData(lightning.LightningDataModule):
+    """A text file in windows: the first 90 % of its tokens train, the next 5 % validate, the last 5 % test.
+
+    A training epoch is `steps_per_epoch` batches of windows that begin anywhere; validation and test windows do not overlap, and the
+    remainder behind the last one is left out.
+
+    Args:
+        text: a file of UTF-8. length: tokens per window.
+        tokenizer: a `tokenizer.json` or the folder of one; None: bytes. vocab_size: learn byte pairs from the training part
+            instead, so many tokens.
+        steps_per_epoch: None: as many as cover the training part once.
+        whole: everything is test: to measure a model on another text.
+
+    Attributes, after `setup`: tokenizer_: what made the tokens. parts: the tokens of each part. bytes_per_token: of the test part.
+
+    Raises:
+        DataError: no such file, an empty one, one that is no text; parts shorter than a window; a tokenizer that cannot be
+            read or lacks a part of the text.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        length: int = 256,
+        tokenizer: str | None = None,
+        vocab_size: int | None = None,
+        steps_per_epoch: int | None = None,
+        whole: bool = False,
+        batch_size: int = 16,
+        eval_batch_size: int = 16,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if tokenizer is not None and vocab_size is not None:
+            raise DataError("give a tokenizer or a vocab_size to learn one of, not both")
+        least = {"length": length, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        for name, value in (least | ({} if steps_per_epoch is None else {"steps_per_epoch": steps_per_epoch})).items():
+            if value < 1:
+                raise DataError(f"{name} must be at least 1; got {value}")
+        if seed < 0 or num_workers < 0:
+            raise DataError(f"seed and num_workers must be at least 0; got {seed} and {num_workers}")
+        self.text, self.length, self.tokenizer, self.vocab_size = text, length, tokenizer, vocab_size
+        self.steps_per_epoch, self.whole = steps_per_epoch, whole
+        self.batch_size, self.eval_batch_size, self.seed, self.num_workers = (
+            batch_size,
+            eval_batch_size,
+            seed,
+            num_workers,
+        )
+        self.parts: dict[str, Tokens] = {}
+
+    @property
+    def dataset_name(self) -> str:
+        """Of the text, as results call it."""
+        return Path(self.text).name.rsplit(".", 1)[0]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and cut the text; a repeated call does nothing."""
+        if self.parts:
+            return
+        text = read_text(self.text)
+        cuts = [0] if self.whole else [0, int(0.9 * len(text)), int(0.95 * len(text))]
+        texts = [text[begin:end] for begin, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+        try:
+            self.tokenizer_ = self._tokenizer(texts[0])
+            tokens = [self.tokenizer_.encode(part) for part in texts]
+        except ValueError as error:
+            raise DataError(f"{self.text}: {error}") from None
+        parts = dict(zip(["test"] if self.whole else ["train", "val", "test"], tokens, strict=True))
+        for name, part in parts.items():
+            if len(part) <= self.length:
+                raise DataError(
+                    f"{self.text}: the {name} part has {len(part)} tokens, too few for a window of {self.length} and what "
+                    "follows it; give a longer text or a smaller length"
+                )
+        self.bytes_per_token = len(texts[-1].encode()) / len(tokens[-1])
+        self.parts = parts  # last: what is refused once is refused again
+
+    def _tokenizer(self, text: str) -> Tokenizer:
+        if self.vocab_size is not None:
+            return train_bpe([text], self.vocab_size)
+        return ByteTokenizer() if self.tokenizer is None else read_tokenizer(self.tokenizer)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        windows = TextWindows(self.parts["train"], self.length)
+        steps = self.steps_per_epoch or -(-len(windows) // self.batch_size)
+        return self._load(windows, self.batch_size, RandomBegins(windows, steps * self.batch_size, self.seed))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._in_order("test")
+
+    def _in_order(self, part: str) -> DataLoader[Batch]:
+        windows = TextWindows(self.parts[part], self.length)
+        return self._load(windows, self.eval_batch_size, range(0, len(windows) * self.length, self.length))
+
+    def _load(self, windows: TextWindows, batch_size: int, begins: Sampler[int] | range) -> DataLoader[Batch]:
+        return DataLoader(
+            windows,
+            batch_size=batch_size,
+            sampler=begins,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        DataError: no such file, an empty one, one that is no text.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no file {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is no UTF-8 text: byte {error.start} is no part of it; convert it with iconv"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    return text

@@ -1,0 +1,322 @@
+"""The commands of language models end to end on small texts: runs, what they write, what they refuse."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from titans_seq.cli.main import main
+from titans_seq.language import load_model, train_bpe
+
+Refused = Callable[[list[str]], str]
+SMALL = ["model.dim=8", "model.heads=1", "model.layers=1", "model.chunk_size=8", "data.steps_per_epoch=3", "--quiet"]
+TEXT = "the cat and the hat and the bat sat on a mat. " * 40
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lm")
+    (folder / "book.txt").write_text(TEXT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def book(files: Path) -> Path:
+    """A finished run; tests must not change it."""
+    folder = files / "run"
+    words = ["--text", str(files / "book.txt"), "--length", "16", "--epochs", "2", "--output", str(folder)]
+    assert main(["fit", "lm", *words, *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(workdir: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must fail; return its one line."""
+
+    def run(words: list[str]) -> str:
+        capsys.readouterr()
+        before = sorted(workdir.rglob("*"))
+        assert main(words) == 2
+        said = capsys.readouterr()
+        assert said.err.startswith("titans-seq: ") and said.err.count("\n") == 1
+        assert sorted(workdir.rglob("*")) == before
+        return said.err
+
+    return run
+
+
+def _metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_run_is_complete(book: Path) -> None:
+    names = {str(path.relative_to(book)) for path in book.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml", "metrics.json", "training.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+        "model/config.json", "model/model.safetensors", "model/tokenizer.json",
+    }  # fmt: skip
+    metrics = _metrics(book)
+    expected = {
+        "dataset": "book",
+        "variant": "mac",
+        "length": 16,
+        "vocabulary": 256,
+        "epochs": 2,
+        "selected_on": "val_loss",
+    }
+    assert expected.items() <= metrics.items()
+    assert metrics["test_perplexity"] == pytest.approx(np.exp(metrics["test_loss"]))
+    assert metrics["test_bits_per_byte"] == pytest.approx(metrics["test_loss"] / np.log(2))
+    assert metrics["test_loss"] < np.log(256) + 0.1
+
+
+def test_the_model_is_that_of_the_best_epoch(book: Path, files: Path) -> None:
+    """Its loss over the test windows, by other means."""
+    model, tokenizer = load_model(book / "model")
+    import torch
+    import torch.nn.functional as F
+
+    tokens = torch.from_numpy(tokenizer.encode(TEXT[int(0.95 * len(TEXT)) :]))
+    begins = range(0, len(tokens) - 16, 16)
+    logits = [model(tokens[None, i : i + 16])[0][0] for i in begins]
+    targets = [tokens[i + 1 : i + 17] for i in begins]
+    loss = F.cross_entropy(torch.cat(logits), torch.cat(targets))
+    assert loss.item() == pytest.approx(_metrics(book)["test_loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["lmm", "mag", "mal", "transformer"])
+def test_every_variant(variant: str, files: Path, workdir: Path) -> None:
+    small = [word for word in SMALL if "chunk" not in word or variant != "transformer"]
+    words = ["--text", str(files / "book.txt"), "--length", "16", "--epochs", "1", *small]
+    assert main(["fit", "lm", "--variant", variant.upper(), *words]) == 0
+    assert _metrics(Path(f"runs/lm/book-{variant}-s0"))["variant"] == variant
+
+
+def test_a_learned_vocabulary(files: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--text",
+        str(files / "book.txt"),
+        "--length",
+        "8",
+        "--epochs",
+        "1",
+        "--vocab-size",
+        "264",
+        "--output",
+        "run",
+    ]
+    assert main(["fit", "lm", *words, *SMALL]) == 0
+    metrics = _metrics(Path("run"))
+    assert metrics["vocabulary"] == 264
+    assert metrics["test_bits_per_byte"] < metrics["test_loss"] / np.log(2)  # a token has more than one byte
+    (workdir / "tokenizer.json").write_text(train_bpe([TEXT], 260).to_json())
+    words = ["--text", str(files / "book.txt"), "--length", "8", "--epochs", "1", "--tokenizer", "tokenizer.json"]
+    assert main(["fit", "lm", *words, "--output", "other", *SMALL]) == 0
+    assert _metrics(Path("other"))["vocabulary"] == 260
+    capsys.readouterr()
+    assert main(["generate", "lm", "--checkpoint", "other", "--prompt", "the cat", "--tokens", "3"]) == 0
+    assert capsys.readouterr().out.startswith("the cat")
+
+
+def test_an_interrupted_run_goes_on(book: Path, files: Path, workdir: Path) -> None:
+    words = ["fit", "lm", "--text", str(files / "book.txt"), "--length", "16", "--output", "run", *SMALL]
+    assert main([*words, "--epochs", "1"]) == 0
+    assert main(["fit", "lm", "--output", "run", "--resume", "--epochs", "2", "--quiet"]) == 0
+    assert _metrics(Path("run"))["epochs"] == 2
+
+
+# a finished model -------------------------------------------------------------------------------------------------------
+
+
+def test_generation(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> str:
+        assert main(["generate", "lm", "--checkpoint", str(book), "--prompt", "the ", *words]) == 0
+        return capsys.readouterr().out
+
+    one = said("--tokens", "6", "--temperature", "0")
+    assert one.startswith("the ") and one.endswith("\n")
+    assert said("--tokens", "6", "--temperature", "0", "--seed", "1") == one
+    assert said("--tokens", "6", "--seed", "1") == said("--tokens", "6", "--seed", "1") != said("--tokens", "6")
+    moved = workdir / "elsewhere"
+    shutil.copytree(book / "model", moved)
+    assert (
+        main(["generate", "lm", "--checkpoint", str(moved), "--prompt", "the ", "--tokens", "6", "--temperature", "0"])
+        == 0
+    )
+    assert capsys.readouterr().out == one
+
+
+def test_a_conversation_goes_on(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", "lm", "--checkpoint", str(book), "--temperature", "0"]
+    assert main([*words, "--prompt", "the ", "--tokens", "1", "--save-state", "talk"]) == 0
+    first = capsys.readouterr().out.rstrip("\n")
+    assert main([*words, "--prompt", first[-1], "--tokens", "4", "--state", "talk"]) == 0
+    rest = capsys.readouterr().out
+    assert main([*words, "--prompt", "the ", "--tokens", "5"]) == 0
+    assert first + rest[1:] == capsys.readouterr().out
+
+
+def test_perplexity_of_a_text(book: Path, files: Path, workdir: Path) -> None:
+    words = ["eval", "lm", "--checkpoint", str(book), "--text", str(files / "book.txt"), "--output", "found/some.json"]
+    assert main([*words, "--quiet"]) == 0
+    found = json.loads(Path("found/some.json").read_text())
+    assert found["tokens"] == len(TEXT)
+    assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
+    assert 3 < found["loss"] < 7
+
+
+def test_accuracy_by_length(workdir: Path) -> None:
+    words = ["fit", "lm", "--task", "parity", "--variant", "lmm", "--length", "8", "--epochs", "2", "--output", "run"]
+    assert main([*words, *SMALL, "data.eval_samples=8"]) == 0
+    metrics = _metrics(Path("run"))
+    assert (
+        metrics["selected_on"] == "val_token_accuracy"
+        and 0 <= metrics["test_accuracy"] <= metrics["test_token_accuracy"]
+    )
+    words = [
+        "eval",
+        "lm",
+        "--checkpoint",
+        "run",
+        "--task",
+        "parity",
+        "--lengths",
+        "8",
+        "32",
+        "--samples",
+        "16",
+        "--quiet",
+    ]
+    assert main(words) == 0
+    found = json.loads(Path("run/eval/parity.json").read_text())
+    assert found["trained_length"] == 8 and set(found["lengths"]) == {"8", "32"}
+    assert (workdir / "run/eval/parity.png").stat().st_size > 5000
+
+
+# wrong input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "lm"], "--text is missing"),
+        (["fit", "lm", "--text", "none.txt"], "no file"),
+        (
+            ["fit", "lm", "--text", "BOOK", "--variant", "rnn"],
+            "--variant must be one of lmm, mac, mag, mal, transformer",
+        ),
+        (["fit", "lm", "--text", "BOOK", "--length", "5000"], "too few for a window of 5000"),
+        (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "exclude each other"),
+        (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
+        (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),
+        (["fit", "lm", "--text", "BOOK", "--vocab-size", "10"], "at least 257"),
+        (["fit", "lm", "--text", "BOOK", "model.segments=8"], "did you mean 'model.segment'"),
+        (["fit", "lm", "--text", "BOOK", "model.segment=0", "--length", "16"], "segment must be >= 1"),
+        (["generate", "lm", "--checkpoint", "none", "--prompt", "a"], "no run folder none"),
+        (["generate", "lm", "--checkpoint", "RUN", "--prompt", ""], "prompt must be at least one token"),
+        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--top-p", "2"], "top_p in (0, 1]"),
+        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--state", "none"], "no state file at none"),
+        (["generate", "lm", "--checkpoint", "RUN/model/config.json", "--prompt", "a"], "holds no language model"),
+        (["eval", "lm", "--checkpoint", "RUN"], "one of the two"),
+        (["eval", "lm", "--checkpoint", "RUN", "--text", "none.txt"], "no file"),
+        (["eval", "lm", "--checkpoint", "RUN", "--task", "passkey", "--lengths", "20"], "length must be at least 160"),
+    ],
+)
+def test_one_line_for_wrong_input(words: list[str], message: str, book: Path, files: Path, refused: Refused) -> None:
+    places = {
+        "BOOK": str(files / "book.txt"),
+        "RUN": str(book),
+        "RUN/model/config.json": str(book / "model/config.json"),
+    }
+    assert message in refused([places.get(word, word) for word in words])
+
+
+def test_a_state_of_another_model(book: Path, files: Path, workdir: Path, refused: Refused) -> None:
+    words = ["generate", "lm", "--checkpoint", str(book), "--prompt", "the ", "--tokens", "1", "--save-state", "talk"]
+    assert main(words) == 0
+    assert (
+        main(
+            [
+                "fit",
+                "lm",
+                "--text",
+                str(files / "book.txt"),
+                "--length",
+                "16",
+                "--seed",
+                "1",
+                "--epochs",
+                "1",
+                "--output",
+                "o",
+                *SMALL,
+            ]
+        )
+        == 0
+    )
+    said = refused(["generate", "lm", "--checkpoint", "o", "--prompt", "a", "--state", "talk"])
+    assert "talk is the state of another model" in said
+
+
+def test_a_vocabulary_that_lacks_the_prompt(files: Path, workdir: Path, refused: Refused) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(
+        models.WordLevel(
+            {word: i for i, word in enumerate([*sorted(set(TEXT.replace(".", " .").split())), "[UNK]"])},
+            unk_token="[UNK]",
+        )
+    )
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    (workdir / "words.json").write_text(words.to_str())
+    fit = [
+        "fit",
+        "lm",
+        "--text",
+        str(files / "book.txt"),
+        "--tokenizer",
+        "words.json",
+        "--length",
+        "8",
+        "--epochs",
+        "1",
+        "--output",
+        "run",
+    ]
+    assert main([*fit, *SMALL]) == 0
+    assert "the vocabulary lacks a part of the text" in refused(
+        ["generate", "lm", "--checkpoint", "run", "--prompt", "dog"]
+    )
+    (workdir / "other.txt").write_text("the dog " * 50)
+    assert "the vocabulary lacks a part of the text" in refused(
+        ["eval", "lm", "--checkpoint", "run", "--text", "other.txt"]
+    )
+    (workdir / "run/model/tokenizer.json").write_text(train_bpe([TEXT], 260).to_json())
+    assert "the tokenizer has 260 tokens, the model" in refused(
+        ["generate", "lm", "--checkpoint", "run", "--prompt", "the"]
+    )
+
+
+def test_an_unfinished_run(book: Path, workdir: Path, refused: Refused) -> None:
+    shutil.copytree(book, "run")
+    shutil.rmtree("run/model")
+    assert "go on with: titans-seq fit lm --output run --resume" in refused(
+        ["eval", "lm", "--checkpoint", "run", "--text", "a"]
+    )
+
+
+def test_a_run_of_another_task(workdir: Path, refused: Refused) -> None:
+    (workdir / "run").mkdir()
+    (workdir / "run/config.yaml").write_text("task: dna\n")
+    assert "holds a run of task 'dna', not of 'lm'" in refused(
+        ["generate", "lm", "--checkpoint", "run", "--prompt", "a"]
+    )

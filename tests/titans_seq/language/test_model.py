@@ -1,0 +1,255 @@
+"""Language models of every variant: who sees what, streams, decoding, sizes, what is saved and read again."""
+
+import json
+
+import pytest
+import torch
+from accuracy import assert_equal_to
+from safetensors.torch import load_file, save_file
+
+from titans_seq.language import VARIANTS, ByteTokenizer, LanguageModel, generate, load_model, save_model, train_bpe
+from titans_seq.language.evaluation import read_stream
+from titans_seq.language.generation import draw
+from titans_seq.language.module import IGNORED, LanguageModule, token_loss
+from titans_seq.language.saving import count_parameters
+from titans_seq.state_io import load_state, save_state
+
+V = 11
+OPTIONS = {
+    "lmm": {"chunk_size": 3},
+    "mac": {"chunk_size": 3, "segment": 4},
+    "mag": {"chunk_size": 3, "window": 4},
+    "mal": {"chunk_size": 3, "window": 4},
+    "transformer": {"window": 5},
+}
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def model(variant="mac", dtype=torch.float64, vocabulary=V, **options):
+    torch.manual_seed(0)
+    options = {"dim": 8, "layers": 2, "heads": 2, "num_persistent": 2} | OPTIONS[variant] | options
+    made = LanguageModel(vocabulary, mixer=VARIANTS[variant], **options).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def tokens(*shape, seed=0):
+    return torch.randint(V, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@every_variant
+def test_no_token_sees_a_later_one(variant):
+    made, given = model(variant), tokens(1, 14)
+    exact = made(given)[0][0]
+    for t in range(14):
+        other = given.clone()
+        other[0, t] = (other[0, t] + 1) % V
+        changed = (made(other)[0][0] - exact).abs().amax(dim=-1) > 1e-12
+        assert not changed[:t].any()
+        assert changed[t]
+
+
+@every_variant
+def test_decoding_token_by_token_is_one_pass(variant):
+    made, given = model(variant), tokens(2, 14)
+    with torch.inference_mode():
+        whole = made(given)
+        states, logits = None, []
+        for part in given.split(1, dim=1):
+            made_logits, states = made(part, states=states)
+            logits.append(made_logits)
+        assert_equal_to(torch.cat(logits, dim=1), whole[0], name="logits")
+        for a, b in zip(states.tensors(), whole[1].tensors(), strict=True):
+            assert_equal_to(a.double(), b.double(), name="state")
+
+
+@every_variant
+def test_every_parameter_is_trained(variant):
+    torch.manual_seed(0)
+    made = LanguageModel(V, 8, layers=2, heads=2, mixer=VARIANTS[variant], **OPTIONS[variant])
+    module = LanguageModule(made)
+    module.log = lambda *_, **__: None
+    given = tokens(3, 13)
+    module.training_step({"tokens": given[:, :-1], "targets": given[:, 1:]}, 0).backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+    groups = module.make_optimizer().param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(made.parameters()))
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+
+
+def test_the_loss_is_over_what_is_asked_for():
+    logits, targets = torch.randn(2, 5, V), tokens(2, 5)
+    targets[0, :3] = IGNORED
+    total, count = token_loss(logits, targets)
+    rows = [(b, t) for b in range(2) for t in range(5) if targets[b, t] != IGNORED]
+    expected = -sum(logits[b, t].log_softmax(-1)[targets[b, t]] for b, t in rows)
+    assert count == len(rows) == 7
+    torch.testing.assert_close(total, expected)
+
+
+# streams and generation -------------------------------------------------------------------------------------------------
+
+
+@every_variant
+def test_a_stream_is_one_pass(variant):
+    made, given = model(variant), tokens(30)
+    logits = made(given[None, :-1])[0][0]
+    nats = -logits.log_softmax(-1).gather(1, given[1:, None]).sum().item()
+    for piece in (1, 7, 100):
+        *_, (read, found) = read_stream(made, given.numpy(), piece=piece)
+        assert read == 30
+        assert found == pytest.approx(nats, rel=1e-6)
+    with pytest.raises(ValueError, match="eval mode"):
+        read_stream(made.train(), given.numpy())
+    with pytest.raises(ValueError, match="at least 2"):
+        read_stream(made.eval(), given[:1].numpy())
+
+
+@every_variant
+def test_greedy_tokens_are_the_most_likely_ones(variant):
+    made, prompt = model(variant), tokens(6)
+    drawn = [token for token, _ in generate(made, prompt, tokens=9, temperature=0, piece=4)]
+    for i, token in enumerate(drawn):
+        read = torch.cat([prompt, torch.tensor(drawn[:i], dtype=torch.int64)])
+        assert token == made(read[None])[0][0, -1].argmax()
+
+
+def test_generation_goes_on_from_a_state(tmp_path):
+    made, prompt = model("mac"), tokens(6)
+    whole = [token for token, _ in generate(made, prompt, tokens=8, temperature=0)]
+    first = list(generate(made, prompt, tokens=5, temperature=0))
+    save_state(tmp_path / "talk", first[-1][1], model=made)
+    states = load_state(tmp_path / "talk", model=made)
+    rest = [token for token, _ in generate(made, torch.tensor([first[-1][0]]), tokens=3, temperature=0, states=states)]
+    assert [token for token, _ in first] + rest == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [({}, V), ({"temperature": 0.5}, V), ({"top_k": 2}, 2), ({"top_p": 0.7}, 2), ({"top_k": 1}, 1)]
+)
+def test_draws_follow_the_distribution(options, kept):
+    logits = torch.tensor([0.5, 0.3, 0.15] + [0.05 / (V - 3)] * (V - 3)).log()[torch.randperm(V)]
+    temperature = options.get("temperature", 1.0)
+    random = torch.Generator().manual_seed(0)
+    drawn = [draw(logits, temperature, options.get("top_k"), options.get("top_p"), random) for _ in range(4000)]
+    found = torch.bincount(torch.tensor(drawn), minlength=V) / len(drawn)
+    scaled = torch.full_like(logits, -torch.inf)
+    order = logits.argsort(descending=True)[:kept]
+    scaled[order] = logits[order] / temperature
+    assert (found - scaled.softmax(-1)).abs().max() < 0.04
+    assert (found > 0).sum() <= kept
+
+
+def test_the_same_seed_draws_the_same():
+    made, prompt = model("mag"), tokens(4)
+    one, again, other = ([t for t, _ in generate(made, prompt, tokens=8, seed=seed)] for seed in (0, 0, 1))
+    assert one == again != other
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1}, "temperature must be >= 0"),
+        ({"top_k": 0}, "top_k >= 1"),
+        ({"top_p": 0.0}, r"top_p in \(0, 1\]"),
+        ({"top_p": 1.5}, r"top_p in \(0, 1\]"),
+    ],
+)
+def test_options_outside_of_their_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model(), tokens(3), **options)
+
+
+def test_prompts_that_cannot_be_read():
+    with pytest.raises(ValueError, match="prompt must be at least one token"):
+        generate(model(), tokens(0))
+    with pytest.raises(ValueError, match="prompt must hold tokens 0 to 10"):
+        generate(model(), torch.tensor([3, V]))
+    with pytest.raises(ValueError, match="eval mode"):
+        generate(model().train(), tokens(3))
+
+
+def test_a_state_of_another_model_is_refused():
+    states = model("mac")(tokens(1, 5))[1]
+    with pytest.raises(ValueError, match="state belongs to another layer"):
+        list(generate(model("mac", segment=5), tokens(3), states=states))
+    with pytest.raises(ValueError, match="state must be a MAGState; got MACState"):
+        list(generate(model("mag"), tokens(3), states=states))
+    with pytest.raises(ValueError, match="states must be 1, one per block; got 2"):
+        list(generate(model("mac", layers=1), tokens(3), states=states))
+
+
+# saving -----------------------------------------------------------------------------------------------------------------
+
+
+@every_variant
+def test_a_saved_model_is_the_same(variant, tmp_path):
+    made = model(variant, torch.float32, vocabulary=256)
+    save_model(tmp_path / "new" / "folder", made, ByteTokenizer())
+    read, tokenizer = load_model(tmp_path / "new" / "folder")
+    assert not read.training
+    assert torch.equal(read(tokens(2, 9))[0], made(tokens(2, 9))[0])
+    assert tokenizer.decode(tokenizer.encode("aß")) == "aß"
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json",
+    }  # fmt: skip
+
+
+def test_a_model_with_learned_byte_pairs(tmp_path):
+    tokenizer = train_bpe(["the cat and the hat and the bat " * 20], 264)
+    save_model(tmp_path, model("lmm", torch.float32, vocabulary=tokenizer.vocabulary), tokenizer)
+    _, read = load_model(tmp_path)
+    text = "the cat\nändert 🙂"
+    assert read.vocabulary == tokenizer.vocabulary == 264
+    assert read.encode(text).tolist() == tokenizer.encode(text).tolist()
+    assert len(read.encode("the cat and")) < 11
+    assert read.decode(read.encode(text)) == text
+
+
+def _damage(folder, name, text):
+    (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "holds no language model: it has no config.json"),
+        (lambda f: _damage(f, "config.json", "{"), "config.json is damaged: it holds no JSON"),
+        (lambda f: _damage(f, "config.json", "{}"), "config.json is not that of a titans-seq language model"),
+        (lambda f: (f / "model.safetensors").unlink(), "no weights at"),
+        (lambda f: _damage(f, "model.safetensors", "x" * 100), "model.safetensors is damaged"),
+        (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer at"),
+        (lambda f: _damage(f, "tokenizer.json", "[]"), "tokenizer.json is no tokenizer.json: it has no model"),
+        (
+            lambda f: save_file({k: v for k, v in load_file(f / "model.safetensors").items() if "norm" in k}, f / "model.safetensors"),
+            "model.safetensors does not fit the model of config.json",
+        ),
+        (
+            lambda f: _damage(f, "tokenizer.json", train_bpe(["abc"], 257).to_json()),
+            "the tokenizer has 257 tokens, the model 256",
+        ),
+        (
+            lambda f: _damage(f, "config.json", json.dumps(json.loads((f / "config.json").read_text()) | {"version": 2})),
+            "has format 2; this version reads format 1",
+        ),
+    ],
+)  # fmt: skip
+def test_damaged_models(tmp_path, damage, message):
+    save_model(tmp_path, model("lmm", torch.float32, vocabulary=256), ByteTokenizer())
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        load_model(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="the tokenizer has 256 tokens, the model 11"):
+        save_model(tmp_path, model(), ByteTokenizer())
+
+
+def test_parameters_are_counted_without_a_model():
+    made = model("mac")
+    assert count_parameters(made.options) == sum(p.numel() for p in made.parameters())

@@ -1,0 +1,66 @@
+"""Text to tokens and back, whole and one token at a time."""
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from titans_seq.language.tokenizers import ByteTokenizer, FileTokenizer, read_tokenizer, train_bpe
+
+TEXT = "Grüße, 世界! 🙂\n\ttwo  blanks"
+
+
+@pytest.fixture(params=["bytes", "byte pairs"])
+def tokenizer(request):
+    return ByteTokenizer() if request.param == "bytes" else train_bpe(["two blanks and two tanks " * 9], 280)
+
+
+def test_text_comes_back(tokenizer):
+    tokens = tokenizer.encode(TEXT)
+    assert tokens.max() < tokenizer.vocabulary
+    assert tokenizer.decode(tokens.tolist()) == TEXT
+
+
+def test_text_comes_back_token_by_token(tokenizer):
+    decode = tokenizer.decoder()
+    parts = [decode(token) for token in tokenizer.encode(TEXT).tolist()]
+    assert "".join(parts) == TEXT
+    assert all("�" not in part for part in parts)
+
+
+def test_bytes_that_are_no_text_are_shown():
+    decode = ByteTokenizer().decoder()
+    assert "".join(map(decode, b"a\xffb")) == "a�b"
+
+
+def test_a_file(tokenizer, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_json())
+    for place in (tmp_path, tmp_path / "tokenizer.json"):
+        read = read_tokenizer(place)
+        assert type(read) is type(tokenizer)
+        assert read.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+
+
+def test_what_a_vocabulary_lacks():
+    words = Tokenizer(models.WordLevel({"two": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = FileTokenizer(words.to_str())
+    assert tokenizer.encode("two two").tolist() == [0, 0]
+    with pytest.raises(ValueError, match="the vocabulary lacks a part of the text"):
+        tokenizer.encode("two three")
+    letters = FileTokenizer(Tokenizer(models.BPE({"a": 0, "b": 1}, [])).to_str())
+    with pytest.raises(ValueError, match="the vocabulary lacks a part of the text"):
+        letters.encode("zzz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "no tokenizer at"), ("{", "holds no JSON"), ("{}", "has no model")]
+)
+def test_files_that_are_no_tokenizers(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_too_small_a_vocabulary():
+    with pytest.raises(ValueError, match="at least 257 tokens, one more than bytes; got 256"):
+        train_bpe(["abc"], 256)

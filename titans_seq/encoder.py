@@ -1,0 +1,84 @@
+"""Tokens to features: an embedding and a stack of blocks, shared by the models of bases and of text.
+
+Dimensions: B batch, T time, D model width, H heads of the memory.
+"""
+
+from typing import Any
+
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor, nn
+
+from titans_seq.blocks import MIXERS, Block, ModelState
+
+Surprises = tuple[Float[Tensor, "B T H"], ...]
+Features = (
+    tuple[Float[Tensor, "B T D"], ModelState | None] | tuple[Float[Tensor, "B T D"], ModelState | None, Surprises]
+)
+
+
+class Encoder(nn.Module):
+    """Tokens to features. Padding, by `mask`, writes nothing and changes no other output.
+
+    Args:
+        vocabulary: number of tokens. dim: D. layers: number of blocks.
+        mixer: one of `blocks.MIXERS`, see `blocks.Block`.
+        bidirectional: every position sees both sides; off for models of the next token and for streams.
+        num_persistent: learned tokens of each mixer.
+        options: of the mixer, e.g. heads, depth and chunk_size of `NeuralMemory`, window of `Attention`, segment of `MAC`.
+    """
+
+    mixers = MIXERS  # by name; their options are the encoder's too
+
+    def __init__(
+        self,
+        vocabulary: int,
+        dim: int = 128,
+        *,
+        layers: int = 2,
+        mixer: str = "memory",
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        num_persistent: int = 4,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1; got {layers}")
+        self.dim, self.bidirectional = dim, bidirectional
+        self.embedding = nn.Embedding(vocabulary, dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                dim, mixer=mixer, bidirectional=bidirectional, dropout=dropout, num_persistent=num_persistent, **options
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.RMSNorm(dim, eps=1e-6)
+
+    def forward(
+        self,
+        tokens: Integer[Tensor, "B T"],
+        *,
+        mask: Bool[Tensor, "B T"] | None = None,
+        states: ModelState | None = None,
+        return_surprise: bool = False,
+    ) -> Features:
+        """Features; the states, to give with the next piece of a stream, None if bidirectional; with `return_surprise`
+        the surprise of each block's memory (see `NeuralMemory`; bidirectional: the mean of both directions).
+
+        Raises:
+            ValueError: states for a bidirectional encoder, or of another one; surprise of a mixer without memory.
+        """
+        if states is not None and not isinstance(states, ModelState):
+            raise ValueError(f"states must be a ModelState; got {type(states).__name__}")
+        if states is not None and len(states.blocks) != len(self.blocks):
+            raise ValueError(f"states must be {len(self.blocks)}, one per block; got {len(states.blocks)}")
+        x, new, surprises = self.dropout(self.embedding(tokens.long())), [], []
+        for i, block in enumerate(self.blocks):
+            before = None if states is None else states.blocks[i]
+            x, after, *surprise = block(x, mask=mask, state=before, return_surprise=return_surprise)
+            new.append(after)
+            surprises += surprise
+        after = None if self.bidirectional else ModelState(tuple(new))
+        return (self.norm(x), after, tuple(surprises)) if return_surprise else (self.norm(x), after)

@@ -1,0 +1,42 @@
+"""How well a language model reads: bits per byte of one long stream.
+
+T time.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+
+from titans_seq.language.model import LanguageModel
+
+
+def read_stream(
+    model: LanguageModel, tokens: Int[np.ndarray, " T"], *, piece: int = 4096
+) -> Iterator[tuple[int, float]]:
+    """Read tokens with one state from the first to the last; yield how many were read, and nats of all predicted so far.
+
+    The first token is predicted from nothing and not counted. Memory is that of one piece (attention without a window
+    keeps everything); the numbers are the same for any `piece`.
+
+    Raises:
+        ValueError: a model in training mode, fewer than two tokens, or piece < 1.
+    """
+    if model.training:
+        raise ValueError("model must be in eval mode: call model.eval()")
+    if len(tokens) < 2 or piece < 1:
+        raise ValueError(f"tokens must be at least 2 and piece at least 1; got {len(tokens)} and {piece}")
+    return _read(model, tokens, piece)
+
+
+def _read(model: LanguageModel, tokens: np.ndarray, piece: int) -> Iterator[tuple[int, float]]:
+    states, nats = None, 0.0
+    for begin in range(0, len(tokens) - 1, piece):
+        part = torch.from_numpy(tokens[begin : begin + piece + 1].astype(np.int64))
+        part = part.to(model.encoder.embedding.weight.device)
+        with torch.inference_mode():
+            logits, states = model(part[None, :-1], states=states)
+            nats += F.cross_entropy(logits[0].float(), part[1:], reduction="sum").item()
+        yield begin + len(part), nats

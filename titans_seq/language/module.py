@@ -1,0 +1,110 @@
+"""Training of language models with Lightning.
+
+B batch, T time, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Integer
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from titans_seq.language.model import LanguageModel
+from titans_seq.training import TrainedModule
+
+Batch = dict[str, Tensor]
+IGNORED = -100  # a target that is not asked for
+
+
+class LanguageModule(TrainedModule):
+    """Loss, metrics and optimiser around a `LanguageModel`.
+
+    Batches are dictionaries with `tokens` [B, T] and `targets` [B, T], the token that follows each, IGNORED where it is not asked
+    for. Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per token that is asked for; for tasks with answers also
+    `val_` and `test_` with `accuracy`, the share of samples all of whose targets are the most likely tokens, and `token_accuracy`, the
+    share of targets.
+
+    Args:
+        network: what is trained.
+        answers: log the accuracies, and keep the epoch with the best `val_token_accuracy`; else the one with the least `val_loss`.
+        learning_rate, weight_decay, betas: of AdamW; weight decay of matrices only. The rate grows for `warmup_steps`, then falls to
+            `final_rate` of itself along a cosine over the training.
+    """
+
+    def __init__(
+        self,
+        network: LanguageModel,
+        *,
+        answers: bool = False,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.1,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        final_rate: float = 0.1,
+        warmup_steps: int = 100,
+    ) -> None:
+        super().__init__(
+            network,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            final_rate=final_rate,
+            warmup_steps=warmup_steps,
+        )
+        self.betas, self.answers = (beta1, beta2), answers
+        names = ("loss", "accuracy", "token_accuracy") if answers else ("loss",)
+        self.shown = ("train_loss", *(f"val_{name}" for name in names))
+        self.monitor, self.mode = ("val_token_accuracy", "max") if answers else ("val_loss", "min")
+        for stage in ("val", "test"):
+            metrics: dict[str, Any] = {name: MeanMetric().set_dtype(torch.float64) for name in names}
+            self.add_module(f"{stage}_metrics", torch.nn.ModuleDict(metrics))
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW; vectors (norms, biases) do not decay."""
+        groups = {True: [], False: []}  # type: dict[bool, list[Tensor]]
+        for parameter in self.parameters():
+            groups[parameter.ndim >= 2].append(parameter)
+        return torch.optim.AdamW(
+            [
+                {"params": groups[True], "weight_decay": self.weight_decay},
+                {"params": groups[False], "weight_decay": 0.0},
+            ],
+            lr=self.learning_rate,
+            betas=self.betas,
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self.network(batch["tokens"])[0]
+        total, count = token_loss(logits, batch["targets"])
+        loss = total / count.clamp(min=1)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=int(count))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._score("test", batch)
+
+    def _score(self, stage: str, batch: Batch) -> None:
+        metrics = getattr(self, f"{stage}_metrics")
+        logits = self.network(batch["tokens"])[0]
+        total, count = token_loss(logits, batch["targets"])
+        if count:
+            metrics["loss"].update(total.double() / count, weight=count)
+        if self.answers:
+            asked = batch["targets"] != IGNORED
+            right = (logits.argmax(dim=-1) == batch["targets"]) | ~asked
+            metrics["accuracy"].update(right.all(dim=1).double())
+            metrics["token_accuracy"].update(right[asked].double())
+        for name, metric in metrics.items():
+            self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, prog_bar=stage == "val")
+
+
+def token_loss(
+    logits: Float[Tensor, "B T V"], targets: Integer[Tensor, "B T"]
+) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+    """Sum of the cross-entropies in nats, and how many tokens it is over."""
+    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total, (targets != IGNORED).sum()
