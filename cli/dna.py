@@ -17,7 +17,7 @@ from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_pa
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.tables import show_paths, show_record
-from titans_seq.datamodules import DNAClassData, GenomeData
+from titans_seq.datamodules import DataError, DNAClassData, GenomeData, Labelled
 from titans_seq.datamodules.dna import PROTOCOLS
 from titans_seq.datamodules.intervals import label_by_length
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
@@ -332,7 +332,7 @@ def test_probabilities(job: Job) -> np.ndarray:
 def draw_test(job: Job, folder: Path) -> list[Path]:
     """Draw confusion.png and roc.png of the test part."""
     assert isinstance(job.data, DNAClassData)
-    test, title = job.data.splits["test"], f"{job.data.dataset_name}, test"
+    test, title = job.data.splits["test"], f"test part of {job.data.dataset_name}"
     probabilities = test_probabilities(job)
     classes = range(len(test.class_names))
     matrix = confusion_matrix(test.labels, probabilities.argmax(axis=1), labels=list(classes))
@@ -358,6 +358,7 @@ def test_command(arguments: argparse.Namespace) -> None:
     config, checkpoint = runs.read_config(folder, task.key), runs.load_checkpoint(path)
     config.quiet = arguments.quiet
     training.hush(config.quiet)
+    trained_on = _training_part(config) if arguments.csv and task is CLASSIFY else None
     own = _own_data(config, task, arguments)
     data = task.data(config, "test", checkpoint)
     module = task.module(config, data)
@@ -366,11 +367,26 @@ def test_command(arguments: argparse.Namespace) -> None:
     with training.interruptible(job.trainer, "nothing was written"):
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = fitting.finite({**task.about(job), **tested})
-    name = f"test_metrics-{metrics['dataset']}.json" if own else "test_metrics.json"
-    runs.write_json(folder / name, metrics)
+    if own and isinstance(data, DNAClassData):
+        metrics["test_sequences_in_train"] = "unknown" if trained_on is None else data.leak(trained_on)
+    place = runs.make_new_folder(folder / f"test-{metrics['dataset']}") if own else folder
+    path = place / (runs.METRICS if own else "test_metrics.json")
+    runs.write_json(path, metrics)
     show_record(task.title(metrics), metrics)
-    pictures = [] if task is PRETRAIN else draw_test(job, runs.make_folder(folder / "test" if own else folder))
-    show_paths("metrics", [folder / name, *pictures])
+    pictures = [] if task is PRETRAIN else draw_test(job, place)
+    show_paths("metrics", [path, *pictures])
+
+
+def _training_part(config: DictConfig) -> Labelled | None:
+    """What the run was trained on, if its files are still at hand."""
+    data: DNAClassData = build(config.data, "data")
+    if data.spec is not None:  # not worth a download
+        return None
+    try:
+        data.setup("fit")
+    except DataError:
+        return None
+    return data.splits["train"]
 
 
 def _own_data(config: DictConfig, task: Task, arguments: argparse.Namespace) -> bool:

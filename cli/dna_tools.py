@@ -28,7 +28,7 @@ from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule
 from titans_seq.genomics.alphabet import encode
 from titans_seq.genomics.features import features, pool
 from titans_seq.genomics.model import DNAEncoder
-from titans_seq.genomics.module import NATS_PER_BIT
+from titans_seq.genomics.module import CHANCE_BITS, NATS_PER_BIT
 from titans_seq.genomics.pictures import plot_track
 from titans_seq.genomics.scoring import alleles, score_variants
 from titans_seq.genomics.stream import Track, bin_mean, read_stream, write_bedgraph
@@ -78,7 +78,7 @@ def _output(arguments: argparse.Namespace, folder: Path, what: str, source: str,
         runs.make_folder(path.parent)
         return path
     stem = Path(source).name.removesuffix(".gz").rsplit(".", 1)[0]
-    return folder / f"{what}-{stem}{suffix}"
+    return runs.free(folder / f"{what}-{stem}{suffix}")
 
 
 def _tracked(arguments: argparse.Namespace, rows: Iterable[T], total: int, what: str) -> Iterable[T]:
@@ -204,7 +204,7 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     if model.encoder.bidirectional:
         raise UsageError(f"{folder} is a masked model, which has no stream; use a run of --objective next")
     if not _has_memory(model.encoder):
-        raise UsageError(f"{folder} has no memory to be surprised; use a run of model=memory or mag")
+        raise UsageError(f"{folder} has no memory to be surprised; use a run of model=memory, mac, mag or mal")
     genome = Genome(Path(arguments.fasta).expanduser())
     if arguments.record is not None:
         genome.require(arguments.record)
@@ -222,7 +222,7 @@ def surprise_command(arguments: argparse.Namespace) -> None:
         [name, r.bases, r.bits / max(r.bases, 1), r.surprise / max(genome.lengths[name], 1)]
         for name, r in readings.items()
     ]
-    show_table("one stream per record", columns, rows)
+    show_table("one stream per record (2 bits per base is chance)", columns, rows)
     show_paths("files", [path, *_draw(path, genome, readings)])
 
 
@@ -266,5 +266,6 @@ def _draw(path: Path, genome: Genome, readings: dict[str, _Reading]) -> list[Pat
         safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
         place = path.with_name(f"{path.stem}-{safe}.png")
         tracks = {"surprise": surprise, "bits per base": bits}
-        pictures.append(plot_track(np.concatenate(reading.edges), tracks, place, title=name))
+        chance = {"bits per base": CHANCE_BITS}
+        pictures.append(plot_track(np.concatenate(reading.edges), tracks, place, title=name, chance=chance))
     return pictures

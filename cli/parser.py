@@ -263,7 +263,9 @@ def _predict_dna(tasks: argparse._SubParsersAction) -> None:
     _checkpoint(parser)
     _sequences(parser)
     parser.add_argument("--rc", choices=("none", "average"), help="average: the mean of both strands")
-    parser.add_argument("--output", metavar="FILE", help="(default: RUN/predictions-<input>.csv)")
+    parser.add_argument(
+        "--output", metavar="FILE", help="(default: RUN/predictions-<input>.csv, -2 and so on if it is there)"
+    )
 
 
 def _embed_dna(tasks: argparse._SubParsersAction) -> None:
@@ -283,7 +285,7 @@ def _embed_dna(tasks: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--pooling", choices=("mean", "max", "last", "none"), default="mean", help="over real bases (default: mean)"
     )
-    parser.add_argument("--output", metavar="FILE", help="(default: RUN/embeddings-<input>.npz)")
+    parser.add_argument("--output", metavar="FILE", help="(default: RUN/embeddings-<input>.npz, -2 ...)")
 
 
 def _score_dna(tasks: argparse._SubParsersAction) -> None:
@@ -303,7 +305,7 @@ are scored and averaged; the likelihood of an allele that is longer or shorter i
     add("--vcf", metavar="FILE", help="variants as VCF, also .gz")
     add("--csv", metavar="FILE", help="variants as CSV or TSV")
     add("--window", type=_positive, default=1024, metavar="L", help="bases read around a variant (default: 1024)")
-    add("--output", metavar="FILE", help="(default: RUN/scores-<input>.csv)")
+    add("--output", metavar="FILE", help="(default: RUN/scores-<input>.csv, -2 ...)")
 
 
 def _surprise_dna(tasks: argparse._SubParsersAction) -> None:

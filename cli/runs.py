@@ -21,6 +21,13 @@ from titans_seq.files import replacing
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
+# what `task:` in a config.yaml says of a run
+_KINDS = {
+    "forecast": "a forecaster (titans-seq fit forecast)",
+    "dna": "a DNA classifier (titans-seq fit dna)",
+    "dna_lm": "a DNA language model (titans-seq pretrain dna)",
+    "lm": "a language model of text (titans-seq fit lm)",
+}
 # what a config.yaml from elsewhere may have built
 BUILDABLE = ("titans_seq.", "lightning.Trainer", "lightning.pytorch.callbacks.")
 
@@ -29,6 +36,12 @@ def numbered(folder: Path) -> "itertools.chain[Path]":
     """Return folder, folder-2, folder-3, ..."""
     rest = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
     return itertools.chain([folder], rest)
+
+
+def free(path: Path) -> Path:
+    """The first of file.csv, file-2.csv, ... that is not there."""
+    names = (each.with_name(each.name + path.suffix) for each in numbered(path.with_suffix("")))
+    return next(name for name in names if not name.exists())
 
 
 def claim(folder: Path, *, explicit: bool) -> Path:
@@ -114,9 +127,9 @@ def read_config(folder: Path, *tasks: str) -> DictConfig:
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(config, DictConfig) or config.get("task") not in tasks:
-        wanted = " or ".join(map(repr, tasks))
         found = config.get("task") if isinstance(config, DictConfig) else None
-        raise UsageError(f"{folder} holds a run of task {found!r}, not of {wanted}; give another run")
+        what = _KINDS.get(str(found), f"a run of an unknown task {found!r}")
+        raise UsageError(f"{folder} holds {what}; this needs {' or '.join(_KINDS[task] for task in tasks)}")
     _require_own_targets(config, path)
     return config
 

@@ -285,6 +285,8 @@ class DNAClassData(_SequenceData):
         return {"train": train}, _same_sequence(train)
 
     def _check(self, name: str, part: Labelled) -> None:
+        if not len(part.tokens) and self.whole:
+            raise DataError(f"{self.csv} has no rows")
         if not len(part.tokens):
             raise DataError(f"{self.dataset_name}: the {name} part is empty; give more rows or fewer folds")
         longest = int(part.lengths.max())
@@ -295,9 +297,9 @@ class DNAClassData(_SequenceData):
                 "sequences or raise max_length"
             )
 
-    def leak(self) -> int:
-        """How many test sequences stand in the training part too, on either strand."""
-        seen = {_canonical(tokens) for tokens in self.splits["train"].tokens}
+    def leak(self, train: Labelled | None = None) -> int:
+        """How many test sequences stand in a training part too, on either strand; None: in that of these data."""
+        seen = {_canonical(tokens) for tokens in (train or self.splits["train"]).tokens}
         return sum(_canonical(tokens) in seen for tokens in self.splits["test"].tokens)
 
     def state_dict(self) -> dict[str, Any]:
@@ -383,6 +385,12 @@ class GenomeData(_SequenceData):
         else:
             splits = contiguous_splits(self.genome)
             self.protocol_text = "of every record the last 5 % test, the 5 % before validation"
+        longest = max((part.end - part.begin for part in splits.get("train", [])), default=self.length)
+        if longest < self.length:
+            raise DataError(
+                f"{self.fasta}: length is {self.length}, but the longest stretch for training has {longest} bases; make "
+                "length smaller"
+            )
         self.sets = {name: TokenDataset(self._windows(name, intervals)) for name, intervals in splits.items()}
         if self.carry > 1 and not self.whole:
             self._stretches()

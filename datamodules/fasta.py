@@ -213,7 +213,10 @@ def bed_splits(genome: Genome, path: str | Path) -> Splits:
         DataError: another word in column 4, no interval for training, intervals of different splits that overlap, and as `read_bed` and `check_intervals`.
     """
     intervals = read_bed(path)
-    check_intervals(genome, intervals)
+    try:
+        check_intervals(genome, intervals)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     splits: Splits = {name: [] for name in SPLITS}
     for interval in intervals:
         label = interval.label or ""
@@ -400,7 +403,7 @@ def _nearest(name: str, names: Sequence[str]) -> str | None:
 def _require_fasta(path: Path) -> None:
     """Refuse by a look at both ends what pyfaidx would take for something else."""
     if not path.is_file():
-        raise DataError(f"no file {path}")
+        raise DataError(f"{path} is a folder; give a FASTA file" if path.is_dir() else f"no file {path}")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

@@ -107,6 +107,8 @@ def _table(
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Where each row stands, and its fields of these columns; empty where an optional column is not there."""
     separator = next((mark for suffix, mark in SUFFIXES.items() if path.name.endswith(suffix)), None)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give a file")
     if separator is None:
         raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}")
     if not path.is_file():
@@ -158,7 +160,9 @@ def labelled(
         class_names = found
     unknown = [name for name in found if name not in class_names]
     if unknown:
-        raise DataError(f"{path}: class {unknown[0]} is not among those of training, {', '.join(class_names)}")
+        raise DataError(
+            f"{path}: class {unknown[0]} of sequence {labels.index(unknown[0]) + 1} is not among those of training, {', '.join(class_names)}"
+        )
     index = {name: i for i, name in enumerate(class_names)}
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0] if path.is_file() else path.name
     return Labelled(name, tuple(tokens), np.array([index[label] for label in labels], dtype=np.int64), class_names)

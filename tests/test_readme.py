@@ -9,12 +9,18 @@ import pytest
 from titans_seq.cli.config import compose_sweep, overrides_of
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN
 from titans_seq.cli.forecast import FORECAST
+from titans_seq.cli.lm import FIT as LANGUAGE
 from titans_seq.cli.main import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {"README": README, "genomics": (ROOT / "docs" / "genomics.md").read_text()}
-TASKS = {("fit", "forecast"): FORECAST, ("fit", "dna"): CLASSIFY, ("pretrain", "dna"): PRETRAIN}
+PAGES = {"README": README} | {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("genomics", "language")}
+TASKS = {
+    ("fit", "forecast"): FORECAST,
+    ("fit", "dna"): CLASSIFY,
+    ("pretrain", "dna"): PRETRAIN,
+    ("fit", "lm"): LANGUAGE,
+}
 _COMMAND = re.compile(r"^titans-seq (.*?)(?:\s+#.*)?$|`titans-seq ((?:fit|test) [^`]*)`", flags=re.MULTILINE)
 COMMANDS = sorted({"".join(pair) for page in PAGES.values() for pair in _COMMAND.findall(page)})
 
@@ -41,6 +47,11 @@ def test_the_dna_example_runs() -> None:
     names = _example("genomics")
     assert names["logits"].shape == (1, 14, 4)  # type: ignore[attr-defined]
     assert sum(len(piece.surprise) for piece in names["pieces"]) == 20_000  # type: ignore[attr-defined]
+
+
+def test_the_language_example_runs() -> None:
+    names = _example("language")
+    assert names["logits"].shape == (1, 100, 256) and len(names["drawn"]) == 5  # type: ignore[attr-defined, arg-type]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

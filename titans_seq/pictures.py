@@ -33,7 +33,7 @@ def plot_training(
     for (key, label), colour in zip(curves, LINES, strict=False):
         axes.plot(epochs, [row[key] for row in history], color=colour, label=label, marker="o", markersize=3.5)
     axes.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", label=f"best epoch ({best_epoch})")
-    axes.set(xlabel="epoch", ylabel=ylabel, title="Training")
+    axes.set(xlabel="epoch", ylabel=ylabel, title="Training", xlim=(0.5, max(epochs) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axes)
     return save(figure, path)

@@ -264,10 +264,35 @@ def test_testing_again_gives_the_same_numbers(classifier: Path, files: Path, wor
     assert main(["test", "dna", "--checkpoint", "run", "--quiet"]) == 0
     assert main(["test", "dna", "--checkpoint", "run", "--csv", str(files / "test.csv"), "--quiet"]) == 0
     first, again, own = (
-        _metrics(Path("run"), name) for name in ("metrics.json", "test_metrics.json", "test_metrics-test.json")
+        _metrics(Path("run"), name) for name in ("metrics.json", "test_metrics.json", "test-test/metrics.json")
     )
+    assert own["test_sequences_in_train"] == 0
     for name in ("test_mcc", "test_accuracy", "test_auroc", "test_f1"):
         assert first[name] == pytest.approx(again[name]) == pytest.approx(own[name])
+
+
+def test_testing_on_what_was_trained_on_is_told(classifier: Path, files: Path, workdir: Path) -> None:
+    shutil.copytree(classifier, "run")
+    words = ["test", "dna", "--checkpoint", "run", "--csv", str(files / "train.csv"), "--quiet"]
+    for place in ("test-train", "test-train-2"):  # the first is kept
+        assert main(words) == 0
+        assert {path.name for path in Path("run", place).iterdir()} == {"metrics.json", "confusion.png", "roc.png"}
+    trained = _metrics(classifier)["train_sequences"]
+    assert _metrics(Path("run/test-train"))["test_sequences_in_train"] == trained
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace("train.csv", "gone.csv"))
+    assert main(words) == 0
+    assert _metrics(Path("run/test-train-3"))["test_sequences_in_train"] == "unknown"
+
+
+def test_results_are_not_written_over(language_model: Path, files: Path, workdir: Path) -> None:
+    shutil.copytree(language_model, "run")
+    words = ["score", "dna", "--checkpoint", "run", "--fasta", str(files / "genome.fa"), "--window", "32", "--quiet"]
+    assert main([*words, "--csv", str(files / "variants.csv")]) == 0
+    first = Path("run/scores-variants.csv").read_text()
+    assert main([*words, "--vcf", str(files / "variants.vcf")]) == 0
+    assert Path("run/scores-variants.csv").read_text() == first
+    assert len(_table("run/scores-variants-2.csv")) == 2
 
 
 @pytest.mark.parametrize("run", ["classifier", "language_model", "masked_model"])
@@ -342,7 +367,7 @@ def test_another_genome_is_tested_whole(language_model: Path, files: Path, workd
     shutil.copytree(language_model, "run")
     (workdir / "other.fa").write_text(f">x\n{_letters(300, 9)}\n")
     assert main(["test", "dna", "--checkpoint", "run", "--fasta", "other.fa", "--quiet"]) == 0
-    metrics = _metrics(Path("run"), "test_metrics-other.json")
+    metrics = _metrics(Path("run"), "test-other/metrics.json")
     assert metrics["test_bases"] == 300 and metrics["split"] == "the whole file"
 
 
@@ -367,9 +392,11 @@ def test_bad_rows_are_refused(rows: list[tuple[str, str]], said: str, refused: R
 def test_labels_that_training_lacks_are_refused(files: Path, classifier: Path, refused: Refused, workdir: Path) -> None:
     path = _csv(workdir / "bad.csv", [("ACGT", "maybe"), ("ACGT", "no")])
     words = ["--csv", str(files / "train.csv"), "--test-csv", str(path)]
-    assert "class maybe is not among those of training, no, yes" in refused(["fit", "dna", *words, *SMALL])
+    assert "class maybe of sequence 1 is not among those of training, no, yes" in refused(
+        ["fit", "dna", *words, *SMALL]
+    )
     said = refused(["test", "dna", "--checkpoint", str(classifier), "--csv", str(path)])
-    assert "class maybe is not among those of training" in said
+    assert "class maybe of sequence 1 is not among those of training" in said
 
 
 @pytest.mark.parametrize(
@@ -452,7 +479,10 @@ def test_runs_of_the_wrong_kind_are_refused(
 ) -> None:
     genome = ["--fasta", str(files / "genome.fa")]
     surprise = ["surprise", "dna", *genome, "--bedgraph", "s.bedgraph", "--checkpoint"]
-    assert "task 'dna', not of 'dna_lm'" in refused([*surprise, str(classifier)])
+    said = refused([*surprise, str(classifier)])
+    assert (
+        "holds a DNA classifier (titans-seq fit dna); this needs a DNA language model (titans-seq pretrain dna)" in said
+    )
     assert "masked model, which has no stream" in refused([*surprise, str(masked_model)])
     scores = ["score", "dna", *genome, "--vcf", str(files / "variants.vcf"), "--checkpoint", str(masked_model)]
     assert "single bases only" in refused(scores)

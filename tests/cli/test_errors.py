@@ -161,7 +161,7 @@ def test_wrong_checkpoints_are_refused(verb: str, workdir: Path, finished: Path,
     other.mkdir()
     config = (finished / "config.yaml").read_text()
     (other / "config.yaml").write_text(config.replace("task: forecast", "task: lm"))
-    assert "holds a run of task 'lm'" in load("other")
+    assert "other holds a language model of text (titans-seq fit lm); this needs a forecaster" in load("other")
     (other / "config.yaml").write_text(config)
     assert "has no checkpoint" in load("other")
     (other / "checkpoints").mkdir()

@@ -317,6 +317,6 @@ def test_an_unfinished_run(book: Path, workdir: Path, refused: Refused) -> None:
 def test_a_run_of_another_task(workdir: Path, refused: Refused) -> None:
     (workdir / "run").mkdir()
     (workdir / "run/config.yaml").write_text("task: dna\n")
-    assert "holds a run of task 'dna', not of 'lm'" in refused(
+    assert "run holds a DNA classifier (titans-seq fit dna); this needs a language model of text" in refused(
         ["generate", "lm", "--checkpoint", "run", "--prompt", "a"]
     )

@@ -314,7 +314,9 @@ def test_class_names_are_sorted_whatever_the_order_of_rows(write, seed):
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_class_that_training_did_not_know(write, part):
     own = write([(texts(1)[0], "c")], f"{part}.csv")
-    refused("class c is not among those of training, a, b", csv=write(some_rows()), **{f"{part}_csv": own})
+    refused(
+        "class c of sequence . is not among those of training, a, b", csv=write(some_rows()), **{f"{part}_csv": own}
+    )
 
 
 def test_a_file_to_test_a_run_on_is_the_test_part_itself(write):
@@ -325,7 +327,12 @@ def test_a_file_to_test_a_run_on_is_the_test_part_itself(write):
     assert data.splits["test"].labels.tolist() == [0, 0, 2, 2, 2]
     assert data.protocol_text == "all rows of the file"
     assert [batch["label"].tolist() for batch in data.test_dataloader()] == [[0, 0, 2, 2, 2]]
-    refused("class b is not among those of training, a, c", csv=write(rows), class_names=("a", "c"), whole=True)
+    refused(
+        "class b of sequence . is not among those of training, a, c",
+        csv=write(rows),
+        class_names=("a", "c"),
+        whole=True,
+    )
     # one class is enough to test on
     assert ready(csv=write(rows[:2]), class_names=("a", "b"), whole=True).splits["test"].labels.tolist() == [0, 0]
 
@@ -346,7 +353,7 @@ def test_classes_of_a_bed_file_are_those_of_the_run(write):
     for part in PARTS:
         assert rows_of(turned.splits[part]) == rows_of(data.splits[part])
         assert np.array_equal(turned.splits[part].labels, 1 - data.splits[part].labels)
-    refused("class c is not among those of training, a, b", **options, class_names=("a", "b"))
+    refused("class c of sequence . is not among those of training, a, b", **options, class_names=("a", "b"))
 
 
 def test_a_strand_may_carry_the_class_by_name_or_by_word(write):
@@ -710,3 +717,9 @@ def test_files_of_sequences_that_are_none(tmp_path):
         read_sequences(tmp_path / "none.csv")
     with pytest.raises(DataError, match=r"must be one of .csv, .tsv"):
         read_sequences(tmp_path / "some.fa")
+
+
+def test_windows_longer_than_all_there_is_to_train_on(write):
+    with pytest.raises(DataError, match="length is 376, but the longest stretch for training has 375 bases"):
+        GenomeData(write_fasta(write, GENOME), length=376).setup()
+    GenomeData(write_fasta(write, GENOME), length=375).setup()

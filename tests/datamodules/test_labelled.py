@@ -35,7 +35,7 @@ def test_labels_follow_the_names_of_training(tmp_path):
     path = tmp_path / "test.csv"
     path.write_text("sequence,label\nACGT,b\n")
     assert read_labelled_csv(path, ("a", "b", "c")).labels.tolist() == [1]
-    with pytest.raises(DataError, match="class b is not among those of training, a, c"):
+    with pytest.raises(DataError, match="class b of sequence . is not among those of training, a, c"):
         read_labelled_csv(path, ("a", "c"))
 
 

@@ -27,6 +27,7 @@ from titans_seq.training import TrainedModule
 Batch = dict[str, Tensor]
 MASKED_SHARE = 0.15  # of the bases; 8 of 10 become MASK, 1 any base, 1 stays: BERT's recipe
 NATS_PER_BIT = 0.6931471805599453
+CHANCE_BITS = 2.0  # per base
 CLASS_METRICS = ("mcc", "accuracy", "auroc", "f1")
 
 

@@ -77,12 +77,16 @@ def plot_track(
     tracks: Mapping[str, Float[np.ndarray, " T"]],
     path: str | Path,
     title: str,
+    chance: Mapping[str, float] | None = None,
 ) -> Path:
     """Draw values along a record, a panel for each: means of equal stretches, and a smoothed line through them.
+
+    A panel shows 99 % of its values; the rest, such as a peak at the beginning of the record, may leave it.
 
     Args:
         positions: from 0, increasing in equal steps, e.g. the left edges of bins.
         tracks: label and values, NaN where there is none: the line has a gap there.
+        chance: of tracks that have one, the value of a guess.
     """
     figure = new_figure(len(tracks), height=1.2 + 2.2 * len(tracks))
     panels = figure.subplots(len(tracks), sharex=True, squeeze=False)[:, 0]
@@ -95,6 +99,14 @@ def plot_track(
         axes.plot(x, y, color=ORANGE, alpha=0.35, label="each base" if step == 1 else f"mean of {step:,} bp")
         axes.plot(x, _smoothed(y, half), color=ORANGE, label=f"mean of {(2 * half + 1) * step:,} bp")
         axes.set_ylabel(label)
+        limits = list(np.quantile(y[~np.isnan(y)], [0.005, 0.995])) if not np.isnan(y).all() else []
+        if chance is not None and label in chance:
+            axes.axhline(chance[label], color=GREY, linestyle=(0, (1, 3)), label="chance")
+            axes.annotate("chance", (1, chance[label]), xycoords=("axes fraction", "data"), fontsize=8, color=GREY)
+            limits.append(chance[label])
+        if limits:
+            room = 0.08 * (max(limits) - min(limits)) or 0.1
+            axes.set_ylim(min(limits) - room, max(limits) + room)
     panels[-1].set(xlabel="position (bp, from 0)", xlim=(positions[0], max(positions[-1], positions[0] + 1)))
     panels[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     panels[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
