@@ -6,27 +6,30 @@ Each cell is one command of `titans-seq`. docs/results_dna.json keeps the metric
 docs/results.md is written from it; a cell that stands there is not repeated (remove its entry to repeat it).
 """
 
-import argparse
 import csv
 import gzip
 import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+from cells import Command, arguments, run_all, titans_seq
+from omegaconf import OmegaConf
 from pages import line, replace_part, row
-from rich.progress import track
 from sklearn.metrics import roc_auc_score
 
+from titans_seq.cli.dna import PRETRAIN
+from titans_seq.cli.runs import load_checkpoint
 from titans_seq.datamodules.fasta import Genome, GenomeWindows, contiguous_splits
 from titans_seq.genomics.markov import MarkovModel
+from titans_seq.genomics.module import NATS_PER_BIT
+from titans_seq.genomics.stream import read_stream
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD = DOCS / "results_dna.json"
@@ -42,16 +45,8 @@ GUE = {  # epochs, batch, what dev chose about the strands and the size
 }
 ECOLI = "ecoli_k12_mg1655.NC_000913.3"
 LENGTH = 1024
-PRETRAIN = ["--length", str(LENGTH), "--epochs", "8", "model.layers=2", "data.batch_size=8"]
+WINDOWS = ["--length", str(LENGTH), "--epochs", "8", "model.layers=2", "data.batch_size=8"]
 CARRY = ["--carry", "64"]  # the same model, trained on streams
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One command, whose run folder has its name."""
-
-    name: str
-    words: tuple[str, ...]
 
 
 def data_folder() -> Path:
@@ -61,21 +56,21 @@ def data_folder() -> Path:
     return Path(root) / "dna"
 
 
-def cells(root: Path) -> Iterator[Cell]:
+def cells(root: Path) -> Iterator[Command]:
     """All cells, those that matter most first; `root` is where the run folders lie."""
     data = data_folder()
-    pretrain = ("pretrain", "dna", "--fasta", str(root / f"{ECOLI}.fa"), *PRETRAIN)
-    yield Cell("ecoli", pretrain)
-    yield Cell("ecoli-carried", (*pretrain, *CARRY))
+    pretrain = ("pretrain", "dna", "--fasta", str(root / f"{ECOLI}.fa"), *WINDOWS)
+    yield Command("ecoli", pretrain)
+    yield Command("ecoli-carried", (*pretrain, *CARRY))
     for (task, (epochs, batch, strands)), model in product(GUE.items(), ("memory", "kmer", "attention")):
         files = [f"{data}/gue/{task}.{part}.csv.gz" for part in ("train", "dev", "test")]
         words = ["fit", "dna", "--csv", files[0], "--val-csv", files[1], "--test-csv", files[2], "--model", model]
         options = [] if model == "kmer" else ["--epochs", str(epochs), f"data.batch_size={batch}"]
-        yield Cell(f"{task}-{model}", (*words, *options, *(strands if model != "kmer" else [])))
+        yield Command(f"{task}-{model}", (*words, *options, *(strands if model != "kmer" else [])))
     for (name, epochs), model, fold in product(CV.items(), ("memory", "kmer"), range(FOLDS)):
         words = ["fit", "dna", "--csv", f"{data}/genomic_benchmarks/{name}.test.csv.gz", "--model", model]
         options = [] if model == "kmer" else ["--epochs", str(epochs)]
-        yield Cell(f"{name}-{model}-fold{fold}", (*words, *options, f"data.folds={FOLDS}", f"data.fold={fold}"))
+        yield Command(f"{name}-{model}-fold{fold}", (*words, *options, f"data.folds={FOLDS}", f"data.fold={fold}"))
 
 
 def unpacked(root: Path) -> None:
@@ -87,18 +82,6 @@ def unpacked(root: Path) -> None:
             with gzip.open(source) as packed, part.open("wb") as plain:
                 shutil.copyfileobj(packed, plain)
             part.replace(place)
-
-
-def run(cell: Cell, root: Path) -> str | None:
-    """Run one cell; returns the error line of one that failed."""
-    folder = root / cell.name
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run
-    command = [sys.executable, "-P", "-m", "titans_seq.cli.main", *cell.words, "--output", str(folder), "--quiet"]
-    # one thread per run: two runs side by side finish sooner than one after the other on two threads
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    return None if done.returncode == 0 else f"{cell.name}: {done.stderr.strip() or done.returncode}"
 
 
 def markov(root: Path) -> dict[str, object]:
@@ -135,9 +118,12 @@ def brca1(root: Path) -> dict[str, object]:
         record = Genome(root / "NG_005905.2.fa").names[0]
         writer.writerows([record, row["ng_index"], row["ng_ref"], row["ng_alt"]] for row in rows)
     scores = root / "brca1_scores.csv"
-    words = ["score", "dna", "--checkpoint", str(root / "ecoli"), "--fasta", str(root / "NG_005905.2.fa")]
-    words += ["--csv", str(root / "brca1.csv"), "--window", "512", "--output", str(scores), "--quiet"]
-    subprocess.run([sys.executable, "-P", "-m", "titans_seq.cli.main", *words], check=True, capture_output=True)
+    error = titans_seq(
+        "score", "dna", "--checkpoint", str(root / "ecoli"), "--fasta", str(root / "NG_005905.2.fa"),
+        "--csv", str(root / "brca1.csv"), "--window", "512", "--output", str(scores),
+    )  # fmt: skip
+    if error:
+        sys.exit(error)
     with scores.open(newline="") as file:
         ours = [-float(row["score"]) for row in csv.DictReader(file)]
     columns = {"ours": ours} | {name: [float(row[name]) for row in rows] for name in ("cadd", "phylop_mammalian")}
@@ -153,10 +139,27 @@ def brca1(root: Path) -> dict[str, object]:
     return found
 
 
+def stream(root: Path, run: str) -> dict[str, object]:
+    """Bits per base of a language model that reads the test part in one stream."""
+    config = OmegaConf.load(root / run / "config.yaml")
+    checkpoint = load_checkpoint(root / run / "checkpoints" / "best.ckpt")
+    module = PRETRAIN.restored(config, checkpoint)  # type: ignore[arg-type]
+    module.load_state_dict(checkpoint["state_dict"])
+    genome = Genome(root / f"{ECOLI}.fa")
+    (part,) = contiguous_splits(genome)["test"]
+    tokens = genome.tokens(part.record, part.begin, part.end)
+    pieces = read_stream(module.network.eval(), tokens)  # type: ignore[arg-type]
+    nats = np.concatenate([piece.log_likelihood for piece in pieces])
+    bases = int((~np.isnan(nats)).sum())
+    return {"test_bits": -float(np.nansum(nats, dtype=np.float64)) / NATS_PER_BIT / bases, "test_bases": bases}
+
+
 # what is computed here, from runs that are finished: name -> (function, the run it needs)
 COMPUTED: dict[str, tuple[Callable[[Path], dict[str, object]], str]] = {
     "markov": (markov, "ecoli"),
     "brca1": (brca1, "ecoli"),
+    "ecoli-stream": (partial(stream, run="ecoli"), "ecoli"),
+    "ecoli-carried-stream": (partial(stream, run="ecoli-carried"), "ecoli-carried"),
 }
 
 
@@ -171,7 +174,7 @@ def finished(root: Path) -> dict[str, dict]:
     return found
 
 
-def _shown(cell: Cell, root: Path) -> str:
+def _shown(cell: Command, root: Path) -> str:
     """The command without the places of this machine."""
     words = " ".join(("titans-seq", *cell.words)).replace(str(root), "<folder>")
     return words.replace(str(data_folder()), "<data>/dna")
@@ -204,6 +207,12 @@ def tables(results: dict[str, dict]) -> str:
     if "ecoli" in results:
         cell = results["ecoli"]
         parts.append(row(f"memory, {cell['parameters']:,} parameters", f"**{cell['test_bits']:.4f}**"))
+    if "ecoli-carried" in results:
+        parts.append(row("the same, trained on streams", f"{results['ecoli-carried']['test_bits']:.4f}"))
+    if "ecoli-carried-stream" in results:
+        parts.append(row("the same, in one stream", f"**{results['ecoli-carried-stream']['test_bits']:.4f}**"))
+    if "ecoli-stream" in results:
+        parts.append(row("trained on windows, in one stream", f"{results['ecoli-stream']['test_bits']:.4f}"))
     for name, found in results.get("markov", {}).items():
         parts.append(row(f"Markov, {name}, pseudocount {found['pseudocount']:g}", f"{found['test_bits']:.4f}"))
     parts += [
@@ -239,24 +248,15 @@ def _spread(cells: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
-    parser.add_argument("--folder", type=Path, default=Path("runs/dna_results"))
-    parser.add_argument("--only", default="", help="cells whose name holds this")
-    parser.add_argument("--dry-run", action="store_true", help="run nothing, write the tables of what is finished")
-    arguments = parser.parse_args()
-    root = arguments.folder.absolute()
-    root.mkdir(parents=True, exist_ok=True)
+    given = arguments(__doc__, "runs/dna_results")
+    root, failed = given.folder, []
     unpacked(root)
-    failed: list[str] = []
-    if not arguments.dry_run:
+    if not given.dry_run:
         done = finished(root)
-        todo = [cell for cell in cells(root) if cell.name not in done and arguments.only in cell.name]
-        with ThreadPoolExecutor(arguments.workers) as pool:
-            errors = pool.map(lambda cell: run(cell, root), todo)
-            failed = [error for error in track(errors, total=len(todo), description="cells") if error]
+        todo = [cell for cell in cells(root) if cell.name not in done and given.only in cell.name]
+        failed = run_all(todo, root, given.workers)
         for name, (compute, needed) in COMPUTED.items():
-            if name not in finished(root) and needed in finished(root) and arguments.only in name:
+            if name not in finished(root) and needed in finished(root) and given.only in name:
                 (root / name).mkdir(exist_ok=True)
                 (root / name / "metrics.json").write_text(json.dumps(compute(root), indent=1))
     results = finished(root)

@@ -1,27 +1,22 @@
 """The forecasting tables of docs/results.md: every mixer in the same frame, on ETTh1 and ETTh2.
 
-    python benchmarks/results.py [--workers 2] [--folder runs/results] [--dry-run]
+    python benchmarks/results.py [--workers 2] [--folder runs/results] [--only NAME] [--dry-run]
 
 Each cell is one `titans-seq fit forecast` with default settings. docs/results.json keeps the metrics of finished runs and
 the tables of docs/results.md are written from it; a run that stands there, or whose run folder is finished, is not repeated (remove its
 entry to repeat it). Runs with an error are reported and left out. Data: $TITANS_SEQ_DATA, or downloaded.
 """
 
-import argparse
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from cells import Command, arguments, run_all
 from pages import line, replace_part, row
-from rich.progress import track
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD = DOCS / "results.json"
@@ -63,11 +58,10 @@ class Cell:
     def name(self) -> str:
         return f"{self.dataset}-l{self.lookback}-h{self.horizon}-{self.mixer}-s{self.seed}"
 
-    def command(self, folder: Path) -> list[str]:
-        return [
-            sys.executable, "-P", "-m", "titans_seq.cli.main", "fit", "forecast", "--quiet", "--dataset", self.dataset, "--lookback", str(self.lookback),
-            "--horizon", str(self.horizon), "--seed", str(self.seed), "--output", str(folder), f"model={self.mixer}",
-        ]  # fmt: skip
+    def command(self) -> Command:
+        words = ["fit", "forecast", "--dataset", self.dataset, "--lookback", str(self.lookback)]
+        words += ["--horizon", str(self.horizon), "--seed", str(self.seed), f"model={self.mixer}"]
+        return Command(self.name, tuple(words))
 
 
 def cells() -> Iterator[Cell]:
@@ -78,17 +72,6 @@ def cells() -> Iterator[Cell]:
         yield Cell(dataset, 96, horizon, mixer, 0)
     for dataset, horizon, mixer in product(DATASETS, (96, 720), MIXERS):
         yield Cell(dataset, 512, horizon, mixer, 0)
-
-
-def run(cell: Cell, root: Path) -> str | None:
-    """Train one cell; returns the error line of a run that failed."""
-    folder = root / cell.name
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run
-    # one thread per run: two runs side by side finish sooner than one after the other on two threads
-    done = subprocess.run(
-        cell.command(folder), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    return None if done.returncode == 0 else f"{cell.name}: {done.stderr.strip() or done.returncode}"
 
 
 def finished(root: Path) -> dict[Cell, dict[str, float]]:
@@ -156,20 +139,13 @@ def _pair(pair: tuple[float, float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side, one thread each")
-    parser.add_argument("--folder", type=Path, default=Path("runs/results"))
-    parser.add_argument("--dry-run", action="store_true", help="train nothing, write the tables of what is finished")
-    arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    given = arguments(__doc__, "runs/results")
     failed = []
-    if not arguments.dry_run:
-        done = finished(arguments.folder)
-        todo = [cell for cell in cells() if cell not in done]
-        with ThreadPoolExecutor(arguments.workers) as pool:
-            errors = pool.map(lambda cell: run(cell, arguments.folder), todo)
-            failed = [error for error in track(errors, total=len(todo), description="runs") if error]
-    results = finished(arguments.folder)
+    if not given.dry_run:
+        done = finished(given.folder)
+        todo = [cell.command() for cell in cells() if cell not in done and given.only in cell.name]
+        failed = run_all(todo, given.folder, given.workers)
+    results = finished(given.folder)
     record = {cell.name: metrics for cell, metrics in results.items()}
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
     replace_part(DOCS / "results.md", "forecast tables", tables(results))

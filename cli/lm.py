@@ -37,12 +37,19 @@ from titans_seq.pictures import plot_training
 from titans_seq.state_io import load_state, save_state
 
 MODEL = "model"  # where in the run folder the trained model lies, for use without the run
+DEFAULT = "mac"  # variant
 PIECE = 4096  # tokens read at a time
 
 
+SIZES = ("170m", "340m", "400m", "760m")  # the paper's
+
+
 def _variant(name: str) -> list[str]:
-    if name.lower() not in VARIANTS:
-        raise UsageError(f"--variant must be one of {', '.join(VARIANTS)}; got {name}")
+    variant, _, size = name.lower().partition("_")
+    if variant not in VARIANTS:
+        raise UsageError(f"--variant must be one of {', '.join(VARIANTS)}; got {variant}")
+    if size and size not in SIZES:
+        raise UsageError(f"--size must be one of {', '.join(SIZES)}; got {size}")
     return [f"model={name.lower()}"]
 
 
@@ -58,6 +65,7 @@ class LanguageTask(Task):
             "text": ("data", "data.text"),
             "task_name": ("data", "data.task"),
             "variant": ("model",),
+            "size": ("experiment",),
             "length": ("data.length",),
             "tokenizer": ("data.tokenizer",),
             "vocab_size": ("data.vocab_size",),
@@ -67,6 +75,7 @@ class LanguageTask(Task):
             "text": lambda path: ["data=text", f"data.text={quoted_path(path)}"],
             "task_name": lambda name: ["data=task", f"data.task={quoted(name)}"],
             "variant": _variant,
+            "size": lambda _: ["experiment=paper"],
             "tokenizer": lambda path: [f"data.tokenizer={quoted_path(path)}"],
         },
         exclusive=(("text", "task_name"), ("tokenizer", "vocab_size")),
@@ -146,6 +155,8 @@ def _readable(data: L.LightningDataModule, loss: float) -> dict[str, float]:
 
 def fit_command(arguments: argparse.Namespace) -> None:
     """`titans-seq fit lm`."""
+    if arguments.size:
+        arguments.variant = f"{arguments.variant or DEFAULT}_{arguments.size}"
     named = ("data.text=", "data.task=")
     given = (
         arguments.text or arguments.task_name or any(word.lstrip("+").startswith(named) for word in arguments.overrides)

@@ -343,6 +343,7 @@ def _fit_lm(tasks: argparse._SubParsersAction) -> None:
   titans-seq fit lm --text book.txt --tokenizer tokenizer.json     of the Hugging Face library tokenizers
   titans-seq fit lm --task passkey --variant mag --length 512      a number hidden in noise; see `eval lm`
   titans-seq fit lm --text book.txt model.segment=128 model.depth=1 data.steps_per_epoch=250
+  titans-seq fit lm --variant mag --size 170m --text corpus.txt --tokenizer tokenizer.json trainer.devices=8 trainer.strategy=ddp
   titans-seq fit lm --text book.txt --resume                       go on with an interrupted run
 
 The first 90 % of the text train, the next 5 % choose the epoch, the last 5 % test.
@@ -357,6 +358,11 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
         help="instead of a text: passkey, number, uuid, recall, one_fact, two_facts, permutations or parity",
     )
     add("--variant", metavar="NAME", help="lmm, mac (default), mag, mal, or transformer")
+    add(
+        "--size",
+        metavar="SIZE",
+        help="of the paper, with its recipe: 170m, 340m, 400m or 760m (at a vocabulary of 32,000)",
+    )
     add("--length", type=_positive, metavar="T", help="tokens per sample (default 256)")
     add("--tokenizer", metavar="FILE", help="a tokenizer.json (default: bytes)")
     add("--vocab-size", type=_positive, metavar="V", help="learn byte pairs from the text, so many tokens")

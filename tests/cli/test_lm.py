@@ -214,6 +214,8 @@ def test_accuracy_by_length(workdir: Path) -> None:
             ["fit", "lm", "--text", "BOOK", "--variant", "rnn"],
             "--variant must be one of lmm, mac, mag, mal, transformer",
         ),
+        (["fit", "lm", "--text", "BOOK", "--size", "9b"], "--size must be one of 170m, 340m, 400m, 760m; got 9b"),
+        (["fit", "lm", "--text", "BOOK", "--size", "170m"], "too few for a window of 4096"),
         (["fit", "lm", "--text", "BOOK", "--length", "5000"], "too few for a window of 5000"),
         (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "exclude each other"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),

@@ -1,0 +1,174 @@
+"""The language tables of docs/results.md, from text/tinyshakespeare.txt in $TITANS_SEQ_DATA and from tasks made on the spot.
+
+    TITANS_SEQ_DATA=<folder> python benchmarks/language.py [--workers 2] [--folder runs/lm_results] [--only NAME] [--dry-run]
+
+Each cell is one command of `titans-seq`; those of tasks are followed by `eval lm` at longer samples. docs/results_lm.json keeps the
+metrics of finished cells; a cell that stands there is not repeated (remove its entry to repeat it).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cells import Command, arguments, run_all, titans_seq
+from pages import line, replace_part, row
+
+DOCS = Path(__file__).parent.parent / "docs"
+RECORD = DOCS / "results_lm.json"
+# widths that make the variants as large as each other (within 7 %), four layers and heads
+WIDTHS = {"lmm": 120, "mac": 96, "mag": 104, "mal": 104, "transformer": 128}
+STEPS = ("data.steps_per_epoch=250", "--epochs", "8")  # 2,000 steps
+SHORT = ("--length", "64", "data.batch_size=12", *STEPS)  # nanoGPT's recipe for a CPU
+LONG = ("--length", "1024", "data.batch_size=3", "data.eval_batch_size=8", "data.steps_per_epoch=64", "--epochs", "8")
+LOCAL = {"mac": "model.segment=64", "mag": "model.window=64", "mal": "model.window=64"}
+ABLATIONS = {
+    "linear memory": ("model.depth=1",),
+    "depth 3": ("model.depth=3",),
+    "depth 4": ("model.depth=4",),
+    "no convolution": ("model.conv_size=0",),
+    "no momentum": ("model.momentum=false",),
+    "no forgetting": ("model.forgetting=false",),
+    "no persistent memory": ("model.num_persistent=0",),
+}
+NEEDLE = ("--task", "passkey", "--length", "256", "data.batch_size=16", "data.steps_per_epoch=200", "--epochs", "8")
+NEEDLE_LENGTHS = ("256", "1024", "4096", "16384")
+TRACKING = (
+    "--task",
+    "permutations",
+    "--length",
+    "32",
+    "data.batch_size=32",
+    "data.steps_per_epoch=200",
+    "--epochs",
+    "8",
+)
+TRACKING_LENGTHS = ("8", "16", "32", "64", "128")
+TRACKERS = {
+    "deep memory, chunk 1": ("--variant", "lmm", "model.chunk_size=1"),
+    "linear memory, chunk 1": ("--variant", "lmm", "model.chunk_size=1", "model.depth=1"),
+    "deep memory, chunk 16": ("--variant", "lmm"),
+    "transformer": ("--variant", "transformer"),
+}
+
+
+def text() -> Path:
+    path = Path(os.environ.get("TITANS_SEQ_DATA", "")) / "text" / "tinyshakespeare.txt"
+    if not path.is_file():
+        sys.exit("no file text/tinyshakespeare.txt in $TITANS_SEQ_DATA")
+    return path
+
+
+def cells() -> Iterator[Command]:
+    """All cells, those that matter most first."""
+    fit = ("fit", "lm", "--text", str(text()))
+    for name, options in (("short", SHORT), ("long", LONG)):
+        for variant, width in WIDTHS.items():
+            local = [LOCAL[variant]] if variant in LOCAL else []
+            words = (*fit, "--variant", variant, f"model.dim={width}", *local, *options)
+            yield Command(f"{name}-{variant}", words)
+    for name, changed in ABLATIONS.items():
+        yield Command(f"long-{name}", (*fit, "--variant", "lmm", f"model.dim={WIDTHS['lmm']}", *changed, *LONG))
+    for variant, width in WIDTHS.items():
+        local = [LOCAL[variant]] if variant in LOCAL else []
+        words = ("fit", "lm", "--variant", variant, f"model.dim={width}", "model.layers=2", *local, *NEEDLE)
+        yield Command(f"needle-{variant}", words)
+    for name, words in TRACKERS.items():
+        yield Command(f"tracking-{name}", ("fit", "lm", *words, "model.dim=64", "model.layers=1", *TRACKING))
+
+
+def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
+    """Measure finished runs of tasks at several lengths; returns error lines."""
+    failed = []
+    for name in done:
+        task, lengths = ("passkey", NEEDLE_LENGTHS) if name.startswith("needle") else ("permutations", TRACKING_LENGTHS)
+        if (
+            name.startswith(("needle", "tracking"))
+            and only in name
+            and not (root / name / "eval" / f"{task}.json").is_file()
+        ):
+            error = titans_seq("eval", "lm", "--checkpoint", str(root / name), "--task", task, "--lengths", *lengths)
+            failed += [error] if error else []
+    return failed
+
+
+def finished(root: Path) -> dict[str, dict]:
+    """Metrics of every cell that is recorded or has a finished run folder; the folder counts first."""
+    found = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    for cell in cells():
+        path = root / cell.name / "metrics.json"
+        if path.is_file():
+            words = " ".join(("titans-seq", *cell.words)).replace(str(text().parents[1]), "<data>")
+            found[cell.name] = json.loads(path.read_text()) | {"command": words}
+            for measured in (root / cell.name / "eval").glob("*.json"):
+                found[cell.name]["by_length"] = json.loads(measured.read_text())["lengths"]
+    return found
+
+
+def tables(results: dict[str, dict]) -> str:
+    """Markdown: losses, ablations, needles, state tracking, commands."""
+    parts = ["### tinyshakespeare, bytes: nats per byte on validation (test)\n"]
+    parts += [
+        row("model", "parameters", "length 64, 2,000 steps", "minutes", "length 1,024, 512 steps", "minutes"),
+        line(6),
+    ]
+    for variant in WIDTHS:
+        short, long = (results.get(f"{name}-{variant}", {}) for name in ("short", "long"))
+        size = next((f"{cell['parameters']:,}" for cell in (short, long) if cell), "-")
+        parts.append(row(variant, size, _loss(short), _minutes(short), _loss(long), _minutes(long)))
+    parts += [
+        "\n### LMM at length 1,024: depth, and parts left out\n",
+        row("model", "parameters", "val (test)", "minutes"),
+        line(4),
+    ]
+    for name in ("lmm", *ABLATIONS):
+        cell = results.get(f"long-{name}", {})
+        shown = "depth 2, all parts" if name == "lmm" else name
+        parts.append(row(shown, f"{cell['parameters']:,}" if cell else "-", _loss(cell), _minutes(cell)))
+    parts += ["\n### Passkey, trained at 256 bytes: share of samples (of digits) right\n"]
+    parts += [row("model", "parameters", *NEEDLE_LENGTHS), line(2 + len(NEEDLE_LENGTHS))]
+    parts += [_by_length(variant, results.get(f"needle-{variant}", {}), NEEDLE_LENGTHS) for variant in WIDTHS]
+    parts += ["\n### Products in S5, trained at 32: share of samples (of products) right\n"]
+    parts += [row("model", "parameters", *TRACKING_LENGTHS), line(2 + len(TRACKING_LENGTHS))]
+    parts += [_by_length(name, results.get(f"tracking-{name}", {}), TRACKING_LENGTHS) for name in TRACKERS]
+    parts += ["\n### What was run\n", row("cell", "epochs", "best epoch", "command"), line(4)]
+    parts += [row(name, cell["epochs"], cell["best_epoch"], f"`{cell['command']}`") for name, cell in results.items()]
+    return "\n".join(parts) + "\n"
+
+
+def _loss(cell: dict) -> str:
+    return f"{cell['val_loss']:.3f} ({cell['test_loss']:.3f})" if cell else "-"
+
+
+def _minutes(cell: dict) -> str:
+    return f"{cell['fit_seconds'] / 60:.0f}" if cell else "-"
+
+
+def _by_length(name: str, cell: dict, lengths: tuple[str, ...]) -> str:
+    found = cell.get("by_length", {})
+    shares = [
+        f"{found[length]['accuracy']:.2f} ({found[length]['token_accuracy']:.2f})" if length in found else "-"
+        for length in lengths
+    ]
+    return row(name, f"{cell['parameters']:,}" if cell else "-", *shares)
+
+
+def main() -> None:
+    given = arguments(__doc__, "runs/lm_results")
+    failed: list[str] = []
+    if not given.dry_run:
+        done = finished(given.folder)
+        failed = run_all(
+            [c for c in cells() if c.name not in done and given.only in c.name], given.folder, given.workers
+        )
+        failed += evaluate(given.folder, finished(given.folder), given.only)
+    results = finished(given.folder)
+    RECORD.write_text(json.dumps(results, indent=1) + "\n")
+    replace_part(DOCS / "results.md", "language tables", tables(results))
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()
