@@ -88,7 +88,7 @@ def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
             and only in name
             and not (root / name / "eval" / f"{task}.json").is_file()
         ):
-            error = titans_seq("eval", "lm", "--checkpoint", str(root / name), "--task", task, "--lengths", *lengths)
+            error = titans_seq("eval", "lm", "--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths)
             failed += [error] if error else []
     return failed
 

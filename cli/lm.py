@@ -1,6 +1,7 @@
 """`titans-seq fit|eval|generate lm`: what is the language models' own in a run."""
 
 import argparse
+import itertools
 import math
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules import LongContextData, TextData
+from titans_seq.datamodules.long_context import TASKS
 from titans_seq.datamodules.text import read_text
 from titans_seq.language import (
     VARIANTS,
@@ -187,15 +189,21 @@ def trained_model(place: str) -> tuple[LanguageModel, Tokenizer, Path]:
 
 
 def eval_command(arguments: argparse.Namespace) -> None:
-    """`titans-seq eval lm`: perplexity of a text, or accuracy of a task by length."""
-    if bool(arguments.text) == bool(arguments.task_name):
-        raise UsageError("give --text FILE for a perplexity or --task NAME for accuracies, one of the two")
+    """`titans-seq eval lm`: perplexity of a text, accuracy in tasks by length, tasks of the harness."""
+    if bool(arguments.text) == bool(arguments.tasks):
+        raise UsageError("give --text FILE for a perplexity or --tasks NAME for accuracies, one of the two")
     training.hush(arguments.quiet)
     model, tokenizer, folder = trained_model(arguments.checkpoint)
     if arguments.text:
-        _eval_text(arguments, model, tokenizer)
-    else:
-        _eval_task(arguments, model, folder)
+        return _eval_text(arguments, model, tokenizer)
+    place = Path(arguments.output).expanduser() if arguments.output else folder / "eval"
+    by_length = [name for name in arguments.tasks if name in TASKS]
+    others = [name for name in arguments.tasks if name not in TASKS]
+    for name in by_length:
+        _eval_task(arguments, name, model, folder, place)
+    if others:
+        _eval_harness(arguments, others, model, tokenizer, place)
+    return None
 
 
 def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer) -> None:
@@ -225,17 +233,42 @@ def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: T
         show_paths("metrics", [Path(arguments.output)])
 
 
-def _eval_task(arguments: argparse.Namespace, model: LanguageModel, folder: Path) -> None:
+def _eval_harness(
+    arguments: argparse.Namespace, names: list[str], model: LanguageModel, tokenizer: Tokenizer, place: Path
+) -> None:
+    """Tasks of lm-evaluation-harness; those whose data cannot be had are "not run"."""
+    try:
+        from titans_seq.language.harness import PAPER, evaluate
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"no task {names[0]} here; those of lm-evaluation-harness need: pip install 'titans-seq[harness]' ({error})"
+        ) from None
+    rows: list[tuple[str, str, Any]] = []
+    for name in itertools.chain.from_iterable(PAPER if name == "paper" else (name,) for name in names):
+        try:
+            found = evaluate(model, tokenizer, name, limit=arguments.limit, folder=arguments.include)
+            rows += [(name, metric, value) for metric, value in found.items()]
+        except KeyError:
+            raise UsageError(f"no task {name}; those made here are {', '.join(TASKS)}") from None
+        except OSError as error:  # its data are neither here nor to be had
+            rows.append((name, "not run", " ".join(str(error).split())))
+    show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
+    path = runs.make_folder(place) / "harness.json"
+    runs.write_json(path, {f"{name} {metric}": value for name, metric, value in rows})
+    show_paths("results", [path])
+
+
+def _eval_task(arguments: argparse.Namespace, task: str, model: LanguageModel, folder: Path, place: Path) -> None:
     if model.vocabulary < ByteTokenizer.vocabulary:
         raise UsageError(f"tasks are made of bytes, but {folder} has a vocabulary of {model.vocabulary}")
     config = runs.read_config(folder, FIT.key) if (folder / runs.CONFIG).is_file() else None
-    trained = None if config is None or config.data.get("task") != arguments.task_name else int(config.data.length)
+    trained = None if config is None or config.data.get("task") != task else int(config.data.length)
     lengths = arguments.lengths or [256 * 2**i for i in range(5)]
     module = LanguageModule(model, answers=True)
     rows: dict[int, Mapping[str, float]] = {}
     for length in lengths:
         data = LongContextData(
-            arguments.task_name,
+            task,
             length=length,
             eval_samples=arguments.samples,
             eval_batch_size=max(1, 2**14 // length),
@@ -248,12 +281,12 @@ def _eval_task(arguments: argparse.Namespace, model: LanguageModel, folder: Path
         with training.interruptible(trainer, "nothing was written"):
             rows[length] = trainer.test(module, datamodule=data, verbose=False)[0]
     names = ("test_accuracy", "test_token_accuracy", "test_loss")
-    title = f"{arguments.task_name}, {arguments.samples} samples per length"
+    title = f"{task}, {arguments.samples} samples per length"
     shown = ("tokens", "share of samples right", "share of tokens right", "nats per token")
     show_table(title, shown, [[length, *(row[name] for name in names)] for length, row in rows.items()])
-    place = runs.make_folder(Path(arguments.output).expanduser() if arguments.output else folder / "eval")
+    runs.make_folder(place)
     record = {
-        "task": arguments.task_name,
+        "task": task,
         "samples": arguments.samples,
         "seed": arguments.seed,
         "trained_length": trained,
@@ -261,10 +294,10 @@ def _eval_task(arguments: argparse.Namespace, model: LanguageModel, folder: Path
     record["lengths"] = {
         str(length): {name.removeprefix("test_"): row[name] for name in names} for length, row in rows.items()
     }
-    runs.write_json(place / f"{arguments.task_name}.json", record)
+    runs.write_json(place / f"{task}.json", record)
     curves = {"samples": [row[names[0]] for row in rows.values()], "tokens": [row[names[1]] for row in rows.values()]}
-    picture = plot_by_length(lengths, curves, place / f"{arguments.task_name}.png", title=title, trained=trained)
-    show_paths("results", [place / f"{arguments.task_name}.json", picture])
+    picture = plot_by_length(lengths, curves, place / f"{task}.png", title=title, trained=trained)
+    show_paths("results", [place / f"{task}.json", picture])
 
 
 def _file(output: str) -> Path:

@@ -372,19 +372,30 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
 def _eval_lm(tasks: argparse._SubParsersAction) -> None:
     parser = _task(
         tasks, "lm", "lm:eval_command",
-        "Measure a language model: the perplexity of a text in one stream, or the accuracy of a task at several lengths.",
+        "Measure a language model: the perplexity of a text in one stream, its accuracy in tasks by length, or tasks of "
+        "lm-evaluation-harness.",
         """examples:
   titans-seq eval lm --checkpoint runs/lm/book-mac-s0 --text other.txt
-  titans-seq eval lm --checkpoint runs/lm/passkey-mac-s0 --task passkey --lengths 512 2048 8192""",
+  titans-seq eval lm --checkpoint runs/lm/passkey-mac-s0 --tasks passkey --lengths 512 2048 8192
+  titans-seq eval lm --checkpoint RUN --tasks wikitext piqa        tasks of lm-evaluation-harness: pip install '.[harness]'
+  titans-seq eval lm --checkpoint RUN --tasks paper                all that the paper reports
+  titans-seq eval lm --checkpoint RUN --tasks mine --include DIR   a task file of your own in DIR""",
     )  # fmt: skip
     _checkpoint(parser)
     add = parser.add_argument
     add("--text", metavar="FILE", help="read in one stream, with the state carried from its first token to its last")
-    add("--task", dest="task_name", metavar="NAME", help="see `titans-seq fit lm --help`")
+    add(
+        "--tasks",
+        nargs="+",
+        metavar="NAME",
+        help="those of `titans-seq fit lm --help`, of the harness, or paper: nine of them",
+    )
     add("--lengths", type=_positive, nargs="+", metavar="T", help="tokens per sample (default: 256 512 1024 2048 4096)")
     add("--samples", type=_positive, default=128, metavar="N", help="per length (default 128)")
+    add("--include", metavar="DIR", help="where task files of your own lie")
+    add("--limit", type=_positive, metavar="N", help="at most so many documents of each task of the harness")
     add("--seed", type=_seed, default=0, metavar="S", help="of the samples (default 0)")
-    add("--output", metavar="PATH", help="--text: a JSON file to write; --task: a folder (default: RUN/eval)")
+    add("--output", metavar="PATH", help="--text: a JSON file to write; --tasks: a folder (default: RUN/eval)")
 
 
 def _generate_lm(tasks: argparse._SubParsersAction) -> None:

@@ -187,7 +187,7 @@ def test_accuracy_by_length(workdir: Path) -> None:
         "lm",
         "--checkpoint",
         "run",
-        "--task",
+        "--tasks",
         "parity",
         "--lengths",
         "8",
@@ -200,6 +200,56 @@ def test_accuracy_by_length(workdir: Path) -> None:
     found = json.loads(Path("run/eval/parity.json").read_text())
     assert found["trained_length"] == 8 and set(found["lengths"]) == {"8", "32"}
     assert (workdir / "run/eval/parity.png").stat().st_size > 5000
+
+
+def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
+    """Two choices each, judged by the model's own log-likelihoods; wikitext's form of task, and a generated answer."""
+    pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install '.[harness]'")
+    import torch
+
+    rows = [("the cat", [" sat", " and"]), ("the", [" hat and the", " bat"]), ("on a", [" mat", " cat"])]
+    model, tokenizer = load_model(book / "model")
+
+    def nats(before: str, text: str) -> float:
+        tokens = torch.from_numpy(tokenizer.encode(before + text))
+        logits = model(tokens[None, :-1])[0][0].log_softmax(-1).gather(1, tokens[1:, None])
+        return logits[-len(text) :].sum().item()
+
+    answers = [int(nats(before, second) > nats(before, first)) for before, (first, second) in rows]
+    lines = [
+        {"q": q, "choices": c, "answer": a}
+        for (q, c), a in zip(rows, [answers[0], answers[1], 1 - answers[2]], strict=True)
+    ]
+    (workdir / "data.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    source = f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {workdir}/data.jsonl\ntest_split: test\n"
+    (workdir / "tasks").mkdir()
+    (workdir / "tasks/choice.yaml").write_text(
+        f"task: my_choice\n{source}output_type: multiple_choice\ndoc_to_text: '{{{{q}}}}'\ndoc_to_choice: '{{{{choices}}}}'\n"
+        "doc_to_target: '{{answer}}'\ntarget_delimiter: ''\nmetric_list:\n  - metric: acc\n"
+        "    aggregation: mean\n    higher_is_better: true\n"
+    )
+    (workdir / "tasks/rolling.yaml").write_text(
+        f"task: my_rolling\n{source}output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{{{q}}}}'\nmetric_list:\n"
+        "  - metric: byte_perplexity\n    aggregation: weighted_perplexity\n    higher_is_better: false\n"
+    )
+    words = [
+        "eval",
+        "lm",
+        "--checkpoint",
+        str(book),
+        "--tasks",
+        "my_choice",
+        "my_rolling",
+        "--include",
+        "tasks",
+        "--output",
+        "found",
+    ]
+    assert main([*words, "--quiet"]) == 0
+    found = json.loads(Path("found/harness.json").read_text())
+    assert found["my_choice acc"] == pytest.approx(2 / 3)
+    bits = sum(nats("\n", q) for q, _ in rows) / sum(len(q) for q, _ in rows)
+    assert found["my_rolling byte_perplexity"] == pytest.approx(np.exp(-bits), rel=1e-4)
 
 
 # wrong input ------------------------------------------------------------------------------------------------------------
@@ -230,7 +280,7 @@ def test_accuracy_by_length(workdir: Path) -> None:
         (["generate", "lm", "--checkpoint", "RUN/model/config.json", "--prompt", "a"], "holds no language model"),
         (["eval", "lm", "--checkpoint", "RUN"], "one of the two"),
         (["eval", "lm", "--checkpoint", "RUN", "--text", "none.txt"], "no file"),
-        (["eval", "lm", "--checkpoint", "RUN", "--task", "passkey", "--lengths", "20"], "length must be at least 160"),
+        (["eval", "lm", "--checkpoint", "RUN", "--tasks", "passkey", "--lengths", "20"], "length must be at least 160"),
     ],
 )
 def test_one_line_for_wrong_input(words: list[str], message: str, book: Path, files: Path, refused: Refused) -> None:
