@@ -69,6 +69,7 @@ class LanguageTask(Task):
             "variant": ("model",),
             "size": ("experiment",),
             "length": ("data.length",),
+            "carry": ("data.carry",),
             "tokenizer": ("data.tokenizer",),
             "vocab_size": ("data.vocab_size",),
             **COMMON_FLAGS,
@@ -85,6 +86,10 @@ class LanguageTask(Task):
 
     def default_folder(self, config: DictConfig) -> Path:
         return Path("runs", "lm", f"{build(config.data, 'data').dataset_name}-{variant_of(config)}-s{config.seed}")
+
+    def check(self, config: DictConfig) -> None:
+        if config.data.get("carry", 1) > 1 and config.model.get("window", 0) is None:
+            raise UsageError("--carry needs attention with a window; give model.window=128")
 
     def data(
         self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None
@@ -108,6 +113,7 @@ class LanguageTask(Task):
             "vocabulary": tokenizer_of(data).vocabulary,
         }
         if isinstance(data, TextData):
+            record["carried_windows"] = data.carry
             record |= {f"{name}_tokens": len(part) for name, part in data.parts.items()}
         return record | {"selected_on": job.module.monitor}
 

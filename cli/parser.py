@@ -364,6 +364,12 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
         help="of the paper, with its recipe: 170m, 340m, 400m or 760m (at a vocabulary of 32,000)",
     )
     add("--length", type=_positive, metavar="T", help="tokens per sample (default 256)")
+    add(
+        "--carry",
+        type=_positive,
+        metavar="N",
+        help="train on streams of the text: N samples in a row with the state carried on (default 1: each for itself)",
+    )
     add("--tokenizer", metavar="FILE", help="a tokenizer.json (default: bytes)")
     add("--vocab-size", type=_positive, metavar="V", help="learn byte pairs from the text, so many tokens")
     _training_flags(parser, "runs/lm/<text or task>-<variant>-s<seed>")

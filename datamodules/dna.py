@@ -35,7 +35,7 @@ from titans_seq.datamodules.intervals import Interval, overlap_clusters, read_be
 from titans_seq.datamodules.labelled import Labelled, read_labelled_csv
 from titans_seq.datamodules.registry import EMBEDDED
 from titans_seq.datamodules.series import DataError
-from titans_seq.datamodules.stretches import Reading, StretchBatches
+from titans_seq.datamodules.stretches import Reading, StretchBatches, stretches_of
 from titans_seq.datamodules.windows import EpochShuffle
 from titans_seq.genomics.alphabet import BASES, PAD
 
@@ -401,9 +401,9 @@ class GenomeData(_SequenceData):
         return self._load(StreamDataset(self._windows_of("train")), batch_sampler=self._stretches())
 
     def _stretches(self) -> StretchBatches:
+        windows = self._windows_of("train")
         return StretchBatches(
-            self._windows_of("train"),
-            carry=self.carry,
+            stretches_of([windows.places(i) for i in range(len(windows))], self.carry),
             batch_size=self.batch_size,
             both_strands=self.both_strands,
             seed=self.seed,

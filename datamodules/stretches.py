@@ -1,13 +1,12 @@
 """Windows read one after the other, so that a model can carry its state from each to the next while it is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import Sampler
 
-from titans_seq.datamodules.fasta import GenomeWindows
 from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.windows import EpochShuffle
 
@@ -21,21 +20,22 @@ class Reading(NamedTuple):
 
 
 class StretchBatches(Sampler[list[Reading]]):
-    """Batches of windows, in each row of which stretches of at most `carry` consecutive windows are read in order.
+    """Batches of windows, in each row of which stretches of consecutive windows are read in order.
 
-    The stretches come in an order that depends on seed and epoch only, are turned to the other strand by chance, and are
-    dealt to `batch_size` rows of the same length. So up to `batch_size - 1` windows, others in each epoch, are left out. A
-    turned stretch is read from its last window to its first.
+    The stretches come in an order that depends on seed and epoch only and are dealt to `batch_size` rows of the same length.
+    So up to `batch_size - 1` windows, others in each epoch, are left out. With `both_strands` they are turned by chance:
+    read from the last window to the first, each on the other strand.
 
     Raises:
         DataError: fewer windows than rows.
     """
 
-    def __init__(self, windows: GenomeWindows, *, carry: int, batch_size: int, both_strands: bool, seed: int) -> None:
-        if len(windows) < batch_size:
-            raise DataError(f"batch_size is {batch_size}, but there are {len(windows)} windows; make one smaller")
-        self.stretches = _stretches(windows, carry)
-        self.batch_size, self.both_strands, self.steps = batch_size, both_strands, len(windows) // batch_size
+    def __init__(self, stretches: list[range], *, batch_size: int, both_strands: bool, seed: int) -> None:
+        windows = sum(map(len, stretches))
+        if windows < batch_size:
+            raise DataError(f"batch_size is {batch_size}, but there are {windows} windows; make one smaller")
+        self.stretches = stretches
+        self.batch_size, self.both_strands, self.steps = batch_size, both_strands, windows // batch_size
         self.sampler = EpochShuffle(self.stretches, seed)  # where Lightning looks for what to tell the epoch
 
     def __len__(self) -> int:
@@ -54,9 +54,11 @@ class StretchBatches(Sampler[list[Reading]]):
             yield [reading._replace(goes_on=reading.goes_on and step > 0) for reading in row]
 
 
-def _stretches(windows: GenomeWindows, carry: int) -> list[range]:
-    """Runs of windows each of which begins where the one before it ends, cut after `carry`."""
-    places = [windows.places(index) for index in range(len(windows))]
-    breaks = [i + 1 for i, (a, b) in enumerate(pairwise(places)) if a[0] != b[0] or a[2] != b[1]]
-    edges = [0, *breaks, len(places)]
+def stretches_of(ends: Sequence[tuple[object, int, int]], carry: int) -> list[range]:
+    """Runs of at most `carry` windows each of which begins where the one before it ends.
+
+    ends: of each window what it lies in, its begin and its end.
+    """
+    breaks = [i + 1 for i, (a, b) in enumerate(pairwise(ends)) if a[0] != b[0] or a[2] != b[1]]
+    edges = [0, *breaks, len(ends)]
     return [range(a, min(a + carry, end)) for begin, end in pairwise(edges) for a in range(begin, end, carry)]

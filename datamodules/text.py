@@ -1,10 +1,11 @@
 """Text for language models: one file, read as tokens, cut into parts and windows.
 
-B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each}.
+B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each, and "goes_on": bool [B], True = the row follows on the same row of the batch before, where streams are trained}.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.stretches import Reading, StretchBatches, stretches_of
 from titans_seq.datamodules.windows import epoch_seed
 from titans_seq.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 
@@ -34,6 +36,19 @@ class TextWindows(Dataset[Batch]):
     def __getitem__(self, begin: int) -> Batch:
         window = torch.from_numpy(self.tokens[begin : begin + self.length + 1].astype(np.int64))
         return {"tokens": window[:-1], "targets": window[1:]}
+
+
+class StreamWindows(Dataset[Batch]):
+    """The windows that a `StretchBatches` asks for."""
+
+    def __init__(self, windows: TextWindows) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, reading: Reading) -> Batch:
+        return self.windows[reading.window * self.windows.length] | {"goes_on": torch.tensor(reading.goes_on)}
 
 
 class RandomBegins(Sampler[int]):
@@ -57,14 +72,16 @@ class RandomBegins(Sampler[int]):
 class TextData(lightning.LightningDataModule):
     """A text file in windows: the first 90 % of its tokens train, the next 5 % validate, the last 5 % test.
 
-    A training epoch is `steps_per_epoch` batches of windows that begin anywhere; validation and test windows do not overlap, and the
-    remainder behind the last one is left out.
+    A training epoch is `steps_per_epoch` batches of windows that begin anywhere; with `carry` it is the windows that do not overlap,
+    each once, see `StretchBatches`. Validation and test windows do not overlap, and the remainder behind the last one is left out.
 
     Args:
         text: a file of UTF-8. length: tokens per window.
         tokenizer: a `tokenizer.json` or the folder of one; None: bytes. vocab_size: learn byte pairs from the training part
             instead, so many tokens.
         steps_per_epoch: None: as many as cover the training part once.
+        carry: 1: training windows come in any order, each for itself. n: every row of a batch follows on the row of the batch
+            before, for n windows in a row.
         whole: everything is test: to measure a model on another text.
 
     Attributes, after `setup`: tokenizer_: what made the tokens. parts: the tokens of each part. bytes_per_token: of the test part.
@@ -82,6 +99,7 @@ class TextData(lightning.LightningDataModule):
         tokenizer: str | None = None,
         vocab_size: int | None = None,
         steps_per_epoch: int | None = None,
+        carry: int = 1,
         whole: bool = False,
         batch_size: int = 16,
         eval_batch_size: int = 16,
@@ -91,14 +109,16 @@ class TextData(lightning.LightningDataModule):
         super().__init__()
         if tokenizer is not None and vocab_size is not None:
             raise DataError("give a tokenizer or a vocab_size to learn one of, not both")
-        least = {"length": length, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        if carry > 1 and steps_per_epoch is not None:
+            raise DataError("carry reads the whole text in every epoch; leave steps_per_epoch out")
+        least = {"length": length, "batch_size": batch_size, "eval_batch_size": eval_batch_size, "carry": carry}
         for name, value in (least | ({} if steps_per_epoch is None else {"steps_per_epoch": steps_per_epoch})).items():
             if value < 1:
                 raise DataError(f"{name} must be at least 1; got {value}")
         if seed < 0 or num_workers < 0:
             raise DataError(f"seed and num_workers must be at least 0; got {seed} and {num_workers}")
         self.text, self.length, self.tokenizer, self.vocab_size = text, length, tokenizer, vocab_size
-        self.steps_per_epoch, self.whole = steps_per_epoch, whole
+        self.steps_per_epoch, self.carry, self.whole = steps_per_epoch, carry, whole
         self.batch_size, self.eval_batch_size, self.seed, self.num_workers = (
             batch_size,
             eval_batch_size,
@@ -131,6 +151,9 @@ class TextData(lightning.LightningDataModule):
                     f"{self.text}: the {name} part has {len(part)} tokens, too few for a window of {self.length} and what "
                     "follows it; give a longer text or a smaller length"
                 )
+        windows = (len(parts["test" if self.whole else "train"]) - 1) // self.length
+        if self.carry > 1 and windows < self.batch_size:
+            raise DataError(f"batch_size is {self.batch_size}, but {self.text} has {windows} windows; make one smaller")
         self.bytes_per_token = len(texts[-1].encode()) / len(tokens[-1])
         self.parts = parts  # last: what is refused once is refused again
 
@@ -141,8 +164,18 @@ class TextData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         windows = TextWindows(self.parts["train"], self.length)
+        if self.carry > 1:
+            return self._load(StreamWindows(windows), batch_sampler=self._stretches())
         steps = self.steps_per_epoch or -(-len(windows) // self.batch_size)
-        return self._load(windows, self.batch_size, RandomBegins(windows, steps * self.batch_size, self.seed))
+        begins = RandomBegins(windows, steps * self.batch_size, self.seed)
+        return self._load(windows, batch_size=self.batch_size, sampler=begins)
+
+    def _stretches(self) -> StretchBatches:
+        windows = TextWindows(self.parts["train"], self.length)
+        places = [(0, i * self.length, (i + 1) * self.length) for i in range(len(windows))]
+        return StretchBatches(
+            stretches_of(places, self.carry), batch_size=self.batch_size, both_strands=False, seed=self.seed
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._in_order("val")
@@ -152,13 +185,13 @@ class TextData(lightning.LightningDataModule):
 
     def _in_order(self, part: str) -> DataLoader[Batch]:
         windows = TextWindows(self.parts[part], self.length)
-        return self._load(windows, self.eval_batch_size, range(0, len(windows) * self.length, self.length))
+        begins = range(0, len(windows) * self.length, self.length)
+        return self._load(windows, batch_size=self.eval_batch_size, sampler=begins)
 
-    def _load(self, windows: TextWindows, batch_size: int, begins: Sampler[int] | range) -> DataLoader[Batch]:
+    def _load(self, windows: Dataset[Batch], **order: Any) -> DataLoader[Batch]:
         return DataLoader(
             windows,
-            batch_size=batch_size,
-            sampler=begins,
+            **order,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

@@ -4,6 +4,7 @@ Dimensions: B batch, T time, D model width, H heads, P persistent tokens.
 Every mixer: `mixer(x, state=None, mask=None, return_state=True) -> (y, state)`, x and y [B, T, D].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,16 @@ def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> Mo
         return torch.where(rows.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
 
     return state.map(pick)
+
+
+def continued(
+    state: ModelState | None, goes_on: Bool[Tensor, " B"], fresh: Callable[[], ModelState]
+) -> ModelState | None:
+    """What the next batch of a training on streams begins with: `state` in rows that go on, the learned start elsewhere.
+
+    state: of the batch before; None: there was none, and all rows begin.
+    """
+    return state if state is None or bool(goes_on.all()) else choose(goes_on, state, fresh())
 
 
 MIXERS: dict[str, type[nn.Module]] = {

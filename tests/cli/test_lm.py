@@ -127,6 +127,15 @@ def test_a_learned_vocabulary(files: Path, workdir: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith("the cat")
 
 
+def test_training_on_streams(files: Path, workdir: Path) -> None:
+    small = [word for word in SMALL if "steps" not in word]
+    words = ["--text", str(files / "book.txt"), "--length", "16", "--carry", "4", "--epochs", "1", "--output", "run"]
+    assert main(["fit", "lm", *words, *small]) == 0
+    assert main(["fit", "lm", "--output", "run", "--resume", "--epochs", "2", "--quiet"]) == 0
+    metrics = _metrics(Path("run"))
+    assert (metrics["carried_windows"], metrics["epochs"]) == (4, 2)
+
+
 def test_an_interrupted_run_goes_on(book: Path, files: Path, workdir: Path) -> None:
     words = ["fit", "lm", "--text", str(files / "book.txt"), "--length", "16", "--output", "run", *SMALL]
     assert main([*words, "--epochs", "1"]) == 0
@@ -267,6 +276,7 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
         (["fit", "lm", "--text", "BOOK", "--size", "9b"], "--size must be one of 170m, 340m, 400m, 760m; got 9b"),
         (["fit", "lm", "--text", "BOOK", "--size", "170m"], "too few for a window of 4096"),
         (["fit", "lm", "--text", "BOOK", "--length", "5000"], "too few for a window of 5000"),
+        (["fit", "lm", "--text", "BOOK", "--carry", "4", "--variant", "transformer"], "model.window=128"),
         (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "exclude each other"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
         (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),

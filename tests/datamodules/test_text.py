@@ -84,6 +84,32 @@ def test_byte_pairs_are_learned_from_the_training_part(data):
     assert len(made.tokenizer_.encode("ab ab")) < len(made.tokenizer_.encode("xyz x"))
 
 
+def test_streams_read_the_text_on(data):
+    """Every window once but for the remainder, each row in stretches of at most three in a row."""
+    made = data(carry=3, batch_size=5)
+    loader = made.train_dataloader()
+
+    def rows(epoch):
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        read = [[] for _ in range(5)]
+        for step, batch in enumerate(loader):
+            for row, goes_on, tokens, targets in zip(
+                read, batch["goes_on"], batch["tokens"], batch["targets"], strict=True
+            ):
+                assert text_of(tokens)[1:] == text_of(targets)[:-1]
+                assert step or not goes_on
+                row.append(row.pop() + text_of(tokens) if goes_on else text_of(tokens))
+        return read
+
+    read = rows(0)
+    assert rows(0) == read != rows(1)
+    stretches = [stretch for row in read for stretch in row]
+    assert all(stretch in TEXT[:1800] and len(stretch) <= 48 for stretch in stretches)
+    assert sum(map(len, stretches)) == (1799 // 16) // 5 * 5 * 16
+    assert len({TEXT.index(stretch) for stretch in stretches}) == len(stretches)
+    assert {len(stretch) for stretch in stretches} == {16, 32, 48}
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -94,6 +120,9 @@ def test_byte_pairs_are_learned_from_the_training_part(data):
         (TEXT, {"length": 100}, "the val part has 100 tokens, too few for a window of 100"),
         (TEXT, {"length": 0}, "length must be at least 1; got 0"),
         (TEXT, {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1; got 0"),
+        (TEXT, {"carry": 0}, "carry must be at least 1; got 0"),
+        (TEXT, {"carry": 2, "steps_per_epoch": 3}, "leave steps_per_epoch out"),
+        (TEXT, {"carry": 2, "batch_size": 200}, "batch_size is 200, but .* has 112 windows; make one smaller"),
         (TEXT, {"vocab_size": 100}, "at least 257 tokens"),
         (TEXT, {"tokenizer": "none.json"}, "no tokenizer at none.json"),
         (TEXT, {"tokenizer": "none.json", "vocab_size": 300}, "not both"),

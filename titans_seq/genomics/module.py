@@ -19,7 +19,7 @@ from torchmetrics.classification import (
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
-from titans_seq.blocks import ModelState, choose
+from titans_seq.blocks import ModelState, continued
 from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, MASK, START, reverse_complement
 from titans_seq.genomics.model import DNALanguageModel, base_loss
 from titans_seq.training import TrainedModule
@@ -72,7 +72,7 @@ class DNAModule(TrainedModule):
         if rc not in ("none", "average"):
             raise ValueError(f"rc must be none or average; got {rc!r}")
         self.augment, self.rc = augment, rc
-        self._stream: tuple[Tensor, ModelState] | None = None  # the last token of each row, and its state
+        self._stream: tuple[Tensor | None, ModelState | None] = None, None  # the last token of each row, and its state
         names = ("bits",) if isinstance(network, DNALanguageModel) else CLASS_METRICS
         self.shown = ("train_loss", *(f"val_{name}" for name in names))
         self.monitor = monitor or self.shown[1]
@@ -121,18 +121,15 @@ class DNAModule(TrainedModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        self._stream = None
+        self._stream = None, None
 
     def _stream_loss(self, network: DNALanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of a batch whose rows go on with the batch before, and keep where they are for the next."""
         tokens, goes_on = batch["tokens"], batch["goes_on"]
         real = _real(tokens, batch.get("mask"))
-        previous, states = None, None
-        if self._stream is not None:
-            previous, states = self._stream
-            if not goes_on.all():
-                fresh = network(tokens[:, :0])[1]
-                previous, states = torch.where(goes_on, previous, START), choose(goes_on, states, fresh)
+        previous, states = self._stream
+        states = continued(states, goes_on, lambda: network(tokens[:, :0])[1])
+        previous = None if previous is None else torch.where(goes_on, previous, START)
         logits, states = network(tokens, mask=batch.get("mask"), previous=previous, states=states)
         last = tokens.gather(1, real.sum(dim=1, keepdim=True) - 1)[:, 0]
         self._stream = last, states.detach()

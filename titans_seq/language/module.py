@@ -11,6 +11,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from titans_seq.blocks import ModelState, continued
 from titans_seq.language.model import LanguageModel
 from titans_seq.training import TrainedModule
 
@@ -22,7 +23,8 @@ class LanguageModule(TrainedModule):
     """Loss, metrics and optimiser around a `LanguageModel`.
 
     Batches are dictionaries with `tokens` [B, T] and `targets` [B, T], the token that follows each, IGNORED where it is not asked
-    for. Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per token that is asked for; for tasks with answers also
+    for. With `goes_on` [B] a training batch goes on, in those rows, with the states that the batch before left (truncated
+    back-propagation). Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per token that is asked for; for tasks with answers also
     `val_` and `test_` with `accuracy`, the share of samples all of whose targets are the most likely tokens, and `token_accuracy`, the
     share of targets.
 
@@ -53,6 +55,7 @@ class LanguageModule(TrainedModule):
             warmup_steps=warmup_steps,
         )
         self.betas, self.answers = (beta1, beta2), answers
+        self._states: ModelState | None = None
         names = ("loss", "accuracy", "token_accuracy") if answers else ("loss",)
         self.shown = ("train_loss", *(f"val_{name}" for name in names))
         self.monitor, self.mode = ("val_token_accuracy", "max") if answers else ("val_loss", "min")
@@ -75,11 +78,21 @@ class LanguageModule(TrainedModule):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self.network(batch["tokens"])[0]
+        logits = self._read_on(batch) if "goes_on" in batch else self.network(batch["tokens"])[0]
         total, count = token_loss(logits, batch["targets"])
         loss = total / count.clamp(min=1)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=int(count))
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self._states = None
+
+    def _read_on(self, batch: Batch) -> Tensor:
+        """Logits of a batch whose rows go on with the batch before; keeps their states for the next."""
+        states = continued(self._states, batch["goes_on"], lambda: self.network(batch["tokens"][:, :0])[1])
+        logits, states = self.network(batch["tokens"], states=states)
+        self._states = states.detach()
+        return logits
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._score("val", batch)
