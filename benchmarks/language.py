@@ -83,11 +83,10 @@ def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
     failed = []
     for name in done:
         task, lengths = ("passkey", NEEDLE_LENGTHS) if name.startswith("needle") else ("permutations", TRACKING_LENGTHS)
+        asked = name.startswith(("needle", "tracking")) and only in name
         if (
-            name.startswith(("needle", "tracking"))
-            and only in name
-            and not (root / name / "eval" / f"{task}.json").is_file()
-        ):
+            asked and (root / name).is_dir() and not (root / name / "eval").is_dir()
+        ):  # not only recorded, not yet measured
             error = titans_seq("eval", "lm", "--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths)
             failed += [error] if error else []
     return failed

@@ -29,6 +29,7 @@ from titans_seq.memory import NeuralMemory
 
 CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
 _OPTIONAL = (*CALLBACKS, "experiment")
+GROUPS = ("data", "model", "trainer", "experiment")
 SECTIONS = ("data", "model", "training")  # written in full to RUN/config.yaml; the trainer's dozens of options are not
 
 
@@ -61,7 +62,7 @@ COMMON_FLAGS = {
 def overrides_of(schema: Schema, arguments: argparse.Namespace) -> list[str]:
     """Return flags and KEY=VALUE words as Hydra overrides; the same key twice is a UsageError."""
     words = list(arguments.overrides)
-    written = [override.key_or_group for override in _parse(words)]
+    written = [override.key_or_group for override in parse(words)]
     for key in written:
         if written.count(key) > 1:
             raise UsageError(f"{key} is given twice; give it once")
@@ -129,7 +130,7 @@ def compose_sweep(schema: Schema, overrides: Sequence[str]) -> tuple[list[str], 
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     with _hydra(schema):
-        parsed = _parse(overrides)
+        parsed = parse(overrides)
         discrete = [override for override in parsed if not override.is_interval_sweep()]
         jobs = BasicSweeper.split_arguments(discrete, None)[0]
         configs = []
@@ -166,8 +167,8 @@ def checked(schema: Schema, overrides: Sequence[str]) -> list[str]:
     Unknown groups, options and keys, and values of another type than the default's, are UsageErrors. Words with a
     prefix of their own (+, ++, ~) are passed on as they are.
     """
-    parsed = _parse(overrides)
-    groups = {group: options(group) for group in ("data", "model", "trainer", "experiment")}
+    parsed = parse(overrides)
+    groups = {group: options(group) for group in GROUPS}
     for override in parsed:
         _check_group(override, groups)
     start = _composed(schema, [_line(o) for o in parsed if o.key_or_group in groups])
@@ -193,7 +194,8 @@ def options(group: str) -> list[str]:
     return [name for name in found if not name.startswith("_")]
 
 
-def _parse(words: Sequence[str]) -> list[Override]:
+def parse(words: Sequence[str]) -> list[Override]:
+    """Words as Hydra reads them; one that is none is a UsageError."""
     try:
         return OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:

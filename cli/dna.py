@@ -74,8 +74,7 @@ class PretrainTask(Task):
             raise UsageError("model=kmer is a classifier; choose memory, mac, mag, mal or attention")
         if config.data.carry > 1 and config.model.bidirectional:
             raise UsageError("--carry needs --objective next: a masked model reads to the end first and has no stream")
-        if config.data.carry > 1 and config.model.get("window", 0) is None:
-            raise UsageError("--carry needs attention with a window; give model.window=128")
+        fitting.check_streams(config)
         if config.data.whole:
             raise UsageError("data.whole leaves nothing to train on; it is for `titans-seq test dna --fasta`")
 

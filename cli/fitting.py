@@ -13,16 +13,18 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+from hydra.core.override_parser.types import QuotedString
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig, OmegaConf
 
 from titans_seq.cli import runs, training
-from titans_seq.cli.config import CALLBACKS, Schema, build, compose, overrides_of
+from titans_seq.cli.config import CALLBACKS, GROUPS, Schema, build, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.training import TrainedModule
 
 History = list[dict[str, float]]
+_MISSING = object()
 
 
 @dataclass
@@ -174,14 +176,29 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
 def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
     """The configuration of the flags and overrides; of a run that is resumed by its folder alone, its own."""
     words = overrides_of(task.schema, arguments)
-    changed = {word.split("=")[0] for word in words}
-    if not (arguments.resume and arguments.output and changed <= {"output", "quiet", "trainer.max_epochs"}):
+    values = {override.key_or_group: override for override in parse(words)}
+    if not (arguments.resume and arguments.output) or values.keys() & set(GROUPS):
         return compose(task.schema, words)
     config = runs.read_config(Path(arguments.output).expanduser(), task.key)
-    config.output, config.quiet = arguments.output, arguments.quiet
-    if arguments.epochs is not None:
-        config.trainer.max_epochs = arguments.epochs
+    config.quiet = False
+    for key, override in values.items():
+        if OmegaConf.select(config, key, default=_MISSING) is _MISSING:
+            raise UsageError(f"unknown override {key!r}; {arguments.output}/{runs.CONFIG} shows all keys")
+        value = override.value()
+        OmegaConf.update(config, key, value.text if isinstance(value, QuotedString) else value)
     return config
+
+
+def check_streams(config: DictConfig) -> None:
+    """Refuse training on streams where the states could not be carried."""
+    if config.data.get("carry", 1) == 1:
+        return
+    if config.model.get("window", 0) is None:
+        raise UsageError("--carry needs attention with a window; give model.window=128")
+    if config.trainer.get("devices", 1) not in (1, "1"):
+        raise UsageError(
+            "--carry trains on one device: the rows of a batch follow on one another; give trainer.devices=1"
+        )
 
 
 # resuming --------------------------------------------------------------------------------------------------------------

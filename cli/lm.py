@@ -34,6 +34,7 @@ from titans_seq.language import (
     save_model,
 )
 from titans_seq.language.evaluation import read_stream
+from titans_seq.language.generation import read
 from titans_seq.language.pictures import plot_by_length
 from titans_seq.pictures import plot_training
 from titans_seq.state_io import load_state, save_state
@@ -41,6 +42,7 @@ from titans_seq.state_io import load_state, save_state
 MODEL = "model"  # where in the run folder the trained model lies, for use without the run
 DEFAULT = "mac"  # variant
 PIECE = 4096  # tokens read at a time
+WINDOW = 1024  # tokens of a text that a model without a state that can be carried reads at once
 
 
 SIZES = ("170m", "340m", "400m", "760m")  # the paper's
@@ -88,8 +90,7 @@ class LanguageTask(Task):
         return Path("runs", "lm", f"{build(config.data, 'data').dataset_name}-{variant_of(config)}-s{config.seed}")
 
     def check(self, config: DictConfig) -> None:
-        if config.data.get("carry", 1) > 1 and config.model.get("window", 0) is None:
-            raise UsageError("--carry needs attention with a window; give model.window=128")
+        fitting.check_streams(config)
 
     def data(
         self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None
@@ -181,11 +182,11 @@ def trained_model(place: str) -> tuple[LanguageModel, Tokenizer, Path]:
     """The model and tokenizer of a run folder, or of a folder that `save_model` wrote, and that folder."""
     folder = Path(place).expanduser()
     inner = folder / MODEL
-    if not folder.exists():
-        raise UsageError(f"no run folder {folder}")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give the run folder" if folder.exists() else f"no run folder {folder}")
     if (folder / runs.CONFIG).is_file():
         runs.read_config(folder, FIT.key)
-        if not inner.is_dir():
+        if not (inner.is_dir() and (folder / runs.METRICS).is_file()):
             raise UsageError(f"{folder} is not finished; go on with: titans-seq fit lm --output {folder} --resume")
     try:
         model, tokenizer = load_model(inner if inner.is_dir() else folder)
@@ -205,6 +206,10 @@ def eval_command(arguments: argparse.Namespace) -> None:
     place = Path(arguments.output).expanduser() if arguments.output else folder / "eval"
     by_length = [name for name in arguments.tasks if name in TASKS]
     others = [name for name in arguments.tasks if name not in TASKS]
+    if by_length and not isinstance(tokenizer, ByteTokenizer):
+        raise UsageError(
+            f"{by_length[0]} is made of bytes, but {folder} has another tokenizer; train on it with fit lm --task"
+        )
     for name in by_length:
         _eval_task(arguments, name, model, folder, place)
     if others:
@@ -220,14 +225,21 @@ def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: T
         raise UsageError(f"{arguments.text}: {error}") from None
     if len(tokens) < 2:
         raise UsageError(f"{arguments.text} has {len(tokens)} tokens; at least 2 are needed")
+    # without a window attention would keep all of the text
+    carry = not (model.options["mixer"] == "attention" and model.options.get("window") is None)
+    piece = PIECE if carry else WINDOW
     silent = arguments.quiet or not sys.stderr.isatty()
     with Progress(console=Console(file=sys.stderr), disable=silent, transient=True) as progress:
         task = progress.add_task("reading", total=len(tokens))
-        for read, nats in read_stream(model, tokens, piece=PIECE):
-            progress.update(task, completed=read)
+        for done, nats in read_stream(model, tokens, piece=piece, carry=carry):
+            progress.update(task, completed=done)
     loss = nats / (len(tokens) - 1)
     bytes_per_token = len(text.encode()) / len(tokens)
-    record = {"text": Path(arguments.text).name, "tokens": len(tokens), "protocol": "one stream, state carried"}
+    record = {
+        "text": Path(arguments.text).name,
+        "tokens": len(tokens),
+        "protocol": "one stream, state carried" if carry else f"windows of {WINDOW} tokens",
+    }
     record |= {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700.0)),
@@ -259,14 +271,12 @@ def _eval_harness(
         except OSError as error:  # its data are neither here nor to be had
             rows.append((name, "not run", " ".join(str(error).split())))
     show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
-    path = runs.make_folder(place) / "harness.json"
+    path = runs.free(runs.make_folder(place) / "harness.json")
     runs.write_json(path, {f"{name} {metric}": value for name, metric, value in rows})
     show_paths("results", [path])
 
 
 def _eval_task(arguments: argparse.Namespace, task: str, model: LanguageModel, folder: Path, place: Path) -> None:
-    if model.vocabulary < ByteTokenizer.vocabulary:
-        raise UsageError(f"tasks are made of bytes, but {folder} has a vocabulary of {model.vocabulary}")
     config = runs.read_config(folder, FIT.key) if (folder / runs.CONFIG).is_file() else None
     trained = None if config is None or config.data.get("task") != task else int(config.data.length)
     lengths = arguments.lengths or [256 * 2**i for i in range(5)]
@@ -300,10 +310,11 @@ def _eval_task(arguments: argparse.Namespace, task: str, model: LanguageModel, f
     record["lengths"] = {
         str(length): {name.removeprefix("test_"): row[name] for name in names} for length, row in rows.items()
     }
-    runs.write_json(place / f"{task}.json", record)
+    path = runs.free(place / f"{task}.json")
+    runs.write_json(path, record)
     curves = {"samples": [row[names[0]] for row in rows.values()], "tokens": [row[names[1]] for row in rows.values()]}
-    picture = plot_by_length(lengths, curves, place / f"{task}.png", title=title, trained=trained)
-    show_paths("results", [place / f"{task}.json", picture])
+    picture = plot_by_length(lengths, curves, path.with_suffix(".png"), title=title, trained=trained)
+    show_paths("results", [path, picture])
 
 
 def _file(output: str) -> Path:
@@ -322,12 +333,13 @@ def generate_command(arguments: argparse.Namespace) -> None:
             model, prompt, tokens=arguments.tokens, temperature=arguments.temperature, top_k=arguments.top_k,
             top_p=arguments.top_p, seed=arguments.seed, states=states, piece=PIECE,
         )  # fmt: skip
-        decode = tokenizer.decoder()
+        decode = tokenizer.decoder(prompt.tolist())
         print(arguments.prompt, end="", flush=True)
         for token, states in drawn:
             print(decode(token), end="", flush=True)
         print()
         if arguments.save_state:
+            _, states = read(model, torch.tensor([token]), states)
             assert states is not None
             save_state(_file(arguments.save_state), states, model=model)
     except ValueError as error:

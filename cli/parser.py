@@ -101,8 +101,8 @@ def _quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes: only the results")
 
 
-def _checkpoint(parser: Parser) -> None:
-    parser.add_argument("--checkpoint", metavar="RUN", required=True, help="a run folder, or a checkpoint file in it")
+def _checkpoint(parser: Parser, what: str = "a run folder, or a checkpoint file in it") -> None:
+    parser.add_argument("--checkpoint", metavar="RUN", required=True, help=what)
     _quiet(parser)
 
 
@@ -343,7 +343,7 @@ def _fit_lm(tasks: argparse._SubParsersAction) -> None:
   titans-seq fit lm --text book.txt --tokenizer tokenizer.json     of the Hugging Face library tokenizers
   titans-seq fit lm --task passkey --variant mag --length 512      a number hidden in noise; see `eval lm`
   titans-seq fit lm --text book.txt model.segment=128 model.depth=1 data.steps_per_epoch=250
-  titans-seq fit lm --variant mag --size 170m --text corpus.txt --tokenizer tokenizer.json trainer.devices=8 trainer.strategy=ddp
+  titans-seq fit lm --variant mag --size 170m --text corpus.txt --tokenizer tokenizer.json trainer.devices=8 trainer.strategy=ddp trainer.accumulate_grad_batches=4
   titans-seq fit lm --text book.txt --resume                       go on with an interrupted run
 
 The first 90 % of the text train, the next 5 % choose the epoch, the last 5 % test.
@@ -361,7 +361,7 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
     add(
         "--size",
         metavar="SIZE",
-        help="of the paper, with its recipe: 170m, 340m, 400m or 760m (at a vocabulary of 32,000)",
+        help="of the paper, with its recipe for one device: 170m, 340m, 400m or 760m (at a vocabulary of 32,000)",
     )
     add("--length", type=_positive, metavar="T", help="tokens per sample (default 256)")
     add(
@@ -387,7 +387,7 @@ def _eval_lm(tasks: argparse._SubParsersAction) -> None:
   titans-seq eval lm --checkpoint RUN --tasks paper                all that the paper reports
   titans-seq eval lm --checkpoint RUN --tasks mine --include DIR   a task file of your own in DIR""",
     )  # fmt: skip
-    _checkpoint(parser)
+    _checkpoint(parser, "a run folder, or the folder of a model that was saved")
     add = parser.add_argument
     add("--text", metavar="FILE", help="read in one stream, with the state carried from its first token to its last")
     add(
@@ -414,7 +414,7 @@ def _generate_lm(tasks: argparse._SubParsersAction) -> None:
   titans-seq generate lm --checkpoint RUN --prompt 'Hello' --save-state talk.state
   titans-seq generate lm --checkpoint RUN --prompt ' Well?' --state talk.state""",
     )  # fmt: skip
-    _checkpoint(parser)
+    _checkpoint(parser, "a run folder, or the folder of a model that was saved")
     add = parser.add_argument
     add("--prompt", required=True, metavar="TEXT", help="what to continue")
     add("--tokens", type=_positive, default=200, metavar="N", help="how many to draw (default 200)")

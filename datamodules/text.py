@@ -70,7 +70,7 @@ class RandomBegins(Sampler[int]):
 
 
 class TextData(lightning.LightningDataModule):
-    """A text file in windows: the first 90 % of its tokens train, the next 5 % validate, the last 5 % test.
+    """A text file in windows: the first 90 % of its characters train, the next 5 % validate, the last 5 % test.
 
     A training epoch is `steps_per_epoch` batches of windows that begin anywhere; with `carry` it is the windows that do not overlap,
     each once, see `StretchBatches`. Validation and test windows do not overlap, and the remainder behind the last one is left out.

@@ -279,6 +279,7 @@ class MAL(nn.Module):
             raise ValueError(f"form must be plain or h3; got {form!r}")
         self.memory = NeuralMemory(dim, heads=heads, head_dim=head_dim, num_persistent=num_persistent, **options)
         self.attention = Attention(dim, heads=heads, head_dim=head_dim, window=window, qk_norm=qk_norm)
+        self.memory.fingerprint += f" of MAL form={form}"  # it reads something else in the other form
         self.norm = nn.RMSNorm(dim, eps=1e-6)
         self.products = nn.Linear(dim, 3 * dim, bias=False) if form == "h3" else None
 

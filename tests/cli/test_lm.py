@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from titans_seq.cli.main import main
-from titans_seq.language import load_model, train_bpe
+from titans_seq.language import LanguageModule, generate, load_model, train_bpe
 
 Refused = Callable[[list[str]], str]
 SMALL = ["model.dim=8", "model.heads=1", "model.layers=1", "model.chunk_size=8", "data.steps_per_epoch=3", "--quiet"]
@@ -82,9 +84,6 @@ def test_a_run_is_complete(book: Path) -> None:
 def test_the_model_is_that_of_the_best_epoch(book: Path, files: Path) -> None:
     """Its loss over the test windows, by other means."""
     model, tokenizer = load_model(book / "model")
-    import torch
-    import torch.nn.functional as F
-
     tokens = torch.from_numpy(tokenizer.encode(TEXT[int(0.95 * len(TEXT)) :]))
     begins = range(0, len(tokens) - 16, 16)
     logits = [model(tokens[None, i : i + 16])[0][0] for i in begins]
@@ -136,11 +135,49 @@ def test_training_on_streams(files: Path, workdir: Path) -> None:
     assert (metrics["carried_windows"], metrics["epochs"]) == (4, 2)
 
 
-def test_an_interrupted_run_goes_on(book: Path, files: Path, workdir: Path) -> None:
-    words = ["fit", "lm", "--text", str(files / "book.txt"), "--length", "16", "--output", "run", *SMALL]
-    assert main([*words, "--epochs", "1"]) == 0
-    assert main(["fit", "lm", "--output", "run", "--resume", "--epochs", "2", "--quiet"]) == 0
-    assert _metrics(Path("run"))["epochs"] == 2
+@pytest.mark.parametrize("carry", [1, 4])
+def test_an_interrupted_run_ends_as_if_it_had_not_stopped(
+    carry: int, files: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = [word for word in SMALL if "steps" not in word or carry == 1]
+    words = [
+        "fit",
+        "lm",
+        "--text",
+        str(files / "book.txt"),
+        "--length",
+        "16",
+        "--epochs",
+        "3",
+        "--carry",
+        str(carry),
+        *small,
+    ]
+    assert main([*words, "--output", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        plain = LanguageModule.training_step
+
+        def stop(self: LanguageModule, batch: dict, batch_idx: int) -> torch.Tensor:
+            if self.current_epoch == 1 and batch_idx == 1:
+                raise KeyboardInterrupt
+            return plain(self, batch, batch_idx)
+
+        patch.setattr(LanguageModule, "training_step", stop)
+        assert main([*words, "--output", "parts"]) == 130
+    assert not Path("parts/metrics.json").exists()
+    assert main(["fit", "lm", "--output", "parts", "--resume", "--quiet"]) == 0
+    whole, parts = (load_model(Path(name, "model"))[0].state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_run_is_resumed_by_its_folder_and_any_words_that_agree(book: Path, workdir: Path, refused: Refused) -> None:
+    shutil.copytree(book, "run")
+    words = ["fit", "lm", "--output", "run", "--resume", "--quiet"]
+    assert "model.dim is 8 in the run run" in refused([*words, "--epochs", "3", "model.dim=16"])
+    assert "unknown override 'model.dims'" in refused([*words, "model.dims=16"])
+    assert "run is finished; give more --epochs" in refused([*words, "--seed", "0"])
+    assert main([*words, "--seed", "0", "model.dim=8", "trainer.max_epochs=3"]) == 0
+    assert _metrics(Path("run"))["epochs"] == 3
 
 
 # a finished model -------------------------------------------------------------------------------------------------------
@@ -165,22 +202,42 @@ def test_generation(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_conversation_goes_on(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A new prompt is read behind everything that was read and drawn before."""
     words = ["generate", "lm", "--checkpoint", str(book), "--temperature", "0"]
-    assert main([*words, "--prompt", "the ", "--tokens", "1", "--save-state", "talk"]) == 0
-    first = capsys.readouterr().out.rstrip("\n")
-    assert main([*words, "--prompt", first[-1], "--tokens", "4", "--state", "talk"]) == 0
-    rest = capsys.readouterr().out
-    assert main([*words, "--prompt", "the ", "--tokens", "5"]) == 0
-    assert first + rest[1:] == capsys.readouterr().out
+    assert main([*words, "--prompt", "the ", "--tokens", "3", "--save-state", "talk"]) == 0
+    first = capsys.readouterr().out.removesuffix("\n")
+    model, tokenizer = load_model(book / "model")
+    drawn = [token for token, _ in generate(model, torch.from_numpy(tokenizer.encode("the ")), tokens=3, temperature=0)]
+    assert first == "the " + tokenizer.decode(drawn)
+    assert main([*words, "--prompt", " cat", "--tokens", "4", "--state", "talk"]) == 0
+    said = capsys.readouterr().out.removesuffix("\n")
+    whole = torch.from_numpy(np.concatenate([tokenizer.encode("the "), drawn, tokenizer.encode(" cat")]))
+    rest = [token for token, _ in generate(model, whole, tokens=4, temperature=0)]
+    assert said == " cat" + tokenizer.decode(rest)
 
 
-def test_perplexity_of_a_text(book: Path, files: Path, workdir: Path) -> None:
-    words = ["eval", "lm", "--checkpoint", str(book), "--text", str(files / "book.txt"), "--output", "found/some.json"]
+@pytest.mark.parametrize("kind", ["bytes", "byte pairs", "transformer"])
+def test_perplexity_of_a_text(kind: str, book: Path, files: Path, workdir: Path) -> None:
+    """By one pass over it."""
+    run = book
+    if kind != "bytes":
+        run = workdir / "run"
+        options = ["--vocab-size", "264"] if kind == "byte pairs" else ["--variant", "transformer"]
+        small = [word for word in SMALL if "chunk" not in word or kind != "transformer"]
+        words = ["--text", str(files / "book.txt"), "--length", "8", "--epochs", "1", "--output", str(run)]
+        assert main(["fit", "lm", *words, *options, *small]) == 0
+    words = ["eval", "lm", "--checkpoint", str(run), "--text", str(files / "book.txt"), "--output", "found/some.json"]
     assert main([*words, "--quiet"]) == 0
     found = json.loads(Path("found/some.json").read_text())
-    assert found["tokens"] == len(TEXT)
-    assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
-    assert 3 < found["loss"] < 7
+    model, tokenizer = load_model(run / "model")
+    tokens = torch.from_numpy(tokenizer.encode(TEXT))
+    window = 1024 if kind == "transformer" else len(tokens)
+    logits = torch.cat([model(part[None])[0][0] for part in tokens[:-1].split(window)])
+    loss = F.cross_entropy(logits, tokens[1:]).item()
+    assert found["loss"] == pytest.approx(loss, abs=1e-5)
+    assert found["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
+    assert found["bits_per_byte"] == pytest.approx(loss / np.log(2) * len(tokens) / len(TEXT), rel=1e-4)
+    assert found["protocol"].startswith("windows of 1024" if kind == "transformer" else "one stream")
 
 
 def test_accuracy_by_length(workdir: Path) -> None:
@@ -214,8 +271,6 @@ def test_accuracy_by_length(workdir: Path) -> None:
 def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
     """Two choices each, judged by the model's own log-likelihoods; wikitext's form of task, and a generated answer."""
     pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install '.[harness]'")
-    import torch
-
     rows = [("the cat", [" sat", " and"]), ("the", [" hat and the", " bat"]), ("on a", [" mat", " cat"])]
     model, tokenizer = load_model(book / "model")
 
@@ -277,6 +332,10 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
         (["fit", "lm", "--text", "BOOK", "--size", "170m"], "too few for a window of 4096"),
         (["fit", "lm", "--text", "BOOK", "--length", "5000"], "too few for a window of 5000"),
         (["fit", "lm", "--text", "BOOK", "--carry", "4", "--variant", "transformer"], "model.window=128"),
+        (
+            ["fit", "lm", "--text", "BOOK", "--carry", "4", "--length", "16", "trainer.devices=2"],
+            "trains on one device",
+        ),
         (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "exclude each other"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
         (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),
@@ -287,7 +346,10 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
         (["generate", "lm", "--checkpoint", "RUN", "--prompt", ""], "prompt must be at least one token"),
         (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--top-p", "2"], "top_p in (0, 1]"),
         (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--state", "none"], "no state file at none"),
-        (["generate", "lm", "--checkpoint", "RUN/model/config.json", "--prompt", "a"], "holds no language model"),
+        (
+            ["generate", "lm", "--checkpoint", "RUN/model/config.json", "--prompt", "a"],
+            "config.json is a file; give the run folder",
+        ),
         (["eval", "lm", "--checkpoint", "RUN"], "one of the two"),
         (["eval", "lm", "--checkpoint", "RUN", "--text", "none.txt"], "no file"),
         (["eval", "lm", "--checkpoint", "RUN", "--tasks", "passkey", "--lengths", "20"], "length must be at least 160"),
@@ -365,6 +427,25 @@ def test_a_vocabulary_that_lacks_the_prompt(files: Path, workdir: Path, refused:
     (workdir / "run/model/tokenizer.json").write_text(train_bpe([TEXT], 260).to_json())
     assert "the tokenizer has 260 tokens, the model" in refused(
         ["generate", "lm", "--checkpoint", "run", "--prompt", "the"]
+    )
+
+
+def test_tasks_of_bytes_and_a_model_of_something_else(files: Path, workdir: Path, refused: Refused) -> None:
+    words = [
+        "--text",
+        str(files / "book.txt"),
+        "--length",
+        "8",
+        "--epochs",
+        "1",
+        "--vocab-size",
+        "264",
+        "--output",
+        "run",
+    ]
+    assert main(["fit", "lm", *words, *SMALL]) == 0
+    assert "passkey is made of bytes, but run has another tokenizer" in refused(
+        ["eval", "lm", "--checkpoint", "run", "--tasks", "passkey"]
     )
 
 

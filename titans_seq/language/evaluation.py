@@ -14,12 +14,15 @@ from titans_seq.language.model import LanguageModel
 
 
 def read_stream(
-    model: LanguageModel, tokens: Int[np.ndarray, " T"], *, piece: int = 4096
+    model: LanguageModel, tokens: Int[np.ndarray, " T"], *, piece: int = 4096, carry: bool = True
 ) -> Iterator[tuple[int, float]]:
     """Read tokens with one state from the first to the last; yield how many were read, and nats of all predicted so far.
 
     The first token is predicted from nothing and not counted. Memory is that of one piece (attention without a window
     keeps everything); the numbers are the same for any `piece`.
+
+    Args:
+        carry: False: every piece is read from the start, so the numbers depend on it.
 
     Raises:
         ValueError: a model in training mode, fewer than two tokens, or piece < 1.
@@ -28,15 +31,15 @@ def read_stream(
         raise ValueError("model must be in eval mode: call model.eval()")
     if len(tokens) < 2 or piece < 1:
         raise ValueError(f"tokens must be at least 2 and piece at least 1; got {len(tokens)} and {piece}")
-    return _read(model, tokens, piece)
+    return _read(model, tokens, piece, carry)
 
 
-def _read(model: LanguageModel, tokens: np.ndarray, piece: int) -> Iterator[tuple[int, float]]:
+def _read(model: LanguageModel, tokens: np.ndarray, piece: int, carry: bool) -> Iterator[tuple[int, float]]:
     states, nats = None, 0.0
     for begin in range(0, len(tokens) - 1, piece):
         part = torch.from_numpy(tokens[begin : begin + piece + 1].astype(np.int64))
         part = part.to(model.encoder.embedding.weight.device)
         with torch.inference_mode():
-            logits, states = model(part[None, :-1], states=states)
+            logits, states = model(part[None, :-1], states=states if carry else None)
             nats += F.cross_entropy(logits[0].float(), part[1:], reduction="sum").item()
         yield begin + len(part), nats

@@ -1,5 +1,6 @@
 """Drawing tokens from a language model, one at a time, with the state carried on."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -46,9 +47,9 @@ def generate(
         raise ValueError(f"prompt must be at least one token [T]; got shape {tuple(prompt.shape)}")
     if not 0 <= int(prompt.min()) <= int(prompt.max()) < model.vocabulary:
         raise ValueError(f"prompt must hold tokens 0 to {model.vocabulary - 1}")
-    if temperature < 0 or (top_k is not None and top_k < 1) or not (top_p is None or 0 < top_p <= 1):
+    if not 0 <= temperature < math.inf or (top_k is not None and top_k < 1) or not (top_p is None or 0 < top_p <= 1):
         raise ValueError(
-            f"temperature must be >= 0, top_k >= 1 and top_p in (0, 1]; got {temperature}, {top_k} and {top_p}"
+            f"temperature must be finite and >= 0, top_k >= 1 and top_p in (0, 1]; got {temperature}, {top_k} and {top_p}"
         )
     return _generate(model, prompt, tokens, temperature, top_k, top_p, seed, states, piece)
 
@@ -68,7 +69,7 @@ def _generate(
     unread = prompt
     for _ in range(tokens):
         for part in unread.split(piece):
-            logits, states = _read(model, part, states)
+            logits, states = read(model, part, states)
         assert states is not None
         token = draw(logits, temperature, top_k, top_p, random)
         yield token, states
@@ -76,8 +77,8 @@ def _generate(
 
 
 @torch.inference_mode()
-def _read(model: LanguageModel, tokens: Tensor, states: ModelState | None) -> tuple[Tensor, ModelState | None]:
-    """Logits [V] after the last of the tokens, and the states."""
+def read(model: LanguageModel, tokens: Tensor, states: ModelState | None) -> tuple[Tensor, ModelState | None]:
+    """Logits [V] after the last of the tokens [T], on the CPU, and the states after it."""
     device = model.encoder.embedding.weight.device
     logits, states = model(tokens.to(device)[None], states=states)
     return logits[0, -1].float().cpu(), states
@@ -89,7 +90,7 @@ def draw(
     """A token by its logits, as `generate` draws it."""
     if temperature == 0:
         return int(logits.argmax())
-    ordered, tokens = (logits / temperature).sort(descending=True, stable=True)
+    ordered, tokens = ((logits - logits.max()) / temperature).sort(descending=True, stable=True)
     if top_k is not None:
         ordered, tokens = ordered[:top_k], tokens[:top_k]
     probabilities = ordered.softmax(dim=0)

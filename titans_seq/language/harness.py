@@ -3,7 +3,6 @@
 T time, V vocabulary.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,30 +44,40 @@ class HarnessModel(LM):
 
     @torch.inference_mode()
     def _score(self, context: str, continuation: str) -> tuple[float, bool]:
-        context = context or START
-        tokens = self._encode(context + continuation)
-        before = min(len(self._encode(context)), len(tokens) - 1)
+        blanks = len(context) - len(context.rstrip())
+        if blanks:  # a word is one token with the blank before it
+            context, continuation = context[:-blanks], context[-blanks:] + continuation
+        first = self._before(context)
+        tokens = self._encode(context + continuation) if context else torch.cat([first, self._encode(continuation)])
+        before = min(len(first), len(tokens) - 1)
         logits = self.model(tokens[None, :-1])[0][0, before - 1 :].float()
         targets = tokens[before:]
         nats = logits.log_softmax(dim=-1).gather(1, targets[:, None]).sum()
         return nats.item(), bool((logits.argmax(dim=-1) == targets).all())
 
     def _stream(self, text: str) -> float:
-        *_, (_, nats) = read_stream(self.model, self.tokenizer.encode(START + text))
+        tokens = torch.cat([self._before(""), self._encode(text)]).cpu().numpy()
+        *_, (_, nats) = read_stream(self.model, tokens)
         return -nats
 
     def _continue(self, context: str, options: dict[str, Any]) -> str:
         until = options.get("until") or []
         until = [until] if isinstance(until, str) else until
         temperature = float(options.get("temperature") or 0.0) if options.get("do_sample", False) else 0.0
-        decode, text = self.tokenizer.decoder(), ""
+        prompt = self._before(context)
+        decode, text = self.tokenizer.decoder(prompt.tolist()), ""
         limit = int(options.get("max_gen_toks", 256))
-        for token, _ in generate(self.model, self._encode(context or START), tokens=limit, temperature=temperature):
+        for token, _ in generate(self.model, prompt, tokens=limit, temperature=temperature):
             text += decode(token)
             ends = [text.index(word) for word in until if word in text]
             if ends:
                 return text[: min(ends)]
         return text
+
+    def _before(self, context: str) -> Tensor:
+        """The tokens of a context, at least one: START, or token 0 where the tokenizer makes nothing of that."""
+        tokens = self._encode(context or START)
+        return tokens if len(tokens) else tokens.new_zeros(1)
 
     def _encode(self, text: str) -> Tensor:
         return torch.from_numpy(np.asarray(self.tokenizer.encode(text))).to(self.model.encoder.embedding.weight.device)
@@ -88,15 +97,18 @@ def evaluate(
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    tasks: Sequence[str] = [task]
+    manager = TaskManager(include_path=folder)
+    if task not in manager.all_tasks:
+        raise KeyError(task)
     found = simple_evaluate(
-        model=HarnessModel(model, tokenizer), tasks=list(tasks), num_fewshot=0, limit=limit, bootstrap_iters=0,
-        task_manager=TaskManager(include_path=folder), log_samples=False,
+        model=HarnessModel(model, tokenizer), tasks=[task], num_fewshot=0, limit=limit, bootstrap_iters=0,
+        task_manager=manager, log_samples=False,
     )  # fmt: skip
     assert found is not None
-    numbers = {name: value for name, value in found["results"][task].items() if isinstance(value, int | float)}
+    several = len(found["results"]) > 1  # a group and its parts
     return {
-        name.removesuffix(",none"): float(value)
-        for name, value in numbers.items()
-        if "stderr" not in name and name.endswith(",none")
+        f"{name} {metric}".removesuffix(",none") if several else metric.removesuffix(",none"): float(value)
+        for name, metrics in found["results"].items()
+        for metric, value in metrics.items()
+        if "," in metric and "stderr" not in metric and isinstance(value, int | float)
     }

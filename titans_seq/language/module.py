@@ -31,7 +31,7 @@ class LanguageModule(TrainedModule):
     Args:
         network: what is trained.
         answers: log the accuracies, and keep the epoch with the best `val_token_accuracy`; else the one with the least `val_loss`.
-        learning_rate, weight_decay, betas: of AdamW; weight decay of matrices only. The rate grows for `warmup_steps`, then falls to
+        learning_rate, weight_decay, betas: of AdamW; only linear maps and the embedding decay. The rate grows for `warmup_steps`, then falls to
             `final_rate` of itself along a cosine over the training.
     """
 
@@ -64,10 +64,11 @@ class LanguageModule(TrainedModule):
             self.add_module(f"{stage}_metrics", torch.nn.ModuleDict(metrics))
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW; vectors (norms, biases) do not decay."""
-        groups = {True: [], False: []}  # type: dict[bool, list[Tensor]]
-        for parameter in self.parameters():
-            groups[parameter.ndim >= 2].append(parameter)
+        """AdamW; only the weights of linear maps and of the embedding decay."""
+        groups: dict[bool, list[Tensor]] = {True: [], False: []}
+        for name, parameter in self.named_parameters():
+            # not persistent tokens, taps, and the initial memory: a deep memory of small weights learns slowly
+            groups[name.endswith(".weight") and parameter.ndim == 2].append(parameter)
         return torch.optim.AdamW(
             [
                 {"params": groups[True], "weight_decay": self.weight_decay},

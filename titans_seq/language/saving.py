@@ -42,7 +42,10 @@ def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
         ValueError: no such folder, a file missing or damaged, or of another format; weights or a tokenizer that do not fit.
     """
     folder = Path(folder)
-    model = LanguageModel(**_shape(folder / CONFIG))
+    try:
+        model = LanguageModel(**_shape(folder / CONFIG))
+    except TypeError as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
     try:
         weights = load_file(folder / WEIGHTS)
     except FileNotFoundError:
@@ -69,7 +72,10 @@ def _shape(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not that of a titans-seq language model")
     if config.get("version") != VERSION:
         raise ValueError(f"{path} has format {config.get('version')}; this version reads format {VERSION}")
-    return config["model"]
+    shape = config.get("model")
+    if not isinstance(shape, dict):
+        raise ValueError(f"{path} is damaged: it has no model")
+    return shape
 
 
 def _check_vocabulary(model: LanguageModel, tokenizer: Tokenizer) -> None:

@@ -24,8 +24,11 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens."""
 
-    def decoder(self) -> Callable[[int], str]:
-        """What turns tokens into text one at a time: each call gives the text that is certain by then."""
+    def decoder(self, before: Sequence[int] = ()) -> Callable[[int], str]:
+        """What turns tokens into text one at a time: each call gives the text that is certain by then.
+
+        before: tokens that stand in front and are not shown; whether a word begins with a blank can depend on them.
+        """
 
     def to_json(self) -> str:
         """What `read_tokenizer` reads."""
@@ -42,8 +45,9 @@ class ByteTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(list(tokens)).decode(errors="replace")
 
-    def decoder(self) -> Callable[[int], str]:
+    def decoder(self, before: Sequence[int] = ()) -> Callable[[int], str]:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        decoder.decode(bytes(list(before)))
         return lambda token: decoder.decode(bytes([token]))
 
     def to_json(self) -> str:
@@ -51,32 +55,55 @@ class ByteTokenizer:
 
 
 class FileTokenizer:
-    """A `tokenizer.json`, read by the library `tokenizers`."""
+    """A `tokenizer.json`, read by the library `tokenizers`. Truncation and padding that it asks for are left out.
+
+    Raises:
+        ValueError: the library does not read it.
+    """
 
     def __init__(self, definition: str) -> None:
-        self._tokenizer = _library().Tokenizer.from_str(definition)
-        self.vocabulary: int = self._tokenizer.get_vocab_size()
+        library = _library()
+        try:
+            self._tokenizer = library.Tokenizer.from_str(definition)
+        except BaseException as error:
+            if type(error) is not Exception:  # the library's own errors have no class of their own
+                raise
+            raise ValueError(f"the library tokenizers does not read it: {error}") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        known = self._tokenizer.get_vocab()
+        self.vocabulary: int = max(known.values(), default=-1) + 1
+        model = json.loads(definition)["model"]
+        self._unknown = model.get("unk_id", known.get(model.get("unk_token")))
 
     def encode(self, text: str) -> Int[np.ndarray, " T"]:
-        tokens = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-        if text and self._unknown is not None and (tokens == self._unknown).any() or (text.strip() and not len(tokens)):
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        tokens = np.array(encoded.ids, dtype=np.int64)
+        if (self._unknown is not None and (tokens == self._unknown).any()) or _left_out(text, encoded.offsets):
             raise ValueError("the vocabulary lacks a part of the text; take a tokenizer of bytes, or another text")
         return tokens
-
-    @property
-    def _unknown(self) -> int | None:
-        token = getattr(self._tokenizer.model, "unk_token", None)
-        return None if token is None else self._tokenizer.token_to_id(token)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens))
 
-    def decoder(self) -> Callable[[int], str]:
+    def decoder(self, before: Sequence[int] = ()) -> Callable[[int], str]:
         stream = _library().decoders.DecodeStream(skip_special_tokens=True)
+        for token in before:
+            stream.step(self._tokenizer, token)
         return lambda token: stream.step(self._tokenizer, token) or ""
 
     def to_json(self) -> str:
         return self._tokenizer.to_str()
+
+
+def _left_out(text: str, offsets: Sequence[tuple[int, int]]) -> bool:
+    """Is there a letter, no blank, that no token is made of?"""
+    change = np.zeros(len(text) + 1, dtype=np.int64)
+    if offsets:
+        begins, ends = np.array(offsets).T
+        np.add.at(change, begins, 1)
+        np.add.at(change, ends, -1)
+    return any(not text[i].isspace() for i in np.flatnonzero(change.cumsum()[:-1] == 0))
 
 
 def train_bpe(texts: Sequence[str], vocabulary: int) -> FileTokenizer:

@@ -77,6 +77,9 @@ def test_every_parameter_is_trained(variant):
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
     groups = module.make_optimizer().param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(made.parameters()))
+    decaying = {id(parameter) for parameter in groups[0]["params"]}
+    maps = [m for m in made.modules() if isinstance(m, torch.nn.Linear | torch.nn.Embedding)]
+    assert decaying == {id(m.weight) for m in maps}
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
 
 
@@ -135,6 +138,19 @@ def test_greedy_tokens_are_the_most_likely_ones(variant):
         assert token == made(read[None])[0][0, -1].argmax()
 
 
+def test_a_very_low_temperature_takes_the_most_likely():
+    made, prompt = model("lmm"), tokens(6)
+    cold = [token for token, _ in generate(made, prompt, tokens=5, temperature=1e-40)]
+    assert cold == [token for token, _ in generate(made, prompt, tokens=5, temperature=0)]
+
+
+def test_pieces_without_a_state_are_read_from_the_start():
+    made, given = model("mac"), tokens(13)
+    *_, (_, found) = read_stream(made, given.numpy(), piece=6, carry=False)
+    logits = torch.cat([made(part[None])[0][0] for part in given[:-1].split(6)])
+    assert found == pytest.approx(-logits.log_softmax(-1).gather(1, given[1:, None]).sum().item(), rel=1e-6)
+
+
 def test_generation_goes_on_from_a_state(tmp_path):
     made, prompt = model("mac"), tokens(6)
     whole = [token for token, _ in generate(made, prompt, tokens=8, temperature=0)]
@@ -170,7 +186,8 @@ def test_the_same_seed_draws_the_same():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1}, "temperature must be >= 0"),
+        ({"temperature": -1}, "temperature must be finite and >= 0"),
+        ({"temperature": float("nan")}, "temperature must be finite and >= 0"),
         ({"top_k": 0}, "top_k >= 1"),
         ({"top_p": 0.0}, r"top_p in \(0, 1\]"),
         ({"top_p": 1.5}, r"top_p in \(0, 1\]"),
@@ -196,6 +213,9 @@ def test_a_state_of_another_model_is_refused():
         list(generate(model("mac", segment=5), tokens(3), states=states))
     with pytest.raises(ValueError, match="state must be a MAGState; got MACState"):
         list(generate(model("mag"), tokens(3), states=states))
+    with pytest.raises(ValueError, match="state belongs to another layer"):
+        h3 = model("mal", form="h3")(tokens(1, 5))[1]
+        list(generate(model("mal"), tokens(3), states=h3))
     with pytest.raises(ValueError, match="states must be 1, one per block; got 2"):
         list(generate(model("mac", layers=1), tokens(3), states=states))
 
@@ -240,6 +260,11 @@ def _damage(folder, name, text):
         (lambda f: (f / "model.safetensors").unlink(), "no weights at"),
         (lambda f: _damage(f, "model.safetensors", "x" * 100), "model.safetensors is damaged"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer at"),
+        (lambda f: _damage(f, "config.json", '{"format": "titans-seq language model", "version": 1}'), "it has no model"),
+        (
+            lambda f: _damage(f, "config.json", (f / "config.json").read_text().replace('"dim"', '"dims"')),
+            "config.json is damaged",
+        ),
         (lambda f: _damage(f, "tokenizer.json", "[]"), "tokenizer.json is no tokenizer.json: it has no model"),
         (
             lambda f: save_file({k: v for k, v in load_file(f / "model.safetensors").items() if "norm" in k}, f / "model.safetensors"),

@@ -51,8 +51,48 @@ def test_what_a_vocabulary_lacks():
         letters.encode("zzz")
 
 
+def words(*known, **options):
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, **options))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made
+
+
+def test_truncation_and_padding_are_left_out():
+    made = words("two", "one")
+    made.enable_truncation(3)
+    made.enable_padding(length=5)
+    assert FileTokenizer(made.to_str()).encode("two one two one two two").tolist() == [0, 1, 0, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "no tokenizer at"), ("{", "holds no JSON"), ("{}", "has no model")]
+    "model", [models.BPE({"a": 0, "b": 1}, []), models.Unigram([("<unk>", 0.0), ("a", -1.0), ("b", -2.0)], unk_id=0)]
+)
+def test_a_letter_that_is_left_out_within_a_text(model):
+    tokenizer = FileTokenizer(Tokenizer(model).to_str())
+    assert len(tokenizer.encode("abba")) == 4
+    with pytest.raises(ValueError, match="the vocabulary lacks a part of the text"):
+        tokenizer.encode("abzba")
+
+
+def test_numbers_with_gaps_fit_the_vocabulary():
+    made = Tokenizer(models.WordLevel({"a": 0, "b": 7}))
+    assert FileTokenizer(made.to_str()).vocabulary == 8
+
+
+def test_a_blank_before_the_first_drawn_word():
+    tokenizer = FileTokenizer(words("the", "cat").to_str())
+    decode = tokenizer.decoder(tokenizer.encode("the cat").tolist())
+    assert [decode(0), decode(1)] == [" the", " cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no tokenizer at"),
+        ("{", "holds no JSON"),
+        ("{}", "has no model"),
+        ('{"model": {"type": "BPE"}}', "does not read it"),
+    ],
 )
 def test_files_that_are_no_tokenizers(tmp_path, text, message):
     if text is not None:
