@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from hydra.core.override_parser.types import QuotedString
+from hydra.core.override_parser.types import Override, QuotedString
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig, OmegaConf
 
@@ -177,7 +177,7 @@ def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
     """The configuration of the flags and overrides; of a run that is resumed by its folder alone, its own."""
     words = overrides_of(task.schema, arguments)
     values = {override.key_or_group: override for override in parse(words)}
-    if not (arguments.resume and arguments.output) or values.keys() & set(GROUPS):
+    if not (arguments.resume and arguments.output and all(map(_sets_a_key, values.values()))):
         return compose(task.schema, words)
     config = runs.read_config(Path(arguments.output).expanduser(), task.key)
     config.quiet = False
@@ -187,6 +187,13 @@ def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
         value = override.value()
         OmegaConf.update(config, key, value.text if isinstance(value, QuotedString) else value)
     return config
+
+
+def _sets_a_key(override: Override) -> bool:
+    """And chooses no group, adds or takes away nothing, and is none of Hydra's own."""
+    changes = override.is_add() or override.is_force_add() or override.is_delete() or override.is_sweep_override()
+    key = override.key_or_group
+    return not changes and key not in GROUPS and not key.startswith("hydra")
 
 
 def check_streams(config: DictConfig) -> None:
