@@ -20,12 +20,10 @@ from pathlib import Path
 
 import numpy as np
 from cells import Command, arguments, run_all, titans_seq
-from omegaconf import OmegaConf
+from dna_stream import language_model
 from pages import line, replace_part, row
 from sklearn.metrics import roc_auc_score
 
-from titans_seq.cli.dna import PRETRAIN
-from titans_seq.cli.runs import load_checkpoint
 from titans_seq.datamodules.fasta import Genome, GenomeWindows, contiguous_splits
 from titans_seq.genomics.markov import MarkovModel
 from titans_seq.genomics.module import NATS_PER_BIT
@@ -141,15 +139,10 @@ def brca1(root: Path) -> dict[str, object]:
 
 def stream(root: Path, run: str) -> dict[str, object]:
     """Bits per base of a language model that reads the test part in one stream."""
-    config = OmegaConf.load(root / run / "config.yaml")
-    checkpoint = load_checkpoint(root / run / "checkpoints" / "best.ckpt")
-    module = PRETRAIN.restored(config, checkpoint)  # type: ignore[arg-type]
-    module.load_state_dict(checkpoint["state_dict"])
     genome = Genome(root / f"{ECOLI}.fa")
     (part,) = contiguous_splits(genome)["test"]
     tokens = genome.tokens(part.record, part.begin, part.end)
-    pieces = read_stream(module.network.eval(), tokens)  # type: ignore[arg-type]
-    nats = np.concatenate([piece.log_likelihood for piece in pieces])
+    nats = np.concatenate([piece.log_likelihood for piece in read_stream(language_model(root / run), tokens)])
     bases = int((~np.isnan(nats)).sum())
     return {"test_bits": -float(np.nansum(nats, dtype=np.float64)) / NATS_PER_BIT / bases, "test_bases": bases}
 

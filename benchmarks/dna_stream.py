@@ -14,17 +14,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from arguments import positive
-from omegaconf import OmegaConf
 from rich.progress import Progress
 from stream import resident_mib
 
 from titans_seq.cli import runs
 from titans_seq.cli.dna import PRETRAIN
 from titans_seq.datamodules.fasta import Genome, contiguous_splits
+from titans_seq.genomics import DNALanguageModel
 from titans_seq.genomics.module import NATS_PER_BIT
 from titans_seq.genomics.stream import read_stream
 
 EVERY = {False: 500_000, True: 20_000}  # bases between two readings, of a whole record and of a part
+
+
+def language_model(run: Path) -> DNALanguageModel:
+    """The model of a run's best epoch, ready to read."""
+    checkpoint = runs.load_checkpoint(run / runs.CHECKPOINTS / runs.BEST)
+    module = PRETRAIN.restored(runs.read_config(run, PRETRAIN.key), checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+    assert isinstance(module.network, DNALanguageModel)
+    return module.network.eval()
 
 
 def main() -> None:
@@ -36,9 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=positive, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    checkpoint = runs.load_checkpoint(arguments.checkpoint / runs.CHECKPOINTS / runs.BEST)
-    module = PRETRAIN.restored(OmegaConf.load(arguments.checkpoint / runs.CONFIG), checkpoint)  # type: ignore[arg-type]
-    module.load_state_dict(checkpoint["state_dict"])
+    model = language_model(arguments.checkpoint)
     genome = Genome(arguments.fasta)
     name = max(genome.names, key=lambda record: genome.lengths[record])
     held_out = next(part for part in contiguous_splits(genome)["test"] if part.record == name)
@@ -50,7 +57,7 @@ def main() -> None:
     start = time.perf_counter()
     with Progress() as progress:
         task = progress.add_task(name, total=length)
-        for piece in read_stream(module.network.eval(), parts, piece=arguments.piece):  # type: ignore[arg-type]
+        for piece in read_stream(model, parts, piece=arguments.piece):
             end = piece.begin + len(piece.surprise)
             bits -= float(np.nansum(piece.log_likelihood, dtype=np.float64)) / NATS_PER_BIT
             bases += int((~np.isnan(piece.log_likelihood)).sum())

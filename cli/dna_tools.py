@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import IOBase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,10 +87,10 @@ def _tracked(arguments: argparse.Namespace, rows: Iterable[T], total: int, what:
 
 
 @contextmanager
-def _new_file(path: Path, mode: str, **options: Any) -> Iterator[IOBase]:
+def _new_file(path: Path, mode: str, **options: Any) -> Iterator[Any]:
     """A file that takes its name once it is complete."""
     with replacing(path) as part, part.open(mode, **options) as file:
-        yield file  # type: ignore[misc]
+        yield file
 
 
 def _batches(tokens: Sequence[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
@@ -109,7 +108,7 @@ def predict_command(arguments: argparse.Namespace) -> None:
     path = _output(arguments, folder, "predictions", arguments.csv or arguments.fasta, ".csv")
     counts = dict.fromkeys(names, 0)
     with _new_file(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)  # type: ignore[arg-type]
+        writer = csv.writer(file)
         writer.writerow(["id", "prediction", *(f"p_{name}" for name in names)])
         ids = iter(sequences.ids)
         batches = _tracked(arguments, _batches(sequences.tokens), -(-len(sequences.ids) // BATCH), "predict")
@@ -175,7 +174,7 @@ def score_command(arguments: argparse.Namespace) -> None:
     )
     means = []
     with _new_file(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)  # type: ignore[arg-type]
+        writer = csv.writer(file)
         writer.writerow(["row", "id", "record", "position", "ref", "alt", "score", "forward", "reverse"])
         scores = _tracked(arguments, score_variants(model, windows), len(variants.rows), "score")
         for row, score in zip(variants.rows, scores, strict=True):

@@ -43,8 +43,6 @@ MODEL = "model"  # where in the run folder the trained model lies, for use witho
 DEFAULT = "mac"  # variant
 PIECE = 4096  # tokens read at a time
 WINDOW = 1024  # tokens of a text that a model without a state that can be carried reads at once
-
-
 SIZES = ("170m", "340m", "400m", "760m")  # the paper's
 
 
@@ -119,7 +117,10 @@ class LanguageTask(Task):
         return record | {"selected_on": job.module.monitor}
 
     def more(self, job: Job, tested: Mapping[str, float]) -> dict[str, Any]:
-        return _readable(job.data, tested["test_loss"])
+        if not isinstance(job.data, TextData):
+            return {}
+        found = _readable(tested["test_loss"], job.data.bytes_per_token)
+        return {f"test_{name}": value for name, value in found.items()}
 
     def title(self, metrics: Mapping[str, Any]) -> str:
         return f"{metrics['dataset']}, {metrics['variant']}"
@@ -152,14 +153,9 @@ def tokenizer_of(data: L.LightningDataModule) -> Tokenizer:
     return data.tokenizer_ if isinstance(data, TextData) else ByteTokenizer()
 
 
-def _readable(data: L.LightningDataModule, loss: float) -> dict[str, float]:
-    """A loss in nats per token in the units people know, of a text."""
-    if not isinstance(data, TextData):
-        return {}
-    return {
-        "test_perplexity": math.exp(min(loss, 700.0)),
-        "test_bits_per_byte": loss / math.log(2) / data.bytes_per_token,
-    }
+def _readable(loss: float, bytes_per_token: float) -> dict[str, float]:
+    """A loss in nats per token in the units people know."""
+    return {"perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": loss / math.log(2) / bytes_per_token}
 
 
 def fit_command(arguments: argparse.Namespace) -> None:
@@ -240,11 +236,7 @@ def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: T
         "tokens": len(tokens),
         "protocol": "one stream, state carried" if carry else f"windows of {WINDOW} tokens",
     }
-    record |= {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-        "bits_per_byte": loss / math.log(2) / bytes_per_token,
-    }
+    record |= {"loss": loss, **_readable(loss, bytes_per_token)}
     show_record(f"{Path(arguments.text).name}, {arguments.checkpoint}", record)
     if arguments.output:
         runs.write_json(_file(arguments.output), record)

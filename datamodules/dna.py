@@ -35,7 +35,7 @@ from titans_seq.datamodules.intervals import Interval, overlap_clusters, read_be
 from titans_seq.datamodules.labelled import Labelled, read_labelled_csv
 from titans_seq.datamodules.registry import EMBEDDED
 from titans_seq.datamodules.series import DataError
-from titans_seq.datamodules.stretches import Reading, StretchBatches, stretches_of
+from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
 from titans_seq.datamodules.windows import EpochShuffle
 from titans_seq.genomics.alphabet import BASES, PAD
 
@@ -393,7 +393,7 @@ class GenomeData(_SequenceData):
             )
         self.sets = {name: TokenDataset(self._windows(name, intervals)) for name, intervals in splits.items()}
         if self.carry > 1 and not self.whole:
-            self._stretches()
+            require_rows(len(self._windows_of("train")), self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         if self.carry == 1:

@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.series import DataError
+from titans_seq.language.tokenizers import IGNORED
 
 Batch = dict[str, Tensor]
 Sample = tuple[Int[np.ndarray, " T"], Int[np.ndarray, " T"]]
-IGNORED = -100
-VOCABULARY = 256
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 _NAMES = ("Mary", "John", "Sandra", "Daniel")

@@ -32,8 +32,7 @@ class StretchBatches(Sampler[list[Reading]]):
 
     def __init__(self, stretches: list[range], *, batch_size: int, both_strands: bool, seed: int) -> None:
         windows = sum(map(len, stretches))
-        if windows < batch_size:
-            raise DataError(f"batch_size is {batch_size}, but there are {windows} windows; make one smaller")
+        require_rows(windows, batch_size)
         self.stretches = stretches
         self.batch_size, self.both_strands, self.steps = batch_size, both_strands, windows // batch_size
         self.sampler = EpochShuffle(self.stretches, seed)  # where Lightning looks for what to tell the epoch
@@ -52,6 +51,12 @@ class StretchBatches(Sampler[list[Reading]]):
         for step in range(self.steps):
             row = readings[step :: self.steps][: self.batch_size]
             yield [reading._replace(goes_on=reading.goes_on and step > 0) for reading in row]
+
+
+def require_rows(windows: int, batch_size: int) -> None:
+    """Refuse more rows than there are windows to deal to them."""
+    if windows < batch_size:
+        raise DataError(f"batch_size is {batch_size}, but there are {windows} windows; make one smaller")
 
 
 def stretches_of(ends: Sequence[tuple[object, int, int]], carry: int) -> list[range]:

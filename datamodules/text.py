@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.series import DataError
-from titans_seq.datamodules.stretches import Reading, StretchBatches, stretches_of
+from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
 from titans_seq.datamodules.windows import epoch_seed
 from titans_seq.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 
@@ -151,9 +151,8 @@ class TextData(lightning.LightningDataModule):
                     f"{self.text}: the {name} part has {len(part)} tokens, too few for a window of {self.length} and what "
                     "follows it; give a longer text or a smaller length"
                 )
-        windows = (len(parts["test" if self.whole else "train"]) - 1) // self.length
-        if self.carry > 1 and windows < self.batch_size:
-            raise DataError(f"batch_size is {self.batch_size}, but {self.text} has {windows} windows; make one smaller")
+        if self.carry > 1 and not self.whole:
+            require_rows(len(TextWindows(parts["train"], self.length)), self.batch_size)
         self.bytes_per_token = len(texts[-1].encode()) / len(tokens[-1])
         self.parts = parts  # last: what is refused once is refused again
 

@@ -14,13 +14,14 @@ from torch import Tensor
 Weights = tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
 class BatchState:
     """Base of the frozen dataclasses that carry what is known of B samples: tensors [B, ...], tuples of them, other states."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply `function` to every tensor of the state."""
-        parts = {field.name: _mapped(getattr(self, field.name), function) for field in fields(self)}  # type: ignore[arg-type]
-        return replace(self, **parts)  # type: ignore[type-var]
+        parts = {field.name: _mapped(getattr(self, field.name), function) for field in fields(self)}
+        return replace(self, **parts)
 
     def tensors(self) -> list[Tensor]:
         """Every tensor of the state, in the order of `map`."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.attention import Attention, AttentionState, normed, rotated
-from titans_seq.kernels import read_memory
+from titans_seq.kernels import MemoryState, read_memory
 from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import real_first, take
@@ -37,19 +37,17 @@ class MACState(BatchState):
 
 
 @dataclass(frozen=True)
-class MAGState(BatchState):
+class _HybridState(BatchState):
+    memory: LayerState
+    attention: AttentionState
+
+
+class MAGState(_HybridState):
     """What a `MAG` layer carries from one call to the next."""
 
-    memory: LayerState
-    attention: AttentionState
 
-
-@dataclass(frozen=True)
-class MALState(BatchState):
+class MALState(_HybridState):
     """What a `MAL` layer carries from one call to the next."""
-
-    memory: LayerState
-    attention: AttentionState
 
 
 class MAC(nn.Module):
@@ -151,16 +149,12 @@ class MAC(nn.Module):
         weights = state.memory.memory.weights
         start = tuple(torch.where(first, now, then) for now, then in zip(weights, state.start, strict=True))
         slot = state.position[:, None] + torch.arange(x.shape[1], device=x.device)  # [B, W]
-        recalled = self._recall(x, replace(state, start=start))
+        recalled = self._recall(x, replace(state.memory.memory, weights=start))
         q, k, v = self.attention.project(x)
-        keys, values = (
-            _written(cache, torch.stack(rows, dim=1), slot.masked_fill(~real, self.segment))
-            for cache, rows in zip(
-                (state.keys, state.values),
-                zip(self.attention.keys_and_values(recalled), (k, v), strict=True),
-                strict=True,
-            )
-        )
+        recalled_k, recalled_v = self.attention.keys_and_values(recalled)
+        place = slot.masked_fill(~real, self.segment)
+        keys = _written(state.keys, torch.stack([recalled_k, k], dim=1), place)
+        values = _written(state.values, torch.stack([recalled_v, v], dim=1), place)
         y = normed(self.attention_norm, self._attend(q, keys, values, slot))
         mask = None if whole else real
         m, memory, surprise = self.memory(y, state=state.memory, mask=mask, return_state=True, return_surprise=True)
@@ -168,12 +162,11 @@ class MAC(nn.Module):
         position = (state.position + real.sum(dim=1)) % self.segment
         return (y, surprise), MACState(memory, start, keys, values, position, self.fingerprint)
 
-    def _recall(self, x: Tensor, state: MACState) -> Tensor:
-        """h [B, W, D]: what the memory at the start of the segment knows of x."""
+    def _recall(self, x: Tensor, memory: MemoryState) -> Tensor:
+        """h [B, W, D]: what the memory, as it stood before the segment, knows of x."""
         q = F.silu(self.query(x)).unflatten(-1, (self.memory.heads, self.memory.head_dim))
         q = F.normalize(q, dim=-1, eps=1e-6).to(x.dtype)
-        h = read_memory(q, replace(state.memory.memory, weights=state.start))
-        return self.recall(normed(self.recall_norm, h).flatten(2))
+        return self.recall(normed(self.recall_norm, read_memory(q, memory)).flatten(2))
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, slot: Tensor) -> Tensor:
         """Attention of q [B, W, H, K] at slots [B, W] of the segment to P, h and x: [B, W, D]."""

@@ -13,10 +13,10 @@ from torchmetrics import MeanMetric
 
 from titans_seq.blocks import ModelState, continued
 from titans_seq.language.model import LanguageModel
+from titans_seq.language.tokenizers import IGNORED
 from titans_seq.training import TrainedModule
 
 Batch = dict[str, Tensor]
-IGNORED = -100  # a target that is not asked for
 
 
 class LanguageModule(TrainedModule):

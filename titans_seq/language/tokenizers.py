@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 FILE = "tokenizer.json"
+IGNORED = -100  # in the place of a token: a target that is not asked for; what PyTorch's cross-entropy leaves out
 _BYTES = {"titans_seq": "bytes"}  # what tokenizer.json says of a model of bytes
 
 
