@@ -14,8 +14,9 @@ help:  ## this list
 demo: $(STAMP)  ## install, then train and test a forecaster on the embedded series (no download)
 	.venv/bin/titans-seq fit forecast
 
+# one process per core with one thread each takes half the time of one process with a thread per core
 test: $(STAMP)  ## install, then run the tests
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses auto
 
 # PyTorch comes first and alone: the project then keeps whatever was chosen, also a build for another device
 $(STAMP): pyproject.toml constraints.txt
