@@ -79,11 +79,12 @@ class WindowDataset(Dataset[Batch]):
 class EpochShuffle(RandomSampler):
     """Every index once, in an order that depends on the seed and the epoch only, so a resumed run sees the same.
 
-    Lightning calls `set_epoch` before each epoch; without it each pass takes the next epoch.
+    Lightning calls `set_epoch` before each epoch; without it each pass takes the next epoch. With `num_samples` an epoch takes so many:
+    fewer than all, or all several times.
     """
 
-    def __init__(self, data_source: Any, seed: int) -> None:
-        super().__init__(data_source, generator=torch.Generator())
+    def __init__(self, data_source: Any, seed: int, num_samples: int | None = None) -> None:
+        super().__init__(data_source, num_samples=num_samples, generator=torch.Generator())
         self.seed = seed
         self.epoch = 0
 

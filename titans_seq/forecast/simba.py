@@ -58,8 +58,12 @@ class Block(nn.Module):
         self.channels = EinFFT(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._channels(x if self.mixer is None else x + self.dropout(self.mixer(self.mixer_norm(x))))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, N, D] -> [B, N, D]; tokens where the mask [B, N] is False write nothing into a memory."""
+        if self.mixer is None:
+            return self._channels(x)
+        masked = {"mask": mask} if isinstance(self.mixer, NeuralMemory) else {}
+        return self._channels(x + self.dropout(self.mixer(self.mixer_norm(x), **masked)))
 
     def forward_with_surprise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As forward, with the memory's surprise [B, N], the mean over its heads."""

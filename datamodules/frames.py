@@ -1,0 +1,415 @@
+"""Frames of many series, long or wide, as one panel: every series on a regular grid of time, what is missing left missing.
+
+R rows of all series one after another, N series, F known covariates, G past ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from titans_seq.datamodules.series import DataError, usual_step
+
+MOST_STEPS = 50  # steps of the grid per row given, beyond which a date or the frequency must be wrong
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a long frame's columns.
+
+    Args:
+        id: of the series; None where the frame holds one series without a name.
+        time, target: time stamps or whole numbers; values.
+        past: covariates known up to now. known: those known ahead. static: those of the series, one value each.
+    """
+
+    id: str | None = "unique_id"
+    time: str = "ds"
+    target: str = "y"
+    past: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """N series, each a run of rows at a regular step, in the order of their first appearance.
+
+    Args:
+        ids: N names. freq: pandas alias of the step, or a whole number for numbered rows.
+        times: R time stamps (or numbers), ascending inside a series.
+        offsets: N + 1; series i has rows offsets[i] to offsets[i + 1].
+        target: float64 [R], NaN where missing.
+        past: float64 [R, G], known: float64 [R, F]; NaN where missing.
+        static: one row per series.
+        columns: the names it was read by.
+    """
+
+    ids: pd.Index
+    freq: str | int
+    times: pd.Index
+    offsets: Int[np.ndarray, " N1"]
+    target: Float[np.ndarray, " R"]
+    past: Float[np.ndarray, "R G"]
+    known: Float[np.ndarray, "R F"]
+    static: pd.DataFrame
+    columns: Columns = field(default_factory=Columns)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        return np.diff(self.offsets)
+
+    @property
+    def series(self) -> Int[np.ndarray, " R"]:
+        """Which series a row belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def rows(self, begin: Int[np.ndarray, " N"], end: Int[np.ndarray, " N"]) -> "Panel":
+        """The panel of the rows [begin, end) of each series, counted inside the series; series left without any are gone."""
+        begin, end = np.clip(begin, 0, self.lengths), np.clip(end, 0, self.lengths)
+        kept = end > begin
+        first, lengths = (self.offsets[:-1] + begin)[kept], (end - begin)[kept]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        taken = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
+        return replace(
+            self, ids=self.ids[kept], times=self.times[taken], offsets=offsets, target=self.target[taken],
+            past=self.past[taken], known=self.known[taken], static=self.static[kept].reset_index(drop=True),
+        )  # fmt: skip
+
+    def until(self, steps: int) -> "Panel":
+        """The panel without the last `steps` rows of each series."""
+        return self.rows(np.zeros(len(self), dtype=np.int64), self.lengths - steps)
+
+    def tail(self, steps: int) -> "Panel":
+        """The last `steps` rows of each series."""
+        return self.rows(self.lengths - steps, self.lengths)
+
+    def extended(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
+        """The panel with `steps` more rows per series: target and past covariates missing, the known ones given [N, steps, F]."""
+        lengths = self.lengths + steps
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        old = np.arange(len(self.target)) + np.repeat(np.arange(len(self)) * steps, self.lengths)
+        new = (offsets[1:, None] - steps + np.arange(steps)).ravel()
+
+        def grown(values: np.ndarray) -> np.ndarray:
+            out = np.full((offsets[-1], *values.shape[1:]), np.nan)
+            out[old] = values
+            return out
+
+        grown_known = grown(self.known)
+        if known is not None:
+            grown_known[new] = known.reshape(len(new), -1)
+        ahead = future_times(self.times[self.offsets[1:] - 1], steps, self.freq)
+        times = np.empty(offsets[-1], dtype=self.times.dtype)
+        times[old], times[new] = self.times.to_numpy(), ahead.to_numpy()
+        return replace(
+            self,
+            times=pd.Index(times),
+            offsets=offsets,
+            target=grown(self.target),
+            past=grown(self.past),
+            known=grown_known,
+        )
+
+
+# reading -------------------------------------------------------------------------------------------------------------
+
+
+def read_panel(frame: pd.DataFrame, columns: Columns, freq: str | int | None = None) -> Panel:
+    """Read a long frame.
+
+    Rows may come in any order; a time stamp that is absent between a series' first and last row is a missing row. NaN is missing.
+
+    Args:
+        freq: pandas alias of the step, or for whole numbers the difference; None finds it in the longest series.
+
+    Raises:
+        DataError: a column is absent or not numeric, a value is infinite, a time stamp is missing, double or off the grid, a static
+            covariate changes inside its series; the message names column, series and row.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"a pandas DataFrame is needed; got {type(frame).__name__}")
+    if not len(frame):
+        raise DataError("the frame has no rows")
+    _check_columns(frame, columns)
+    codes, ids = _codes(frame, columns)
+    times = _times(frame[columns.time], columns, freq)
+    order = np.lexsort((times, codes))
+    codes, times = codes[order], times[order]
+    _no_doubles(codes, times, ids, columns, order)
+    lengths = np.bincount(codes, minlength=len(ids))
+    step = freq if freq is not None else _find_freq(times, codes, lengths, columns)
+    place, steps = _grid(codes, times, ids, step, columns, order)
+    offsets = np.concatenate([[0], np.cumsum(steps)])
+    rows = offsets[codes] + place
+
+    def dense(names: Sequence[str]) -> Float[np.ndarray, "R K"]:
+        out = np.full((offsets[-1], len(names)), np.nan)
+        for i, name in enumerate(names):
+            out[rows, i] = _numbers(frame, name, columns)[order]
+        return out
+
+    return Panel(
+        ids=ids,
+        freq=step,
+        times=_grid_times(times, codes, steps, step),
+        offsets=offsets,
+        target=dense([columns.target])[:, 0],
+        past=dense(columns.past),
+        known=dense(columns.known),
+        static=_static(frame, columns, codes, ids, order),
+        columns=columns,
+    )
+
+
+def long_from_wide(frame: pd.DataFrame | pd.Series, columns: Columns) -> pd.DataFrame:
+    """One series per column, the time in the index or in the time column -> the long frame."""
+    if isinstance(frame, pd.Series):
+        frame = frame.to_frame(frame.name if frame.name is not None else columns.target)
+    if columns.time in frame.columns:
+        frame = frame.set_index(columns.time)
+    doubles = frame.columns[frame.columns.duplicated()]
+    if len(doubles):
+        raise DataError(f"column {doubles[0]!r} stands twice in the frame; give each series a name of its own")
+    if not len(frame.columns):
+        raise DataError("the frame has no column of values")
+    names = columns.id or "unique_id"
+    return pd.DataFrame(
+        {
+            names: np.repeat(np.array(frame.columns, dtype=object), len(frame)),
+            columns.time: np.tile(frame.index.to_numpy(), len(frame.columns)),
+            columns.target: np.concatenate([frame[name].to_numpy() for name in frame.columns]),
+        }
+    )
+
+
+def future_times(last: pd.Index, steps: int, freq: str | int) -> pd.Index:
+    """The `steps` grid points after each of N last ones, one after another: N * steps."""
+    if isinstance(freq, int):
+        return pd.Index((last.to_numpy()[:, None] + freq * np.arange(1, steps + 1)).ravel())
+    step = _fixed_step(freq)
+    if step is not None:
+        return pd.DatetimeIndex((last.to_numpy()[:, None] + step * np.arange(1, steps + 1)).ravel())
+    codes, stamps = pd.factorize(last)
+    ahead = np.stack(
+        [pd.date_range(stamp, periods=steps + 1, freq=freq)[1:].to_numpy() for stamp in pd.DatetimeIndex(stamps)]
+    )
+    return pd.DatetimeIndex(ahead[codes].ravel())
+
+
+def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:
+    """Covariates over the `steps` rows after each series' last one, from a long frame of id, time and those columns.
+
+    Raises:
+        DataError: the frame, a column, a series, a row or a value is missing; the message names it.
+    """
+    columns = panel.columns
+    if not columns.known:
+        return None
+    if future is None:
+        raise DataError(f"the covariates {', '.join(columns.known)} are needed over the horizon; give them as future=")
+    key = [columns.id] if columns.id is not None else []
+    for name in (*key, columns.time, *columns.known):
+        if name not in future.columns:
+            raise DataError(f"future has no column {name!r}; it has: {_listed(future.columns)}")
+    ahead = future_times(panel.times[panel.offsets[1:] - 1], steps, panel.freq)
+    names = panel.ids.repeat(steps)
+    given_times = pd.Index(_times(future[columns.time], columns, panel.freq))
+    if columns.id is not None:
+        given = pd.MultiIndex.from_arrays([future[columns.id], given_times])
+        wanted: pd.Index = pd.MultiIndex.from_arrays([names, ahead])
+    else:
+        given, wanted = given_times, ahead
+    if given.has_duplicates:
+        raise DataError(f"future has two rows for {_shown(given[given.duplicated()][0])}")
+    place = given.get_indexer(wanted)
+    if (place < 0).any():
+        lost = int(np.argmax(place < 0))
+        raise DataError(
+            f"future has no row for {_shown(wanted[lost])}; it must cover the {steps} steps after each series' end"
+        )
+    values = np.stack([_numbers(future, name, columns, what="future")[place] for name in columns.known], axis=-1)
+    if np.isnan(values).any():
+        row, column = np.argwhere(np.isnan(values))[0]
+        raise DataError(f"future: column {columns.known[column]!r} is missing at {_shown(wanted[row])}")
+    return values.reshape(len(panel), steps, -1)
+
+
+# pieces --------------------------------------------------------------------------------------------------------------
+
+
+def _check_columns(frame: pd.DataFrame, columns: Columns) -> None:
+    doubles = frame.columns[frame.columns.duplicated()]
+    if len(doubles):
+        raise DataError(f"column {doubles[0]!r} stands twice in the frame")
+    key = [columns.id] if columns.id is not None else []
+    wanted = (*key, columns.time, columns.target, *columns.past, *columns.known, *columns.static)
+    for name in wanted:
+        if name not in frame.columns:
+            raise DataError(f"the frame has no column {name!r}; it has: {_listed(frame.columns)}")
+    twice = [name for name in wanted if wanted.count(name) > 1]
+    if twice:
+        raise DataError(f"column {twice[0]!r} has two roles; name each column once")
+
+
+def _codes(frame: pd.DataFrame, columns: Columns) -> tuple[np.ndarray, pd.Index]:
+    if columns.id is None:
+        return np.zeros(len(frame), dtype=np.int64), pd.Index([columns.target])
+    codes, ids = pd.factorize(frame[columns.id])
+    if (codes < 0).any():
+        raise DataError(f"column {columns.id!r} is empty in row {int(np.argmax(codes < 0))}")
+    return codes, pd.Index(ids)
+
+
+def _times(column: pd.Series, columns: Columns, freq: str | int | None) -> np.ndarray:
+    """Time stamps as datetime64[ns], or whole numbers."""
+    if pd.api.types.is_integer_dtype(column.dtype):
+        if isinstance(freq, str):
+            raise DataError(
+                f"column {columns.time!r} holds whole numbers, so freq must be a whole number too; got {freq!r}"
+            )
+        return column.to_numpy(dtype=np.int64)
+    if isinstance(freq, int):
+        raise DataError(f"freq={freq} is for whole numbers in column {columns.time!r}; it holds {column.dtype}")
+    if pd.api.types.is_float_dtype(column.dtype):
+        raise DataError(f"column {columns.time!r} must hold dates or whole numbers; it holds {column.dtype}")
+    dates = pd.to_datetime(column, errors="coerce")
+    if dates.isna().any():
+        row = int(np.argmax(dates.isna().to_numpy()))
+        raise DataError(f"column {columns.time!r}, row {row}: {column.iloc[row]!r} is no date")
+    if getattr(dates.dtype, "tz", None) is not None:
+        raise DataError(f"column {columns.time!r} has a time zone; drop it with .dt.tz_localize(None)")
+    return dates.to_numpy(dtype="datetime64[ns]")
+
+
+def _numbers(frame: pd.DataFrame, name: str, columns: Columns, what: str = "") -> Float[np.ndarray, " R"]:
+    numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+    wrong = (np.isnan(numbers) & frame[name].notna().to_numpy()) | np.isinf(numbers)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        where = frame[columns.time].iloc[row]
+        series = "" if columns.id is None else f"series {frame[columns.id].iloc[row]}, "
+        raise DataError(
+            f"{what + ': ' if what else ''}column {name!r}, {series}{columns.time} {where} (row {row}): "
+            f"{frame[name].iloc[row]!r} is not a finite number"
+        )
+    return numbers
+
+
+def _no_doubles(codes: np.ndarray, times: np.ndarray, ids: pd.Index, columns: Columns, order: np.ndarray) -> None:
+    same = (codes[1:] == codes[:-1]) & (times[1:] == times[:-1])
+    if same.any():
+        at = int(np.argmax(same))
+        raise DataError(
+            f"series {ids[codes[at]]} has {columns.time} {_stamp(times[at])} twice (rows {order[at]} and {order[at + 1]})"
+        )
+
+
+def _find_freq(times: np.ndarray, codes: np.ndarray, lengths: np.ndarray, columns: Columns) -> str | int:
+    longest = times[codes == int(np.argmax(lengths))]
+    if len(longest) < 2:
+        raise DataError(f"no series has two rows, so the step of {columns.time!r} is unknown; give freq=")
+    if np.issubdtype(times.dtype, np.integer):
+        return int(pd.Series(np.diff(longest)).mode().iloc[0])
+    found = usual_step(pd.DatetimeIndex(longest))
+    assert found is not None  # two different time stamps
+    return found
+
+
+def _fixed_step(freq: str) -> np.timedelta64 | None:
+    """The length of a step, None for steps of the calendar (months, business days, ...)."""
+    try:
+        offset = pd.tseries.frequencies.to_offset(freq)
+    except ValueError as error:
+        raise DataError(f"freq {freq!r} is no frequency pandas knows; give e.g. 'h', 'D' or '15min'") from error
+    if isinstance(offset, pd.offsets.Day):  # no tick any more in pandas 3
+        return np.timedelta64(offset.n, "D").astype("timedelta64[ns]")
+    if isinstance(offset, pd.offsets.Tick):
+        return np.timedelta64(pd.Timedelta(offset).value, "ns")
+    return None
+
+
+def _grid(
+    codes: np.ndarray, times: np.ndarray, ids: pd.Index, freq: str | int, columns: Columns, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Place of every row on its series' grid, and steps of every series."""
+    lengths = np.bincount(codes, minlength=len(ids))
+    firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    step = freq if isinstance(freq, int) else _fixed_step(freq)
+    if isinstance(step, int) and step < 1:
+        raise DataError(f"freq must be at least 1; got {freq}")
+    if step is not None:
+        since = times - times[firsts][codes]
+        place, off = (since // step).astype(np.int64), (since % step).astype(np.int64) != 0
+    else:
+        calendar = pd.date_range(times.min(), times.max(), freq=freq)
+        at = calendar.get_indexer(pd.DatetimeIndex(times))
+        off = at < 0
+        place = at - at[firsts][codes]
+    if off.any():
+        row = int(np.argmax(off))
+        raise DataError(
+            f"series {ids[codes[row]]}: {columns.time} {_stamp(times[row])} (row {order[row]}) is not on the grid of "
+            f"freq {freq!r}; give the right freq= or round the time stamps"
+        )
+    steps = place[firsts + lengths - 1] + 1
+    sparse = steps > MOST_STEPS * lengths + 1000
+    if sparse.any():
+        worst = int(np.argmax(sparse))
+        raise DataError(
+            f"series {ids[worst]} has {lengths[worst]} rows over {steps[worst]} steps of freq {freq!r}; "
+            "look for a wrong date, or give the right freq="
+        )
+    return place, steps
+
+
+def _grid_times(times: np.ndarray, codes: np.ndarray, steps: np.ndarray, freq: str | int) -> pd.Index:
+    firsts = np.searchsorted(codes, np.arange(len(steps)))
+    starts = np.repeat(times[firsts], steps)
+    place = np.arange(len(starts)) - np.repeat(np.cumsum(steps) - steps, steps)
+    step = freq if isinstance(freq, int) else _fixed_step(freq)
+    if step is not None:
+        return pd.Index(starts + place * step)
+    calendar = pd.date_range(times.min(), times.max(), freq=freq)
+    return pd.Index(calendar[calendar.get_indexer(pd.DatetimeIndex(times[firsts])).repeat(steps) + place])
+
+
+def _static(frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.Index, order: np.ndarray) -> pd.DataFrame:
+    """One row per series: numbers stay numbers, all else is text."""
+    found: dict[str, Any] = {}
+    firsts = np.searchsorted(codes, np.arange(len(ids)))
+    for name in columns.static:
+        values = frame[name].iloc[order].reset_index(drop=True)
+        changed = (values != values.iloc[firsts[codes]].reset_index(drop=True)).to_numpy()
+        if changed.any():
+            row = int(np.argmax(changed))
+            if pd.isna(values.iloc[row]):
+                raise DataError(f"static covariate {name!r} is empty in series {ids[codes[row]]} (row {order[row]})")
+            raise DataError(
+                f"static covariate {name!r} changes inside series {ids[codes[row]]} (row {order[row]}); "
+                "it must have one value per series"
+            )
+        first = values.iloc[firsts].reset_index(drop=True)
+        numeric = pd.api.types.is_numeric_dtype(first.dtype) and not pd.api.types.is_bool_dtype(first.dtype)
+        if numeric and np.isinf(first.to_numpy(dtype=np.float64)).any():
+            raise DataError(f"static covariate {name!r} is infinite in series {ids[int(np.argmax(np.isinf(first)))]}")
+        found[name] = first.astype(np.float64) if numeric else first.astype(str)
+    return pd.DataFrame(found, index=pd.RangeIndex(len(ids)))
+
+
+def _listed(names: pd.Index) -> str:
+    return ", ".join(map(str, names[:12])) + (", ..." if len(names) > 12 else "")
+
+
+def _stamp(time: Any) -> str:
+    return str(pd.Timestamp(time)) if isinstance(time, np.datetime64) else str(time)
+
+
+def _shown(key: Any) -> str:
+    return f"series {key[0]} at {_stamp(key[1])}" if isinstance(key, tuple) else _stamp(key)

@@ -1,0 +1,275 @@
+"""Windows of a panel of series, standardised by what was known when a model was trained.
+
+B batch, L lookback, H horizon, R rows of all series, N series, F known covariates (calendar included), G past ones, E static ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from gluonts.time_feature import time_features_from_frequency_str
+from jaxtyping import Bool, Float, Int
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from titans_seq.datamodules.frames import Panel
+from titans_seq.datamodules.windows import Batch, EpochShuffle
+
+
+@dataclass(frozen=True, eq=False)
+class PanelScaling:
+    """What was learned from the rows a model may see: nothing else ever enters it.
+
+    Args:
+        scales: mean and deviation of each training series by its name, as two columns.
+        covariates: fitted on past and known covariates; None without any.
+        numbers: fitted on the numeric static covariates. categories: values of each textual one.
+        calendar: whether time stamps give covariates.
+    """
+
+    scales: pd.DataFrame
+    covariates: StandardScaler | None
+    numbers: StandardScaler | None
+    categories: dict[str, list[str]]
+    calendar: bool
+
+    @classmethod
+    def fit(cls, panel: Panel, *, calendar: bool) -> "PanelScaling":
+        both = np.concatenate([panel.past, panel.known], axis=1)
+        numeric = panel.static.select_dtypes("number")
+        text = panel.static.select_dtypes(exclude="number")
+        return cls(
+            scales=series_scales(panel),
+            covariates=_scaler(both),
+            numbers=_scaler(numeric.to_numpy(dtype=np.float64)),
+            categories={name: sorted(text[name].unique()) for name in text},
+            calendar=calendar and not isinstance(panel.freq, int),
+        )
+
+    def with_series(self, history: Panel) -> "PanelScaling":
+        """The same, with the scales of series that were not in training, measured by their rows here."""
+        new = ~history.ids.isin(self.scales.index)
+        return replace(self, scales=pd.concat([self.scales, series_scales(history)[new]])) if new.any() else self
+
+    def of_target(self, panel: Panel) -> Float[np.ndarray, "N 2"]:
+        """Mean and deviation of each series; all must be known, see `with_series`."""
+        return self.scales.loc[panel.ids].to_numpy()
+
+    def features(self, panel: Panel) -> tuple[Float[np.ndarray, "R FG"], int]:
+        """Covariates of every row, known ones first, and how many are known ahead.
+
+        A column that has gaps in training or here would need a mark of its own: each covariate is followed by one, 1 where missing.
+        """
+        both = np.concatenate([panel.past, panel.known], axis=1)
+        if self.covariates is not None:
+            both = self.covariates.transform(both)
+        past, known = both[:, : panel.past.shape[1]], both[:, panel.past.shape[1] :]
+        calendar = calendar_features(panel) if self.calendar else np.empty((len(both), 0))
+        ahead = np.concatenate([calendar, _marked(known)], axis=1)
+        return np.concatenate([ahead, _marked(past)], axis=1), ahead.shape[1]
+
+    def static(self, panel: Panel) -> Float[np.ndarray, "N E"]:
+        """Static covariates, standardised or one-hot; a category that training has not seen is all zeros."""
+        numeric = panel.static.select_dtypes("number").to_numpy(dtype=np.float64)
+        parts = [numeric if self.numbers is None else self.numbers.transform(numeric)]
+        for name, values in self.categories.items():
+            encoder = OneHotEncoder(categories=[values], handle_unknown="ignore", sparse_output=False)
+            parts.append(
+                encoder.fit(np.array(values, dtype=object)[:, None]).transform(
+                    panel.static[[name]].to_numpy(dtype=object)
+                )
+            )
+        return np.concatenate(parts, axis=1)
+
+
+def series_scales(panel: Panel) -> pd.DataFrame:
+    """Mean and deviation (ddof 0) of the observed rows; a series without spread has deviation 1, one without rows mean 0."""
+    groups = pd.Series(panel.target).groupby(panel.series)
+    mean, deviation = groups.mean().to_numpy(), groups.std(ddof=0).to_numpy()
+    mean = np.where(np.isnan(mean), 0.0, mean)
+    # rounding leaves a constant series a deviation of some 1e-16 of its size
+    flat = ~(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300))
+    return pd.DataFrame({"mean": mean, "scale": np.where(flat, 1.0, deviation)}, index=panel.ids)
+
+
+def calendar_features(panel: Panel) -> Float[np.ndarray, "R K"]:
+    """GluonTS's features for the frequency (hour of the day, day of the week, ...), each in [-0.5, 0.5]."""
+    functions = time_features_from_frequency_str(str(panel.freq))
+    times = pd.DatetimeIndex(panel.times)
+    stacked = [np.asarray(function(times), dtype=np.float64) for function in functions]
+    return np.stack(stacked, axis=-1) if stacked else np.empty((len(times), 0))
+
+
+def _marked(values: Float[np.ndarray, "R K"]) -> Float[np.ndarray, "R K2"]:
+    """Each column followed by its mark: 1 and the value 0 where missing."""
+    missing = np.isnan(values)
+    return np.stack([np.where(missing, 0.0, values), missing], axis=-1).reshape(len(values), -1)
+
+
+def _scaler(values: Float[np.ndarray, "R K"]) -> StandardScaler | None:
+    if not values.shape[1]:
+        return None
+    # a column without any number has no mean; it is missing everywhere it is used
+    empty = np.isnan(values).all(axis=0)
+    return StandardScaler().fit(np.where(empty, 0.0, values))
+
+
+class PanelWindows(Dataset[Batch]):
+    """Windows of a panel, cut when they are asked for: memory grows with the rows, not with the windows.
+
+    Args:
+        panel: values; scaling: how they are standardised.
+        lookback, horizon: L and H. A window that begins before its series is unobserved there.
+        anchors: which series, and which of its rows is the first to forecast, for every window.
+
+    A batch holds past_target, past_observed_values [B, L], future_target, future_observed_values [B, H], `past_features` [B, L, F + G],
+    `future_features` [B, H, F], `static_features` [B, E] where there are any, and `index` [B].
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        scaling: PanelScaling,
+        lookback: int,
+        horizon: int,
+        anchors: tuple[Int[np.ndarray, " W"], Int[np.ndarray, " W"]],
+    ) -> None:
+        self.lookback, self.horizon = lookback, horizon
+        self.series, self.first = (torch.from_numpy(part.astype(np.int64)) for part in anchors)
+        self.offsets = torch.from_numpy(panel.offsets)
+        mean, scale = scaling.of_target(panel).T[:, panel.series]
+        self.observed: Bool[Tensor, " R"] = torch.from_numpy(~np.isnan(panel.target))
+        scaled = np.where(self.observed.numpy(), (panel.target - mean) / scale, 0.0)
+        self.target = torch.from_numpy(scaled.astype(np.float32))
+        features, self.ahead = scaling.features(panel)
+        self.features = torch.from_numpy(features.astype(np.float32))
+        self.static = torch.from_numpy(scaling.static(panel).astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: batch[0] for name, batch in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        series = self.series[chosen]
+        begin, end = self.offsets[series, None], self.offsets[series + 1, None]
+        rows = begin + self.first[chosen, None] + torch.arange(-self.lookback, self.horizon)  # [B, L + H]
+        inside = (rows >= begin) & (rows < end)
+        rows = rows.clamp(0, len(self.target) - 1)
+        observed = self.observed[rows] & inside
+        target = torch.where(observed, self.target[rows], 0.0)
+        batch = {
+            "past_target": target[:, : self.lookback],
+            "past_observed_values": observed[:, : self.lookback].float(),
+            "future_target": target[:, self.lookback :],
+            "future_observed_values": observed[:, self.lookback :].float(),
+            "index": chosen,
+        }
+        if self.features.shape[1]:
+            features = torch.where(inside[..., None], self.features[rows], 0.0)
+            batch["past_features"] = features[:, : self.lookback]
+            if self.ahead:
+                batch["future_features"] = features[:, self.lookback :, : self.ahead]
+        if self.static.shape[1]:
+            batch["static_features"] = self.static[series]
+        return batch
+
+
+def training_anchors(panel: Panel, lookback: int, horizon: int, last: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """First rows to forecast of every window a model may learn from, whole horizons only.
+
+    A window needs its whole lookback; a series too short for that gives windows from the middle of what it has. Windows without an
+    observed row on either side are left out.
+
+    Args:
+        last: only windows whose horizon ends within so many last rows (0: all).
+    """
+    latest = panel.lengths - horizon
+    earliest = np.minimum(lookback, np.maximum(1, latest // 2))
+    if last:
+        earliest = np.maximum(earliest, panel.lengths - last)
+    counts = np.maximum(latest - earliest + 1, 0)
+    series = np.repeat(np.arange(len(panel)), counts)
+    first = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(earliest, counts)
+    seen = np.concatenate([[0], np.cumsum(~np.isnan(panel.target))])
+    at, start = panel.offsets[series] + first, panel.offsets[series]
+    past = seen[at] - seen[np.maximum(at - lookback, start)]
+    future = seen[at + horizon] - seen[at]
+    kept = (past > 0) & (future > 0)
+    return series[kept], first[kept]
+
+
+class PanelData(lightning.LightningDataModule):
+    """Training and validation windows of a panel.
+
+    The last `val_rows` rows of every series are for validation: nothing of them enters scaling or training. Series too short to spare
+    them train with all they have. Training windows are shuffled by seed and epoch.
+
+    Args:
+        panel: all rows a model may see.
+        lookback, horizon: L and H.
+        val_rows: at least H, or 0 for no validation.
+        calendar: whether time stamps give covariates.
+        scaling: of an earlier training, to go on with; None is fitted here.
+        batch_size, eval_batch_size, seed: of the loaders.
+        steps_per_epoch: batches of an epoch, from fewer windows than there are or from all of them several times; None: each window once.
+
+    Raises:
+        ValueError: no window fits.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        *,
+        lookback: int,
+        horizon: int,
+        val_rows: int = 0,
+        calendar: bool = True,
+        scaling: PanelScaling | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 512,
+        seed: int = 0,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        super().__init__()
+        spare = np.where(panel.lengths >= val_rows + 2 * horizon, val_rows, 0)
+        train = panel.rows(np.zeros(len(panel), dtype=np.int64), panel.lengths - spare)
+        self.scaling = scaling.with_series(train) if scaling is not None else PanelScaling.fit(train, calendar=calendar)
+        cut = (lookback, horizon)
+        self.train = PanelWindows(train, self.scaling, *cut, training_anchors(train, *cut))
+        spared = panel.rows(np.where(spare > 0, 0, panel.lengths), panel.lengths)
+        self.val = (
+            PanelWindows(spared, self.scaling, *cut, training_anchors(spared, *cut, last=val_rows))
+            if val_rows and len(spared)
+            else None
+        )
+        if not len(self.train):
+            longest = int(panel.lengths.max())
+            raise ValueError(
+                f"no series has a row before a horizon of {horizon} observed ones; the longest has {longest} rows: "
+                "give more rows or a shorter horizon"
+            )
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.steps_per_epoch = steps_per_epoch
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
+        drawn = EpochShuffle(self.train, self.seed, samples)
+        return DataLoader(self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=_as_is)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:
+        if self.val is None or not len(self.val):
+            return []
+        return DataLoader(self.val, batch_size=self.eval_batch_size, collate_fn=_as_is)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,357 @@
+"""The forecaster for frames, as its users meet it."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from titans_seq import TitansForecaster
+from titans_seq.datamodules import DataError
+from titans_seq.forecast.metrics import evaluate
+
+H = 6
+SMALL = {
+    "horizon": H, "lookback": 24, "network": {"dim": 8}, "max_epochs": 2, "steps_per_epoch": 15, "batch_size": 16,
+    "accelerator": "cpu", "val_size": 24,
+}  # fmt: skip
+
+
+def frame(lengths=(160, 130, 150), seed=0, gaps=True) -> pd.DataFrame:
+    """Hourly series of different sizes with a daily cycle, driven by a price known ahead."""
+    random, parts = np.random.default_rng(seed), []
+    for i, n in enumerate(lengths):
+        price, size = random.standard_normal(n), 10.0**i
+        y = size * (3 + np.sin(np.arange(n) * 2 * np.pi / 12) + 0.5 * price + 0.1 * random.standard_normal(n))
+        part = pd.DataFrame({
+            "unique_id": f"s{i}", "ds": pd.date_range("2024", periods=n, freq="h"), "y": y, "price": price,
+            "temp": random.standard_normal(n), "kind": "ab"[i % 2], "size": float(i),
+        })  # fmt: skip
+        if gaps:
+            part.loc[random.choice(n - 1, 8, replace=False), "y"] = np.nan
+            part = part.drop(index=random.choice(np.arange(1, n - 1), 5, replace=False))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+COVARIATES = {"past_covariates": ["temp"], "future_covariates": ["price"], "static_covariates": ["kind", "size"]}
+
+
+def ahead(data: pd.DataFrame, price=0.0) -> pd.DataFrame:
+    last = data.groupby("unique_id", sort=False)["ds"].max()
+    parts = [
+        pd.DataFrame({"unique_id": name, "ds": pd.date_range(end, periods=H + 1, freq="h")[1:]})
+        for name, end in last.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(price=price)
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    return frame()
+
+
+@pytest.fixture(scope="module")
+def fitted(data) -> TitansForecaster:
+    return TitansForecaster(**SMALL, **COVARIATES).fit(data)
+
+
+def test_forecasts_have_the_index_and_the_units_people_expect(data, fitted):
+    found = fitted.predict(future=ahead(data))
+    assert list(found.columns) == [
+        "unique_id",
+        "ds",
+        "Titans",
+        *(f"Titans-{s}-{p}" for p in (80, 95) for s in ("lo", "hi")),
+    ]
+    pd.testing.assert_frame_equal(found[["unique_id", "ds"]], ahead(data)[["unique_id", "ds"]])
+    for i, part in enumerate(found.groupby("unique_id", sort=False)):
+        assert (part[1]["Titans"] / 10.0**i).between(1, 5).all()
+    assert (found["Titans-lo-95"] <= found["Titans-lo-80"]).all() and (
+        found["Titans-lo-80"] <= found["Titans-hi-80"]
+    ).all()
+
+
+def test_units_carry_over():
+    """Series in other units are the same series: y -> 1000 y + 5 moves the forecasts just so."""
+    plain = frame((120, 120), gaps=False)[["unique_id", "ds", "y"]]
+    other = plain.assign(y=1000 * plain["y"] + 5)
+    one, two = (TitansForecaster(**SMALL).fit(each).predict() for each in (plain, other))
+    for name in one.columns[2:]:
+        np.testing.assert_allclose(two[name], 1000 * one[name] + 5, rtol=1e-3)
+
+
+def test_wide_frames_come_back_wide():
+    long = frame((120, 120), gaps=False)
+    wide = long.pivot(index="ds", columns="unique_id", values="y")
+    by_long = TitansForecaster(**SMALL).fit(long)
+    by_wide = TitansForecaster(**SMALL).fit(wide)
+    found = by_wide.predict()
+    assert list(found.columns[:5]) == [("s0", n) for n in ("forecast", "lo-80", "hi-80", "lo-95", "hi-95")]
+    assert list(found.index) == list(pd.date_range(wide.index[-1], periods=H + 1, freq="h")[1:])
+    long_form = by_long.predict()
+    np.testing.assert_array_equal(found["s1", "lo-95"], long_form.loc[long_form["unique_id"] == "s1", "Titans-lo-95"])
+    assert list(by_wide.predict(level=None).columns) == ["s0", "s1"]
+    one = TitansForecaster(**SMALL).fit(wide["s0"]).predict(level=None)
+    assert list(one.columns) == ["s0"] and len(one) == H
+
+
+def test_one_series_without_a_name():
+    data = frame((120,), gaps=False)[["ds", "y"]]
+    found = TitansForecaster(**SMALL).fit(data).predict()
+    assert list(found.columns[:2]) == ["ds", "Titans"] and len(found) == H
+
+
+def test_conventions_of_scikit_learn(data):
+    model = TitansForecaster(**SMALL, mixer="none")
+    assert model.get_params()["mixer"] == "none" and clone(model).get_params() == model.get_params()
+    assert model.set_params(horizon=12).horizon == 12
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        model.predict()
+    assert model.set_params(horizon=H).fit(data) is model
+    with pytest.raises(NotFittedError):
+        clone(model).predict()
+
+
+def test_the_seed_decides_and_nothing_else(data, fitted):
+    """Equal whatever the global generators did before, which are left as they were."""
+    torch.manual_seed(99)
+    np.random.seed(99)
+    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
+    again = clone(fitted).fit(data)
+    assert torch.equal(torch.get_rng_state(), before[0]) and (np.random.get_state()[1] == before[1]).all()
+    pd.testing.assert_frame_equal(fitted.predict(future=ahead(data)), again.predict(future=ahead(data)))
+    other = clone(fitted).set_params(seed=1).fit(data)
+    assert not np.allclose(other.predict(future=ahead(data))["Titans"], fitted.predict(future=ahead(data))["Titans"])
+
+
+def test_fit_again_goes_on(data):
+    model = TitansForecaster(**SMALL, **COVARIATES).fit(data)
+    weights = [p.clone() for p in model.module_.parameters()]
+    scales, first = model.scaling_.scales.copy(), model.history_[-1]["val_loss"]
+    model.fit(data)
+    assert any(not torch.equal(a, b) for a, b in zip(weights, model.module_.parameters(), strict=True))
+    pd.testing.assert_frame_equal(model.scaling_.scales, scales)
+    assert len(model.history_) == 4 and min(e["val_loss"] for e in model.history_[2:]) < first
+    more = frame((160, 130, 150, 140))
+    model.fit(more)
+    assert set(model.predict(future=ahead(more))["unique_id"]) == {"s0", "s1", "s2", "s3"}
+
+
+def test_saved_and_loaded(data, fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    loaded = TitansForecaster.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(fitted.predict(future=ahead(data)), loaded.predict(future=ahead(data)))
+    new = frame((60,), seed=5).assign(unique_id="new")
+    pd.testing.assert_frame_equal(fitted.predict(new, ahead(new)), loaded.predict(new, ahead(new)))
+    assert clone(loaded).get_params() == {
+        **fitted.get_params(),
+        **{k: list(v) for k, v in COVARIATES.items()},
+        "levels": [50, 80, 90, 95],
+    }
+    loaded.fit(data)
+    assert len(loaded.history_) == 4
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["config.json", "model.safetensors", "series.safetensors"]
+
+
+def damaged(folder, name, text) -> None:
+    (folder / name).write_text(text)
+
+
+DAMAGE = {
+    "no folder": (lambda f: [p.unlink() for p in f.iterdir()], "holds no forecaster"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "is not whole"),
+    "no JSON": (lambda f: damaged(f, "config.json", "{"), "holds no JSON"),
+    "other JSON": (lambda f: damaged(f, "config.json", "{}"), "not that of a titans-seq forecaster"),
+    "cut weights": (lambda f: damaged(f, "model.safetensors", "x" * 40), "is damaged"),
+    "other version": (lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 1', '"version": 9')), "reads format 1"),
+    "other size": (lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"dim": 8', '"dim": 16')), "do not fit each other"),
+    "code": (lambda f: damaged(f, "config.json", json.dumps(json.loads((f / "config.json").read_text()) | {"arguments": {"output": {"gluonts": json.dumps({"__kind__": "instance", "class": "os.system", "args": ["true"], "kwargs": {}})}}})), "not loaded from a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage, message", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_folders_are_one_line(fitted, tmp_path, damage, message):
+    fitted.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        TitansForecaster.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+POISONS = {"NaN": np.nan, "large": 1e9, "noise": None}
+
+
+@pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
+def test_nothing_after_the_cutoff_is_seen(data, poison):
+    """Targets and past covariates of the last horizon are replaced; scaler, weights, intervals and forecasts stay bit by bit."""
+    model = TitansForecaster(**SMALL, **COVARIATES)
+    bad = data.copy()
+    late = data.groupby("unique_id")["ds"].transform("max") - data["ds"] < pd.Timedelta(hours=H)
+    noise = np.random.default_rng(7).standard_normal(int(late.sum()))
+    bad.loc[late, "y"] = noise if poison is None else poison
+    bad.loc[late, "temp"] = noise if poison is None else poison
+    one, two = (model.backtest(each) for each in (data, bad))
+    forecasts = [name for name in one if name.startswith("Titans")]
+    pd.testing.assert_frame_equal(
+        one[["unique_id", "ds", "cutoff", *forecasts]], two[["unique_id", "ds", "cutoff", *forecasts]]
+    )
+
+
+def test_a_backtest_is_fit_and_predict_at_each_cutoff(data):
+    model = TitansForecaster(**SMALL, **COVARIATES)
+    found = model.backtest(data, windows=3, step=4)
+    assert not hasattr(model, "module_")
+    end = data.groupby("unique_id")["ds"].transform("max")
+    assert found.groupby("unique_id")["cutoff"].nunique().eq(3).all() and len(found) == 3 * 3 * H
+    fresh = clone(model).fit(data[data["ds"] <= end - pd.Timedelta(hours=H + 8)])
+    for hours, (_, part) in zip(
+        (H + 8, H + 4, H), found.groupby(found.groupby("unique_id")["cutoff"].rank("dense")), strict=True
+    ):
+        history = data[data["ds"] <= end - pd.Timedelta(hours=hours)]
+        grid = ahead(history).merge(
+            data[["unique_id", "ds", "price"]], on=["unique_id", "ds"], how="left", suffixes=("_", "")
+        )
+        if grid["price"].notna().all():  # a row dropped from the frame has no price, which predict would refuse
+            alone = fresh.predict(history, grid)
+            np.testing.assert_allclose(part["Titans"], alone["Titans"], rtol=1e-5)
+            np.testing.assert_allclose(part["Titans-lo-95"], alone["Titans-lo-95"], rtol=1e-5)
+        truth = part.merge(data, on=["unique_id", "ds"], how="left")
+        np.testing.assert_array_equal(truth["y_x"], truth["y_y"])
+
+
+@pytest.mark.parametrize("size", [1, 7, 32, 128])
+def test_scores_do_not_depend_on_the_batch_size(data, fitted, size, monkeypatch):
+    monkeypatch.setattr("titans_seq.forecaster.EVAL_BATCH", size)
+    history = data[data.groupby("unique_id").cumcount(ascending=False) >= H]
+    known = data[["unique_id", "ds", "price"]]
+    steps = ahead(history).drop(columns="price").merge(known, how="left").fillna(0.0)
+    found = fitted.predict(history, steps).merge(data[["unique_id", "ds", "y"]], how="left")
+    monkeypatch.setattr("titans_seq.forecaster.EVAL_BATCH", 1024)
+    whole = fitted.predict(history, steps).merge(data[["unique_id", "ds", "y"]], how="left")
+    assert evaluate(found) == pytest.approx(evaluate(whole), rel=1e-5)
+
+
+def test_known_covariates_count(data):
+    """The price drives the series: with it known ahead, forecasts follow it."""
+    model = TitansForecaster(**(SMALL | {"max_epochs": 6, "steps_per_epoch": 60}), future_covariates=["price"]).fit(
+        data
+    )
+    low, high = (model.predict(future=ahead(data, price)) for price in (-1.0, 1.0))
+    gain = (high["Titans"] - low["Titans"]) / 10.0 ** high["unique_id"].str[1].astype(int)
+    assert gain.mean() == pytest.approx(1.0, abs=0.4)  # 0.5 price, from -1 to 1
+
+
+@pytest.mark.parametrize("output", ["quantiles", "student_t", "mse"])
+@pytest.mark.parametrize("conformal", [True, False], ids=["conformal", "plain"])
+def test_intervals_of_every_output(data, output, conformal):
+    model = TitansForecaster(**SMALL, output=output, conformal=conformal).fit(data)
+    if output == "mse" and not conformal:
+        with pytest.raises(ValueError, match="has no intervals; ask with level=None"):
+            model.predict()
+        assert list(model.predict(level=None)) == ["unique_id", "ds", "Titans"]
+        return
+    found = model.predict(level=(95, 50))
+    assert np.isfinite(found.iloc[:, 2:]).all().all()
+    assert (found["Titans-lo-95"] < found["Titans-lo-50"]).all() and (
+        found["Titans-hi-50"] < found["Titans-hi-95"]
+    ).all()
+    if conformal:
+        with pytest.raises(ValueError, match="level 99 was not calibrated"):
+            model.predict(level=[99])
+
+
+def test_series_without_spread_and_short_ones():
+    constant = pd.DataFrame({"unique_id": "c", "ds": pd.date_range("2024", periods=120, freq="h"), "y": 1e4})
+    short = pd.DataFrame(
+        {"unique_id": "short", "ds": pd.date_range("2024", periods=H + 2, freq="h"), "y": np.arange(H + 2.0)}
+    )
+    model = TitansForecaster(**SMALL).fit(pd.concat([constant, short, frame((120,), gaps=False)]))
+    found = model.predict().set_index("unique_id")
+    assert np.isfinite(found.drop(columns="ds")).all().all()
+    np.testing.assert_allclose(found.loc["c", "Titans"], 1e4, rtol=0.01)
+    one_row = model.predict(short.iloc[:1])
+    assert len(one_row) == H and np.isfinite(one_row["Titans"]).all()
+
+
+def test_it_learns():
+    """Well below a forecast by the last day on a clean cycle."""
+    data = frame((300, 300), gaps=False)
+    model = TitansForecaster(**(SMALL | {"max_epochs": 6, "steps_per_epoch": 60}), future_covariates=["price"])
+    found = model.backtest(data, windows=4)
+    found["naive"] = found.merge(
+        data.assign(ds=data["ds"] + pd.Timedelta(hours=12)), on=["unique_id", "ds"], how="left"
+    )["y_y"].to_numpy()
+    assert evaluate(found)["mae"] < 0.6 * evaluate(found, model="naive")["mae"]
+
+
+WRONG = {
+    "horizon": ({"horizon": 0}, "horizon must be a whole number of at least 1; got 0"),
+    "lookback": ({"lookback": 8}, "lookback must be at least patch_size"),
+    "output": ({"output": "gauss"}, "output must be one of"),
+    "val_size": ({"val_size": 3}, "val_size must be 0 or at least the horizon 6; got 3"),
+    "no validation": ({"val_size": 0}, "give val_size > 0 or conformal=False"),
+    "levels": ({"levels": [80, 120]}, "levels must lie between 0 and 100; got 120"),
+    "mixer": ({"mixer": "mamba"}, "mixer must be one of"),
+    "column": ({"target_col": "sales"}, "the frame has no column 'sales'"),
+    "covariate": ({"future_covariates": ["promo"]}, "the frame has no column 'promo'"),
+    "too short": ({"val_size": 150}, "no series has rows to spare for the calibration of intervals"),
+}
+
+
+@pytest.mark.parametrize("changed, message", WRONG.values(), ids=WRONG)
+def test_wrong_arguments_are_one_line(data, changed, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        TitansForecaster(**(SMALL | changed)).fit(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_frames_to_predict_and_backtest(data, fitted):
+    with pytest.raises(DataError, match="covariates price are needed over the horizon"):
+        fitted.predict()
+    with pytest.raises(DataError, match="has no column 'temp'"):
+        fitted.predict(data.drop(columns="temp"), ahead(data))
+    with pytest.raises(DataError, match="not on the grid of freq 'h'"):
+        fitted.predict(
+            data.assign(ds=data["ds"].dt.floor("D") + pd.to_timedelta(np.arange(len(data)), unit="min")), ahead(data)
+        )
+    with pytest.raises(DataError, match="no series is longer than the 204 rows that 34 windows"):
+        fitted.backtest(data, windows=34)
+    with pytest.raises(ValueError, match="windows and step must be at least 1"):
+        fitted.backtest(data, windows=0)
+    with pytest.raises(ValueError, match="level must be percentages"):
+        fitted.predict(future=ahead(data), level=80)
+
+
+def test_the_folder_stays_clean(data, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        TitansForecaster(**SMALL).fit(data).predict()
+    assert list(tmp_path.iterdir()) == []
+    assert not [w for w in seen if "lightning" in str(w.filename)]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "model, exact", [("f", {"mse": 2 / 3, "mae": 2 / 3, "mase": 4 / 3}), ("g", {"mse": 0, "mae": 0, "mase": 0})]
+)
+def test_scores_by_hand(model, exact):
+    rows = pd.DataFrame({"unique_id": "a", "y": [1.0, 2, 3, np.nan], "f": [2.0, 2, 2, 9], "g": [1.0, 2, 3, 9]})
+    rows = rows.assign(**{"f-lo-50": [1.5, 2, 1, 0], "f-hi-50": [3.0, 2, 4, 0]})
+    found = evaluate(rows, {"a": np.array([0, 1, np.nan, 1, 0.5])}, model=model)
+    assert {name: found[name] for name in exact} == pytest.approx(
+        exact | ({"mase": found["mase"]} if model == "f" else {})
+    )
+    if model == "f":
+        # |differences| of the history: 1, missing, missing, .5; errors 1, 0, 1
+        assert found["mase"] == pytest.approx((2 / 3) / 0.75)
+        assert found["coverage_50"] == pytest.approx(2 / 3) and found["width_50"] == pytest.approx(1.5)
+        # pinball at .25 (1.5, 2, 1), .5 (2, 2, 2), .75 (3, 2, 4), each twice the plain one
+        wanted = [2 * (0.75 * 0.5 + 0 + 0.25 * 2) / 3, 2 * (0.5 + 0 + 0.5) / 3, 2 * (0.25 * 2 + 0 + 0.25 * 1) / 3]
+        assert found["crps"] == pytest.approx(np.mean(wanted))

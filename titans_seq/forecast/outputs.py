@@ -1,0 +1,151 @@
+"""What a forecast is: one value, quantiles, or a distribution, in GluonTS's `Output` grammar.
+
+An output turns `size` raw numbers per step into arguments, says the loss of a target under them, and makes GluonTS's forecasts of
+them; any `gluonts.torch.distributions.Output` of one number per step will do. These are the ones GluonTS lacks.
+"""
+
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gluonts.core.component import validated
+from gluonts.model.forecast_generator import ForecastGenerator, QuantileForecastGenerator
+from gluonts.torch.distributions import Output, QuantileOutput, StudentTOutput
+from gluonts.torch.distributions.distribution_output import DistributionOutput
+from torch import Tensor
+
+LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
+QUANTILES = (0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975)
+
+
+class PointOutput(Output):
+    """One value per step, trained by "mse", "mae" or "huber" (quadratic below one deviation of the lookback)."""
+
+    @validated()
+    def __init__(self, loss: str = "huber") -> None:
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
+        self.loss_name = loss
+        self.args_dim = {"value": 1}
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def forecast_generator(self) -> ForecastGenerator:
+        return QuantileForecastGenerator(quantiles=["0.5"])
+
+    def domain_map(self, *args: Tensor) -> tuple[Tensor, ...]:
+        return args
+
+    def loss(
+        self,
+        target: Tensor,
+        distr_args: tuple[Tensor, ...],
+        loc: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        value = located(distr_args[0], loc, scale)[..., 0]
+        return LOSSES[self.loss_name](value, target, reduction="none")
+
+
+class MonotoneQuantileOutput(QuantileOutput):
+    """Quantiles that never cross: the middle one is free, the others go away from it by softplus steps.
+
+    Args:
+        quantiles: levels inside (0, 1); kept sorted.
+    """
+
+    @validated()
+    def __init__(self, quantiles: list[float]) -> None:
+        if not quantiles or not all(0 < level < 1 for level in quantiles):
+            raise ValueError(f"quantiles must be levels between 0 and 1; got {quantiles}")
+        super().__init__(quantiles=sorted(set(quantiles)))
+        self.middle = self.num_quantiles // 2
+
+    def domain_map(self, *args: Tensor) -> tuple[Tensor, ...]:
+        raw, middle = args[0], self.middle
+        steps = F.softplus(raw)
+        centre = raw[..., middle : middle + 1]
+        below = centre - steps[..., :middle].flip(-1).cumsum(-1).flip(-1)
+        above = centre + steps[..., middle + 1 :].cumsum(-1)
+        return (torch.cat([below, centre, above], dim=-1),)
+
+
+def make_output(name: str | Output) -> Output:
+    """An output by name ("quantiles", "student_t", or "mse", "mae", "huber" for one value), or the given one."""
+    if isinstance(name, Output):
+        if name.event_shape != ():
+            raise ValueError(f"output must be of one number per step; got {name!r}")
+        return name
+    if name == "quantiles":
+        return MonotoneQuantileOutput(list(QUANTILES))
+    if name == "student_t":
+        return StudentTOutput()
+    if name in LOSSES:
+        return PointOutput(name)
+    raise ValueError(f"output must be one of quantiles, student_t, {', '.join(LOSSES)}; got {name!r}")
+
+
+def raw_size(output: Output) -> int:
+    """How many raw numbers a step has."""
+    return sum(output.args_dim.values())
+
+
+def arguments(output: Output, raw: Tensor) -> tuple[Tensor, ...]:
+    """Raw numbers [..., P] -> the output's arguments."""
+    ends = list(accumulate(output.args_dim.values()))
+    # copies: GluonTS's outputs of counts write into theirs
+    parts = [raw[..., end - size : end].clone() for end, size in zip(ends, output.args_dim.values(), strict=True)]
+    return output.domain_map(*parts)
+
+
+def located(values: Tensor, loc: Tensor | None, scale: Tensor | None) -> Tensor:
+    """values [B, H, Q] of standardised series -> on the scale of their input."""
+    if scale is not None:
+        values = values * scale.unsqueeze(-1)
+    return values if loc is None else values + loc.unsqueeze(-1)
+
+
+def quantiles(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor, levels: list[float]) -> np.ndarray:
+    """Quantiles [B, H, Q] of a forecast, ascending with their levels.
+
+    Between learned quantiles they are interpolated linearly; a level outside of the learned ones is a ValueError. A distribution
+    gives them exactly.
+
+    Raises:
+        ValueError: the output has no quantiles (one value per step), or not these.
+    """
+    if isinstance(output, QuantileOutput):
+        return _between(np.array(output.quantiles), located(args[0], loc, scale).double().cpu().numpy(), levels)
+    if not isinstance(output, DistributionOutput):
+        raise ValueError(
+            "a forecast of one value per step has no quantiles; train with output='quantiles' or 'student_t'"
+        )
+    distribution: Any = output.distribution(args, loc=loc, scale=scale)
+    found = [distribution.icdf(torch.full_like(loc, level).expand(*args[0].shape)) for level in levels]
+    return torch.stack(found, dim=-1).double().cpu().numpy()
+
+
+def _between(known: np.ndarray, values: np.ndarray, levels: list[float]) -> np.ndarray:
+    outside = [level for level in levels if not known[0] - 1e-9 <= level <= known[-1] + 1e-9]
+    if outside:
+        raise ValueError(
+            f"quantile {outside[0]:g} lies outside of those the model has learned ({known[0]:g} to {known[-1]:g})"
+        )
+    above = np.clip(np.searchsorted(known, np.array(levels) - 1e-9), 1, len(known) - 1)
+    share = np.clip((np.array(levels) - known[above - 1]) / (known[above] - known[above - 1]), 0, 1)
+    return values[..., above - 1] * (1 - share) + values[..., above] * share
+
+
+def centre(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor) -> np.ndarray:
+    """The one number [B, H] to show for a forecast: the trained value, the median, or the distribution's mean."""
+    if isinstance(output, PointOutput):
+        return located(args[0], loc, scale)[..., 0].double().cpu().numpy()
+    if isinstance(output, QuantileOutput):
+        return quantiles(output, args, loc, scale, [0.5])[..., 0]
+    distribution: Any = output.distribution(args, loc=loc, scale=scale)  # type: ignore[attr-defined]
+    return distribution.mean.double().cpu().numpy()

@@ -1,0 +1,177 @@
+"""A fitted forecaster in a folder: `config.json`, `model.safetensors`, `series.safetensors`. Nothing is pickled."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+from gluonts.core import serde
+from gluonts.torch.distributions import Output
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_weights
+from safetensors.torch import save_file as save_weights
+from sklearn.preprocessing import StandardScaler
+
+from titans_seq.datamodules.frames import Columns, Panel
+from titans_seq.datamodules.panel import PanelScaling
+from titans_seq.datamodules.scaling import scaler_from
+from titans_seq.files import replacing
+from titans_seq.forecast.conformal import Conformal
+from titans_seq.forecast.panel import PanelForecaster, PanelModule
+
+if TYPE_CHECKING:
+    from titans_seq.forecaster import TitansForecaster
+
+FORMAT, VERSION = "titans-seq forecaster", 1
+CONFIG, WEIGHTS, SERIES = "config.json", "model.safetensors", "series.safetensors"
+
+
+def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
+    """Write the forecaster; every file is whole or not there, and `config.json` comes last.
+
+    Raises:
+        ValueError: a name or an option cannot be written as JSON.
+    """
+    scaling, tail = forecaster.scaling_, forecaster.tail_
+    arrays: dict[str, np.ndarray] = {
+        "scales": scaling.scales.to_numpy(np.float64),
+        "times": tail.times.to_numpy().astype(np.int64),
+        "offsets": tail.offsets,
+        "target": tail.target,
+        "past": tail.past,
+        "known": tail.known,
+    }
+    for name, scaler in (("covariates", scaling.covariates), ("numbers", scaling.numbers)):
+        if scaler is not None:
+            arrays |= {f"{name}_mean": scaler.mean_, f"{name}_scale": scaler.scale_}
+    if forecaster.conformal_ is not None:
+        arrays["margin"] = forecaster.conformal_.margin
+    text = _json(forecaster)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / WEIGHTS) as part:
+        save_weights(
+            {k: v.detach().cpu().contiguous() for k, v in forecaster.module_.network.state_dict().items()}, part
+        )
+    with replacing(folder / SERIES) as part:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
+    with replacing(folder / CONFIG) as part:
+        part.write_text(text, encoding="utf-8")
+    return folder
+
+
+def load_fitted(cls: "type[TitansForecaster]", folder: Path) -> Any:
+    """Read a forecaster; see `TitansForecaster.load`."""
+    config = _config(folder)
+    try:
+        weights, arrays = load_weights(folder / WEIGHTS), load_file(folder / SERIES)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is not whole: {error}") from None
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{folder} is damaged: {error}") from None
+    try:
+        return _rebuilt(cls, config, weights, arrays)
+    except (KeyError, TypeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"the files in {folder} do not fit each other: {str(error).splitlines()[0]}") from None
+
+
+def _json(forecaster: "TitansForecaster") -> str:
+    scaling, tail, network = forecaster.scaling_, forecaster.tail_, forecaster.module_.network
+    given = forecaster.get_params()
+    if isinstance(given["output"], Output):
+        # GluonTS's own text form of an output: its class and arguments
+        given["output"] = {"gluonts": serde.dump_json(given["output"])}
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "arguments": given,
+        "network": {"outputs": network.outputs, **network.sizes, "static_features": network.static_size},
+        "freq": tail.freq,
+        "dates": not np.issubdtype(tail.times.dtype, np.integer),
+        "wide": forecaster.wide_,
+        "fits": forecaster.fits_,
+        "history": forecaster.history_,
+        "scale_ids": scaling.scales.index.tolist(),
+        "ids": tail.ids.tolist(),
+        "static": {name: tail.static[name].tolist() for name in tail.static},
+        "categories": scaling.categories,
+        "calendar": scaling.calendar,
+        "id": tail.columns.id,
+        "levels": None if forecaster.conformal_ is None else forecaster.conformal_.levels,
+    }
+    try:
+        return json.dumps(config, indent=1, default=_plain) + "\n"
+    except TypeError as error:
+        raise ValueError(f"the forecaster cannot be saved as JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple | set | np.ndarray | pd.Index):
+        return list(value)
+    raise TypeError(f"{value!r} of {type(value).__name__}")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{folder} holds no forecaster: it has no {CONFIG}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise ValueError(f"{path} is damaged: it holds no JSON") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"{path} is not that of a titans-seq forecaster")
+    if config.get("version") != VERSION:
+        raise ValueError(f"{path} has format {config.get('version')}; this version reads format {VERSION}")
+    return config
+
+
+def _rebuilt(
+    cls: "type[TitansForecaster]", config: dict[str, Any], weights: dict, arrays: dict[str, np.ndarray]
+) -> Any:
+    given = config["arguments"]
+    if isinstance(given["output"], dict):
+        given["output"] = _output(given["output"]["gluonts"])
+    model = cls(**given)
+    network = PanelForecaster(
+        model._lookback, model.horizon, **config["network"], mixer=model.mixer, **(model.network or {})
+    )
+    network.load_state_dict(weights)
+    model.module_ = PanelModule(
+        network, output=model.output, learning_rate=model.learning_rate, weight_decay=model.weight_decay
+    ).eval()
+    model.scaling_ = PanelScaling(
+        scales=pd.DataFrame(arrays["scales"], index=pd.Index(config["scale_ids"]), columns=["mean", "scale"]),
+        covariates=_scaler(arrays, "covariates"),
+        numbers=_scaler(arrays, "numbers"),
+        categories=config["categories"],
+        calendar=config["calendar"],
+    )
+    times = pd.DatetimeIndex(arrays["times"].view("datetime64[ns]")) if config["dates"] else pd.Index(arrays["times"])
+    columns = model._columns
+    model.tail_ = Panel(
+        ids=pd.Index(config["ids"]), freq=config["freq"], times=times, offsets=arrays["offsets"], target=arrays["target"],
+        past=arrays["past"], known=arrays["known"], static=pd.DataFrame(config["static"], index=pd.RangeIndex(len(config["ids"]))),
+        columns=Columns(config["id"], columns.time, columns.target, columns.past, columns.known, columns.static),
+    )  # fmt: skip
+    model.freq_, model.wide_, model.fits_, model.history_ = (
+        config[name] for name in ("freq", "wide", "fits", "history")
+    )
+    model.conformal_ = None if config["levels"] is None else Conformal(config["levels"], arrays["margin"])
+    return model
+
+
+def _output(text: str) -> Output:
+    """An output of GluonTS or of ours. Naming a class imports its module, so a file may name nothing else, nor one inside."""
+    module = str(json.loads(text).get("class")).rpartition(".")[0]
+    known = module == "titans_seq.forecast.outputs" or f"{module}.".startswith("gluonts.torch.distributions.")
+    if not known or text.count("__kind__") != 1:
+        raise ValueError("the forecaster's output is of a class that is not loaded from a file")
+    return serde.load_json(text)
+
+
+def _scaler(arrays: dict[str, np.ndarray], name: str) -> StandardScaler | None:
+    return scaler_from(arrays[f"{name}_mean"], arrays[f"{name}_scale"]) if f"{name}_mean" in arrays else None

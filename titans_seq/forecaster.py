@@ -1,0 +1,498 @@
+"""A forecaster for people with frames: fit, predict, backtest, save.
+
+W windows, H horizon, N series.
+"""
+
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from gluonts.torch.distributions import Output
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.seed import isolate_rng
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from torch.utils.data import DataLoader
+
+from titans_seq.datamodules.frames import Columns, Panel, known_ahead, long_from_wide, read_panel
+from titans_seq.datamodules.panel import PanelData, PanelScaling, PanelWindows
+from titans_seq.datamodules.series import DataError
+from titans_seq.forecast.conformal import Conformal
+from titans_seq.forecast.outputs import PointOutput, centre, make_output, quantiles, raw_size
+from titans_seq.forecast.panel import PanelForecaster, PanelModule
+from titans_seq.forecast.saving import load_fitted, save_fitted
+
+Frame: TypeAlias = pd.DataFrame | pd.Series
+EVAL_BATCH = 1024  # windows per step of prediction
+
+
+class TitansForecaster(BaseEstimator):
+    """Forecast many series, each with gaps, covariates and a length of its own, by one network with the neural memory.
+
+    Frames are long (columns `unique_id`, `ds`, `y`, names by argument; without an id column one series) or wide (time in the index or
+    in the time column, one series per column); forecasts come back in the same shape and in the units of the data. Time stamps that
+    are absent and values that are NaN are masked, never filled. Nothing after a cutoff enters any scaling, input or forecast before it.
+
+        model = TitansForecaster(horizon=24, freq="h").fit(df)
+        model.predict(level=(80, 95))
+
+    Args:
+        horizon: steps to forecast.
+        freq: pandas alias of the step, or a whole number where time is numbered; None finds it.
+        lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are padded by mask.
+        output: "quantiles" (pinball loss, never crossing), "student_t", "mse", "mae", "huber" (one value), or an
+            `Output` of GluonTS's.
+        conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows (split conformal).
+        levels: percentages of the intervals to calibrate, for conformal.
+        val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons and 15 % of the median
+            length; 0 trains on all rows (conformal=False then).
+        past_covariates, future_covariates, static_covariates: columns known up to now, known ahead, and constant per series.
+        calendar: whether hour, weekday, ... of the time stamps are covariates.
+        id_col, time_col, target_col: names of a long frame's columns. alias: name of the forecast's column.
+        mixer: "memory", "attention", "ssm" or "none". network: more options of `SimbaForecaster` and of the mixer, e.g.
+            {"dim": 64, "depth": 3}.
+        max_epochs, steps_per_epoch, patience: an epoch is so many batches; training ends early after `patience` epochs without a better
+            validation loss.
+        batch_size, learning_rate, weight_decay, seed: of training; the same seed on the same machine gives the same model.
+        accelerator: as of Lightning's Trainer. progress: whether to draw a bar while training.
+
+    `fit` on a fitted forecaster goes on with its weights and scalings; `sklearn.base.clone` gives a fresh one.
+
+    Attributes, after fit:
+        history_: training and validation loss per epoch. module_: the LightningModule. scaling_: what was learned of the data.
+    """
+
+    module_: PanelModule
+    scaling_: PanelScaling
+    freq_: str | int
+    history_: list[dict[str, float]]
+    fits_: int
+    wide_: bool
+    tail_: Panel  # the last rows of each series
+    conformal_: Conformal | None
+
+    def __init__(
+        self,
+        horizon: int = 24,
+        freq: str | int | None = None,
+        *,
+        lookback: int | None = None,
+        output: str | Output = "quantiles",
+        conformal: bool = True,
+        levels: Sequence[float] = (50, 80, 90, 95),
+        val_size: int | None = None,
+        past_covariates: Sequence[str] = (),
+        future_covariates: Sequence[str] = (),
+        static_covariates: Sequence[str] = (),
+        calendar: bool = True,
+        id_col: str = "unique_id",
+        time_col: str = "ds",
+        target_col: str = "y",
+        alias: str = "Titans",
+        mixer: str = "memory",
+        network: dict[str, Any] | None = None,
+        max_epochs: int = 20,
+        steps_per_epoch: int = 200,
+        patience: int = 3,
+        batch_size: int = 64,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-2,
+        seed: int = 0,
+        accelerator: str = "auto",
+        progress: bool = False,
+    ) -> None:
+        self.horizon = horizon
+        self.freq = freq
+        self.lookback = lookback
+        self.output = output
+        self.conformal = conformal
+        self.levels = levels
+        self.val_size = val_size
+        self.past_covariates = past_covariates
+        self.future_covariates = future_covariates
+        self.static_covariates = static_covariates
+        self.calendar = calendar
+        self.id_col = id_col
+        self.time_col = time_col
+        self.target_col = target_col
+        self.alias = alias
+        self.mixer = mixer
+        self.network = network
+        self.max_epochs = max_epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self.accelerator = accelerator
+        self.progress = progress
+
+    # the interface ---------------------------------------------------------------------------------------------------
+
+    def fit(self, df: Frame, y: None = None) -> Self:
+        """Train on a frame; on a fitted forecaster, go on training.
+
+        Args:
+            df: long or wide frame, or a series with dates in its index.
+            y: not used; scikit-learn's pipelines pass it.
+
+        Raises:
+            DataError: something in the frame is wrong; the message names column, series and row.
+            ValueError: an argument of the constructor is wrong.
+        """
+        self._check_arguments()
+        panel, wide = self._read(df)
+        return self._fit_panel(panel, wide)
+
+    def predict(
+        self, df: Frame | None = None, future: pd.DataFrame | None = None, level: Sequence[float] | None = (80, 95)
+    ) -> pd.DataFrame:
+        """Forecast the `horizon` steps after the last row of each series.
+
+        Args:
+            df: the series' rows up to now, of series known or new; None: as they ended in `fit`.
+            future: known covariates over the horizon (id, time and their columns), where there are any.
+            level: percentages of intervals; None for none.
+
+        Returns:
+            Long: id, time, forecast, then `-lo-` and `-hi-` columns. Wide: one column per series, or with intervals
+            columns (series, "forecast" | "lo-80" | ...).
+        """
+        self._require_fitted()
+        level = self._levels(level)
+        if df is None:
+            panel, wide = self.tail_, self.wide_
+        else:
+            panel, wide = self._read(df, self.freq_)
+        scaling = self.scaling_.with_series(panel)
+        panel = panel.tail(self._lookback)
+        ahead = panel.extended(self.horizon, known_ahead(future, panel, self.horizon))
+        found = self._forecast(ahead, panel.lengths, scaling, level)
+        frame = self._frame(ahead, panel.lengths, found)
+        return _wide(frame, self._columns, self.alias) if wide else frame
+
+    def backtest(
+        self,
+        df: Frame,
+        windows: int = 1,
+        step: int | None = None,
+        *,
+        refit: bool = False,
+        level: Sequence[float] | None = (80, 95),
+    ) -> pd.DataFrame:
+        """Forecast the last `windows` cutoffs of each series as if each were now, and set them beside what came.
+
+        A fresh forecaster with these settings is trained on the rows before the first cutoff (with `refit`, before each); this one
+        stays as it is.
+
+        Args:
+            windows: how many cutoffs. step: rows between them; None is the horizon. The last window ends with the series.
+
+        Returns:
+            Long frame: id, time, cutoff (the last time stamp seen), the target, the forecast and its intervals. Series
+            too short for a window are absent from it.
+        """
+        if windows < 1 or (step is not None and step < 1):
+            raise ValueError(f"windows and step must be at least 1; got windows {windows}, step {step}")
+        self._check_arguments()
+        panel, wide = self._read(df)
+        step = self.horizon if step is None else step
+        cuts = [self.horizon + (windows - 1 - i) * step for i in range(windows)]
+        if not (panel.lengths > cuts[0]).any():
+            raise DataError(
+                f"no series is longer than the {cuts[0]} rows that {windows} windows of step {step} and horizon "
+                f"{self.horizon} take; the longest has {int(panel.lengths.max())}"
+            )
+        model, parts = self, []
+        for cut in cuts:
+            if model is self or refit:
+                model = clone(self)._fit_panel(panel.until(cut), wide)
+            parts.append(model._backtest_window(panel, cut, model._levels(level)))
+        return pd.concat(parts, ignore_index=True)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fitted forecaster to a folder: JSON and safetensors; nothing is pickled."""
+        self._require_fitted()
+        return save_fitted(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote. Nothing is unpickled.
+
+        Raises:
+            ValueError: the folder or one of its files is missing, damaged or of another version.
+        """
+        return load_fitted(cls, Path(folder))
+
+    # reading ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(
+            self.id_col, self.time_col, self.target_col,
+            tuple(self.past_covariates), tuple(self.future_covariates), tuple(self.static_covariates),
+        )  # fmt: skip
+
+    @property
+    def _lookback(self) -> int:
+        return self.lookback if self.lookback is not None else max(96, 2 * self.horizon)
+
+    def _read(self, df: Frame, freq: str | int | None = None) -> tuple[Panel, bool]:
+        """The panel of a frame, and whether the frame was wide."""
+        columns = self._columns
+        wide = isinstance(df, pd.Series) or (
+            isinstance(df, pd.DataFrame) and self.target_col not in df.columns and self.id_col not in df.columns
+        )
+        if wide:
+            if columns.past or columns.known or columns.static:
+                raise DataError(
+                    f"covariates need a long frame with columns {self.id_col!r}, {self.time_col!r} and {self.target_col!r}"
+                )
+            timed = self.time_col in getattr(df, "columns", ()) or isinstance(df.index, pd.DatetimeIndex)
+            if not timed and not pd.api.types.is_integer_dtype(df.index.dtype):
+                raise DataError(f"a wide frame needs dates in its index or a column {self.time_col!r}")
+            df = long_from_wide(df, columns)
+        elif isinstance(df, pd.DataFrame) and self.id_col not in df.columns:
+            columns = Columns(**(asdict(columns) | {"id": None}))
+        return read_panel(df, columns, self.freq if freq is None else freq), wide
+
+    def _check_arguments(self) -> None:
+        for name, least in (
+            ("horizon", 1),
+            ("max_epochs", 1),
+            ("steps_per_epoch", 1),
+            ("patience", 1),
+            ("batch_size", 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        if self.val_size is not None and 0 < self.val_size < self.horizon:
+            raise ValueError(f"val_size must be 0 or at least the horizon {self.horizon}; got {self.val_size}")
+        if self.conformal and self.val_size == 0:
+            raise ValueError(
+                "conformal intervals are calibrated on validation rows: give val_size > 0 or conformal=False"
+            )
+        _check_levels(self.levels, "levels")
+        make_output(self.output)
+
+    def _levels(self, level: Sequence[float] | None) -> list[float]:
+        """The asked levels, ascending; a ValueError where they cannot be had."""
+        if level is None:
+            return []
+        _check_levels(level, "level")
+        if self.conformal_ is None and isinstance(self.module_.output, PointOutput):
+            raise ValueError(f"output={self.output!r} without conformal has no intervals; ask with level=None")
+        if self.conformal_ is not None:
+            self.conformal_.require(level)
+        return sorted(set(level))
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "module_"):
+            raise NotFittedError("this TitansForecaster is not fitted yet; call fit(df) first")
+
+    # training --------------------------------------------------------------------------------------------------------
+
+    def _fit_panel(self, panel: Panel, wide: bool) -> Self:
+        again = hasattr(self, "module_")
+        if again:
+            self._same_inputs(panel)
+        data = PanelData(
+            panel, lookback=self._lookback, horizon=self.horizon, val_rows=self._val_rows(panel), calendar=self.calendar,
+            scaling=self.scaling_ if again else None, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
+            seed=self.seed + getattr(self, "fits_", 0),
+        )  # fmt: skip
+        if self.conformal and (data.val is None or not len(data.val)):
+            raise DataError(
+                f"no series has rows to spare for the calibration of intervals (it takes {self._val_rows(panel) + 2 * self.horizon} "
+                "rows): give conformal=False, a smaller val_size, or longer series"
+            )
+        with _undisturbed():
+            torch.manual_seed(data.seed)
+            module = copy.deepcopy(self.module_).train() if again else self._make_module(data)
+            history = self._train(module, data)
+        self.module_, self.scaling_, self.freq_ = module, data.scaling, panel.freq
+        self.history_ = [*getattr(self, "history_", []), *history]
+        self.fits_ = getattr(self, "fits_", 0) + 1
+        self.wide_, self.tail_ = wide, panel.tail(self._lookback)
+        self.conformal_ = self._calibrate(data.val) if self.conformal and data.val is not None else None
+        return self
+
+    def _val_rows(self, panel: Panel) -> int:
+        if self.val_size is not None:
+            return self.val_size
+        return max(2 * self.horizon, int(0.15 * np.median(panel.lengths)))
+
+    def _same_inputs(self, panel: Panel) -> None:
+        if panel.freq != self.freq_:
+            raise DataError(f"the forecaster was fitted to freq {self.freq_!r}; this frame has {panel.freq!r}")
+        network: PanelForecaster = self.module_.network
+        if (network.lookback, network.horizon) != (self._lookback, self.horizon):
+            raise ValueError("horizon and lookback cannot change between fits; clone() the forecaster")
+
+    def _make_module(self, data: PanelData) -> PanelModule:
+        windows, output = data.train, make_output(self.output)
+        network = PanelForecaster(
+            self._lookback, self.horizon, outputs=raw_size(output), past_features=windows.features.shape[1],
+            future_features=windows.ahead, static_features=windows.static.shape[1], mixer=self.mixer, **(self.network or {}),
+        )  # fmt: skip
+        return PanelModule(network, output=output, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+
+    def _train(self, module: PanelModule, data: PanelData) -> list[dict[str, float]]:
+        """Train, leave the best weights in the module, and return the losses per epoch."""
+        watched = data.val is not None and len(data.val) > 0
+        losses = _Losses()
+        callbacks: list[Callback] = [losses]
+        with tempfile.TemporaryDirectory() as folder:
+            best = ModelCheckpoint(folder, monitor="val_loss" if watched else None, save_weights_only=True)
+            callbacks += [best, *([EarlyStopping("val_loss", patience=self.patience)] if watched else [])]
+            trainer = L.Trainer(
+                max_epochs=self.max_epochs, callbacks=callbacks, gradient_clip_val=1.0, enable_progress_bar=self.progress,
+                default_root_dir=folder, **self._trainer_options(),
+            )  # fmt: skip
+            trainer.fit(module, datamodule=data)
+            if trainer.interrupted:
+                raise KeyboardInterrupt  # Lightning ends quietly; half a training must not pass for a whole one
+            weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(weights)
+        module.cpu().eval()
+        return losses.epochs
+
+    def _trainer_options(self) -> dict[str, Any]:
+        return {
+            "accelerator": self.accelerator, "devices": 1, "logger": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+        }  # fmt: skip
+
+    def _calibrate(self, windows: PanelWindows) -> Conformal:
+        """Compare the validation windows' intervals with what came."""
+        scores = self._run(windows, sorted(self.levels))
+        observed = windows_targets(windows)
+        return Conformal.fit(observed, *scores, levels=sorted(self.levels))
+
+    # forecasting -----------------------------------------------------------------------------------------------------
+
+    def _run(self, windows: PanelWindows, level: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Standardised forecasts [W, H], bounds [W, H, 2, levels], and each window's own scale [W]."""
+        loader = DataLoader(windows, batch_size=EVAL_BATCH, collate_fn=_as_is)
+        with _undisturbed():
+            trainer = L.Trainer(enable_progress_bar=False, enable_checkpointing=False, **self._trainer_options())
+            batches = trainer.predict(self.module_, loader)
+        output, sides = self.module_.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
+        found, bounds, scales = [], [], []
+        for args, loc, scale in batches or []:
+            middle = centre(output, args, loc, scale)
+            found.append(middle)
+            if isinstance(output, PointOutput):
+                bounds.append(np.repeat(middle[..., None], len(sides), axis=-1))
+            elif sides:
+                bounds.append(quantiles(output, args, loc, scale, sides))
+            scales.append(scale[:, 0].double().numpy())
+        middle = np.concatenate(found)
+        both = np.concatenate(bounds) if sides else np.empty((*middle.shape, 0))
+        return middle, both.reshape(*middle.shape, len(level), 2), np.concatenate(scales)
+
+    def _forecast(
+        self, panel: Panel, first: np.ndarray, scaling: PanelScaling, level: list[float]
+    ) -> dict[str, np.ndarray]:
+        """Columns of the forecast of every series at its row `first`, in the units of the data, [N * H] each."""
+        windows = PanelWindows(panel, scaling, self._lookback, self.horizon, (np.arange(len(panel)), first))
+        middle, bounds, scales = self._run(windows, level)
+        if self.conformal_ is not None:
+            bounds = self.conformal_.apply(bounds, scales, level)
+        mean, deviation = scaling.of_target(panel).T
+        middle = middle * deviation[:, None] + mean[:, None]
+        bounds = bounds * deviation[:, None, None, None] + mean[:, None, None, None]
+        columns = {self.alias: middle.ravel()}
+        for i, percent in enumerate(level):
+            for j, side in enumerate(("lo", "hi")):
+                columns[f"{self.alias}-{side}-{percent:g}"] = bounds[:, :, i, j].ravel()
+        return columns
+
+    def _frame(self, panel: Panel, first: np.ndarray, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+        rows = ((panel.offsets[:-1] + first)[:, None] + np.arange(self.horizon)).ravel()
+        key: dict[str, Any] = {} if panel.columns.id is None else {self.id_col: panel.ids.repeat(self.horizon)}
+        return pd.DataFrame(key | {self.time_col: panel.times[rows]} | columns)
+
+    def _backtest_window(self, panel: Panel, cut: int, level: list[float]) -> pd.DataFrame:
+        long_enough = panel.rows(np.where(panel.lengths > cut, 0, panel.lengths), panel.lengths)
+        history = long_enough.until(cut)
+        past = history.tail(self._lookback)
+        first = long_enough.lengths - cut
+        rows = (long_enough.offsets[:-1] + first)[:, None] + np.arange(self.horizon)
+        ahead = past.extended(self.horizon, long_enough.known[rows])
+        found = self._forecast(ahead, past.lengths, self.scaling_.with_series(history), level)
+        frame = self._frame(ahead, past.lengths, found)
+        frame.insert(
+            frame.columns.get_loc(self.alias), "cutoff", np.repeat(past.times[past.offsets[1:] - 1], self.horizon)
+        )
+        frame.insert(frame.columns.get_loc(self.alias), self.target_col, long_enough.target[rows.ravel()])
+        return frame
+
+
+class _Losses(Callback):
+    """Keeps what was logged per epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def windows_targets(windows: PanelWindows) -> np.ndarray:
+    """Standardised targets [W, H] of windows, NaN where missing."""
+    rows = windows.offsets[windows.series, None] + windows.first[:, None] + torch.arange(windows.horizon)
+    return torch.where(windows.observed[rows], windows.target[rows].double(), torch.nan).numpy()
+
+
+def _wide(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
+    id_name = columns.id or "unique_id"
+    order = frame[id_name].unique()
+    table = frame.pivot(index=columns.time, columns=id_name)
+    table.columns = table.columns.swaplevel()
+    plain = table.columns.get_level_values(1).unique()
+    names = {name: "forecast" if name == alias else str(name).removeprefix(f"{alias}-") for name in plain}
+    table = table.rename(columns=names, level=1).reindex(columns=[(s, names[n]) for s in order for n in plain])
+    table.columns.names = [None, None]
+    return table.droplevel(1, axis=1) if len(plain) == 1 else table
+
+
+def _check_levels(levels: Any, name: str) -> None:
+    if isinstance(levels, str) or not isinstance(levels, Sequence | np.ndarray):
+        raise ValueError(f"{name} must be percentages such as (80, 95); got {levels!r}")
+    wrong = [level for level in levels if not 0 < level < 100]
+    if wrong:
+        raise ValueError(f"{name} must lie between 0 and 100; got {wrong[0]}")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave the global random state as it was, and keep Lightning's list of devices and its advice from the terminal."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with isolate_rng(), warnings.catch_warnings():
+            # windows are cut from memory, so workers would only cost
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+            # Lightning's own use of PyTorch
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
