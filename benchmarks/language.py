@@ -21,7 +21,7 @@ RECORD = DOCS / "results_lm.json"
 WIDTHS = {"lmm": 120, "mac": 96, "mag": 104, "mal": 104, "transformer": 128}
 STEPS = ("data.steps_per_epoch=250", "--epochs", "8")  # 2,000 steps
 SHORT = ("--length", "64", "data.batch_size=12", *STEPS)  # nanoGPT's recipe for a CPU
-LONG = ("--length", "1024", "data.batch_size=3", "data.eval_batch_size=8", "data.steps_per_epoch=64", "--epochs", "8")
+LONG = ("--length", "1024", "data.batch_size=3", "data.eval_batch_size=8", "data.steps_per_epoch=32", "--epochs", "8")
 LOCAL = {"mac": "model.segment=64", "mag": "model.window=64", "mal": "model.window=64"}
 ABLATIONS = {
     "linear memory": ("model.depth=1",),
@@ -32,18 +32,12 @@ ABLATIONS = {
     "no forgetting": ("model.forgetting=false",),
     "no persistent memory": ("model.num_persistent=0",),
 }
-NEEDLE = ("--task", "passkey", "--length", "256", "data.batch_size=16", "data.steps_per_epoch=200", "--epochs", "8")
-NEEDLE_LENGTHS = ("256", "1024", "4096", "16384")
-TRACKING = (
-    "--task",
-    "permutations",
-    "--length",
-    "32",
-    "data.batch_size=32",
-    "data.steps_per_epoch=200",
-    "--epochs",
-    "8",
-)
+TASKS = ("data.steps_per_epoch=200", "--epochs", "6", "training.learning_rate=2e-3")
+NEEDLE = ("--task", "passkey", "--length", "160", "data.batch_size=16", *TASKS)
+NEEDLE_LENGTHS = ("160", "640", "2560", "10240")
+TRACKING = {
+    task: ("--task", task, "--length", "32", "data.batch_size=32", *TASKS) for task in ("parity", "permutations")
+}
 TRACKING_LENGTHS = ("8", "16", "32", "64", "128")
 TRACKERS = {
     "deep memory, chunk 1": ("--variant", "lmm", "model.chunk_size=1"),
@@ -74,19 +68,20 @@ def cells() -> Iterator[Command]:
         local = [LOCAL[variant]] if variant in LOCAL else []
         words = ("fit", "lm", "--variant", variant, f"model.dim={width}", "model.layers=2", *local, *NEEDLE)
         yield Command(f"needle-{variant}", words)
-    for name, words in TRACKERS.items():
-        yield Command(f"tracking-{name}", ("fit", "lm", *words, "model.dim=64", "model.layers=1", *TRACKING))
+    for task, options in TRACKING.items():
+        for name, words in TRACKERS.items():
+            yield Command(f"{task}-{name}", ("fit", "lm", *words, "model.dim=64", "model.layers=1", *options))
 
 
 def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
     """Measure finished runs of tasks at several lengths; returns error lines."""
     failed = []
     for name in done:
-        task, lengths = ("passkey", NEEDLE_LENGTHS) if name.startswith("needle") else ("permutations", TRACKING_LENGTHS)
-        asked = name.startswith(("needle", "tracking")) and only in name
-        if (
-            asked and (root / name).is_dir() and not (root / name / "eval").is_dir()
-        ):  # not only recorded, not yet measured
+        kind = name.partition("-")[0]
+        task, lengths = ("passkey", NEEDLE_LENGTHS) if kind == "needle" else (kind, TRACKING_LENGTHS)
+        asked = kind in ("needle", *TRACKING) and only in name
+        # not only recorded, not yet measured
+        if asked and (root / name).is_dir() and not (root / name / "eval").is_dir():
             error = titans_seq("eval", "lm", "--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths)
             failed += [error] if error else []
     return failed
@@ -109,7 +104,7 @@ def tables(results: dict[str, dict]) -> str:
     """Markdown: losses, ablations, needles, state tracking, commands."""
     parts = ["### tinyshakespeare, bytes: nats per byte on validation (test)\n"]
     parts += [
-        row("model", "parameters", "length 64, 2,000 steps", "minutes", "length 1,024, 512 steps", "minutes"),
+        row("model", "parameters", "length 64, 2,000 steps", "minutes", "length 1,024, 256 steps", "minutes"),
         line(6),
     ]
     for variant in WIDTHS:
@@ -125,12 +120,13 @@ def tables(results: dict[str, dict]) -> str:
         cell = results.get(f"long-{name}", {})
         shown = "depth 2, all parts" if name == "lmm" else name
         parts.append(row(shown, f"{cell['parameters']:,}" if cell else "-", _loss(cell), _minutes(cell)))
-    parts += ["\n### Passkey, trained at 256 bytes: share of samples (of digits) right\n"]
+    parts += ["\n### Passkey, trained at 160 bytes: share of samples (of digits) right\n"]
     parts += [row("model", "parameters", *NEEDLE_LENGTHS), line(2 + len(NEEDLE_LENGTHS))]
     parts += [_by_length(variant, results.get(f"needle-{variant}", {}), NEEDLE_LENGTHS) for variant in WIDTHS]
-    parts += ["\n### Products in S5, trained at 32: share of samples (of products) right\n"]
-    parts += [row("model", "parameters", *TRACKING_LENGTHS), line(2 + len(TRACKING_LENGTHS))]
-    parts += [_by_length(name, results.get(f"tracking-{name}", {}), TRACKING_LENGTHS) for name in TRACKERS]
+    for task, what in (("parity", "Parity of bits"), ("permutations", "Products in S5")):
+        parts += [f"\n### {what}, trained at 32: share of samples (of steps) right\n"]
+        parts += [row("model", "parameters", *TRACKING_LENGTHS), line(2 + len(TRACKING_LENGTHS))]
+        parts += [_by_length(name, results.get(f"{task}-{name}", {}), TRACKING_LENGTHS) for name in TRACKERS]
     parts += ["\n### What was run\n", row("cell", "epochs", "best epoch", "command"), line(4)]
     parts += [row(name, cell["epochs"], cell["best_epoch"], f"`{cell['command']}`") for name, cell in results.items()]
     return "\n".join(parts) + "\n"

@@ -4,6 +4,7 @@ A task says what is its own (`Task`): its data and its network, what its metrics
 """
 
 import argparse
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import lightning as L
 import numpy as np
 from hydra.core.override_parser.types import Override, QuotedString
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from titans_seq.cli import runs, training
@@ -25,6 +27,7 @@ from titans_seq.training import TrainedModule
 
 History = list[dict[str, float]]
 _MISSING = object()
+_RUN_FOLDER = "TITANS_SEQ_RUN_FOLDER"  # tells the other processes of a run on several devices what the first has claimed
 
 
 @dataclass
@@ -127,14 +130,32 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
     """
     job = prepare(task, config)
     task.begin(job)
-    explicit = folder is not None or config.output is not None
-    wanted = folder or (Path(config.output).expanduser() if config.output else None)
-    folder = runs.claim(wanted or task.default_folder(config), explicit=explicit)
-    runs.write_config(folder, config)
+    folder = _claim(task, config, folder) if _first_process() else _claimed(config)
     metrics, pictures = _fit(job, folder)
     if show:
         _show_fit(task, metrics, folder, pictures)
     return metrics
+
+
+def _first_process() -> bool:
+    return rank_zero_only.rank == 0
+
+
+def _claim(task: Task, config: DictConfig, folder: Path | None) -> Path:
+    explicit = folder is not None or config.output is not None
+    wanted = folder or (Path(config.output).expanduser() if config.output else None)
+    folder = runs.claim(wanted or task.default_folder(config), explicit=explicit)
+    runs.write_config(folder, config)
+    os.environ[_RUN_FOLDER] = str(folder.absolute())
+    return folder
+
+
+def _claimed(config: DictConfig) -> Path:
+    """The folder of the first process: Lightning starts the others with its environment, a cluster does not."""
+    known = os.environ.get(_RUN_FOLDER) or config.output
+    if known is None:
+        raise UsageError("processes that something else has started need --output to write to the same run folder")
+    return Path(known).expanduser()
 
 
 def prepare(task: Task, config: DictConfig) -> Job:
@@ -260,17 +281,19 @@ def _reopen(job: Job, folder: Path) -> bool:
     load_weights(job.module, checkpoint, folder)
     state = _callback_state(checkpoint, EarlyStopping)
     stopped, finished = bool(state.get("stopped_epoch")), (folder / runs.METRICS).exists()
-    if stopped and finished:
+    if stopped and finished and _first_process():
         state["stopped_epoch"] = 0
         runs.write_checkpoint(last, checkpoint)
-    (folder / runs.METRICS).unlink(missing_ok=True)
-    runs.write_config(folder, job.config)
+    if _first_process():
+        (folder / runs.METRICS).unlink(missing_ok=True)
+        runs.write_config(folder, job.config)
     return stopped and not finished
 
 
 # fitting ---------------------------------------------------------------------------------------------------------------
 
 
+@rank_zero_only
 def _show_fit(task: Task, metrics: dict[str, Any], folder: Path, pictures: list[Path]) -> None:
     show_record(task.title(metrics), metrics)
     show_paths("run", [folder, *pictures])
@@ -290,6 +313,8 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
         job.module.load_state_dict(runs.load_checkpoint(checkpoints / runs.BEST)["state_dict"])
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = _metrics(job, history, tested)
+    if not job.trainer.is_global_zero:
+        return metrics, []
     pictures = job.task.export(job, folder) + job.task.pictures(job, history, metrics["best_epoch"], folder)
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics, pictures

@@ -10,7 +10,9 @@ import errno
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from titans_seq.cli.errors import Interrupted, UsageError
 from titans_seq.cli.parser import build_parser
@@ -62,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         module, function = arguments.run.split(":")
-        getattr(importlib.import_module(module), function)(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            getattr(importlib.import_module(module), function)(arguments)
         return 0
     except UsageError as error:
         return _fail(error)
@@ -84,6 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_data_error(error):
             raise
         return _fail(error)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    """One line: what the user's data hold that is probably not meant, anything else with where it comes from."""
+    place = "" if category.__name__ == "DataWarning" else f"{filename}:{lineno}: {category.__name__}: "
+    print(f"titans-seq: note: {place}{_one_line(str(message))}", file=sys.stderr)
 
 
 def _is_data_error(error: ValueError) -> bool:

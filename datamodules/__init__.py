@@ -9,13 +9,14 @@ from titans_seq.datamodules.forecast import ForecastDataModule
 from titans_seq.datamodules.labelled import Labelled
 from titans_seq.datamodules.long_context import LongContextData
 from titans_seq.datamodules.registry import data_folder
-from titans_seq.datamodules.series import DataError, Series, future_dates
+from titans_seq.datamodules.series import DataError, DataWarning, Series, future_dates
 from titans_seq.datamodules.text import TextData
 from titans_seq.datamodules.windows import WindowDataset
 
 __all__ = [
     "DNAClassData",
     "DataError",
+    "DataWarning",
     "DatasetCheck",
     "DatasetInfo",
     "ForecastDataModule",

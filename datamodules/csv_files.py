@@ -6,6 +6,7 @@ pandas' copies of the whole. Lines are numbered as an editor shows them: the hea
 
 import gzip
 import hashlib
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from titans_seq.datamodules.registry import DatasetSpec
-from titans_seq.datamodules.series import DataError, Series, usual_step
+from titans_seq.datamodules.series import DataError, DataWarning, Series, usual_step
 
 DATE_COLUMNS = ("date", "timestamp", "datetime", "ds", "time")
 FILLS = {  # what --fill may be: does it look only at earlier rows?
@@ -56,7 +57,10 @@ def read_user_csv(path: str | Path, fill: str | None = None) -> Series:
 
     Raises:
         DataError: no file, empty, no date column, no numeric column, text or inf in a numeric column, missing values
-            without `fill`, dates that cannot be read, or that are not strictly increasing.
+            without `fill`, dates that cannot be read, or that are not strictly increasing, a column name that stands twice.
+
+    Warns:
+        DataWarning: steps between dates differ, since windows run across them as if no row were missing.
     """
     path = Path(path).expanduser()
     if fill is not None and fill not in FILLS:
@@ -68,8 +72,10 @@ def read_user_csv(path: str | Path, fill: str | None = None) -> Series:
     _require_increasing(path, table, dates)
     _require_no_inf(path, table)
     _fill_missing(path, table, fill)
+    step = usual_step(dates)
+    _warn_of_jumps(path, table, dates, step)
     name = path.name.removesuffix(".gz").removesuffix(".csv")
-    return Series(name, table.values, table.columns, dates, usual_step(dates))
+    return Series(name, table.values, table.columns, dates, step)
 
 
 def read_published_csv(path: Path, spec: DatasetSpec) -> Series:
@@ -150,7 +156,13 @@ def _read_table(path: Path) -> _Table:
 
 def _header(path: Path) -> list[str]:
     with _readable(path), _opened(path) as file:
-        return list(pd.read_csv(file, nrows=0, encoding="utf-8-sig", skip_blank_lines=False).columns)
+        names = list(pd.read_csv(file, nrows=0, encoding="utf-8-sig", skip_blank_lines=False).columns)
+    with _readable(path), _opened(path) as file:  # pandas calls a second "a" "a.1"
+        given = pd.read_csv(file, nrows=1, header=None, dtype=str, encoding="utf-8-sig", skip_blank_lines=False)
+    doubles = given.iloc[0][given.iloc[0].notna() & given.iloc[0].duplicated()] if len(given) else ()
+    if len(doubles):
+        raise DataError(f"{path}: column {doubles.iloc[0]!r} stands twice in the header; give each column a name of its own")
+    return names
 
 
 def _date_column(path: Path, header: list[str]) -> str:
@@ -236,6 +248,22 @@ def _require_increasing(path: Path, table: _Table, dates: pd.DatetimeIndex) -> N
     raise DataError(
         f"{path}: the timestamp {dates[row]} in line {table.lines[row]} {what} the one before ({dates[row - 1]}); {do}"
     )
+
+
+def _warn_of_jumps(path: Path, table: _Table, dates: pd.DatetimeIndex, step: str | None) -> None:
+    offset = pd.tseries.frequencies.to_offset(step)
+    if not isinstance(offset, pd.offsets.Tick | pd.offsets.Day):
+        return  # one step of the calendar all through, or fewer than two rows
+    usual = pd.Timedelta(days=offset.n) if isinstance(offset, pd.offsets.Day) else pd.Timedelta(offset)
+    odd = np.flatnonzero(np.diff(dates.to_numpy()) != usual.to_timedelta64())
+    if odd.size:
+        first = int(odd[0])
+        warnings.warn(
+            f"{path}: {odd.size} of {len(dates) - 1} steps between dates are not {step}, the first after line "
+            f"{table.lines[first]} ({dates[first]} to {dates[first + 1]}); windows run across them as if no row were missing",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _require_no_inf(path: Path, table: _Table) -> None:

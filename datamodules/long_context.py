@@ -59,10 +59,19 @@ def _sentence(random: np.random.Generator) -> str:
 
 
 def _needle(random: np.random.Generator, length: int, value: str, sentences: Callable[[], str]) -> Sample:
-    key = _KEYS[random.integers(len(_KEYS))]
-    fact = f"One of the special magic numbers for {key} is: {value}. "
-    question = f"What is the special magic number for {key}? It is: "
+    fact, question = _asked(random, value)
     return _in_text(random, length, [fact], question, value, sentences)
+
+
+def _asked(random: np.random.Generator, value: str) -> tuple[str, str]:
+    key = _KEYS[random.integers(len(_KEYS))]
+    return f"One of the special magic numbers for {key} is: {value}. ", f"What is the special magic number for {key}? It is: "
+
+
+def passkey_parts(random: np.random.Generator) -> tuple[str, str, str]:
+    """Fact, question and answer of a passkey sample, without the noise."""
+    value = _digits(random)
+    return *_asked(random, value), value
 
 
 def _passkey(random: np.random.Generator, length: int) -> Sample:

@@ -19,6 +19,10 @@ class DataError(ValueError):
         super().__init__(re.sub(r"\s*[\r\n]+\s*", " ", message))  # a server's or a parser's words may hold more
 
 
+class DataWarning(UserWarning):
+    """The user's data can be used, but hold something that is probably not meant."""
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """Raw values, row by row in time order.

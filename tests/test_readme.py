@@ -14,7 +14,7 @@ from titans_seq.cli.main import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {"README": README} | {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("genomics", "language")}
+PAGES = {"README": README} | {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("frames", "genomics", "language")}
 TASKS = {
     ("fit", "forecast"): FORECAST,
     ("fit", "dna"): CLASSIFY,
@@ -52,6 +52,14 @@ def test_the_dna_example_runs() -> None:
 def test_the_language_example_runs() -> None:
     names = _example("language")
     assert names["logits"].shape == (1, 100, 256) and len(names["drawn"]) == 5  # type: ignore[attr-defined, arg-type]
+
+
+def test_the_pandas_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = _example("frames")
+    forecast, checked = names["forecast"], names["checked"]
+    assert len(forecast) == 2 * 24 and len(checked) == 3 * 2 * 24  # type: ignore[arg-type]
+    assert (tmp_path / "forecaster" / "config.json").is_file()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

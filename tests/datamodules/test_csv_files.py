@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from titans_seq.datamodules import DataError, csv_files, read_user_csv
+from titans_seq.datamodules import DataError, DataWarning, csv_files, read_user_csv
 from titans_seq.datamodules.csv_files import csv_shape
 
 Write = Callable[..., Path]
@@ -184,3 +184,17 @@ def test_shape_counts_rows_not_line_ends(write_csv: Write) -> None:
     assert csv_shape(write_csv(GOOD.rstrip("\n"))) == (3, 2)
     assert csv_shape(write_csv(GOOD + "\n\n")) == (3, 2)
     assert csv_shape(write_csv("")) == (0, 0)
+
+
+def test_a_jump_in_the_dates_is_said(write_csv: Write) -> None:
+    rows = [f"2024-01-{day:02d},1,2" for day in (1, 2, 3, 7, 8, 10)]
+    message = r"2 of 5 steps between dates are not D, the first after line 4 \(2024-01-03 .* to 2024-01-07 .*\); windows run across"
+    with pytest.warns(DataWarning, match=message):
+        assert len(read_user_csv(write_csv(_table(*rows))).values) == 6
+    months = [f"2024-{month:02d}-01,1,2" for month in (1, 2, 3, 4)]  # of different lengths, but one step of the calendar
+    read_user_csv(write_csv(_table(*months)))
+
+
+def test_two_columns_of_one_name_are_refused(write_csv: Write) -> None:
+    with pytest.raises(DataError, match="column 'a' stands twice in the header"):
+        read_user_csv(write_csv(_table("2024-01-01,1,2", "2024-01-02,1,2", header="date,a,a")))

@@ -1,0 +1,167 @@
+"""The probabilistic tables of docs/results.md: the memory beside GluonTS's PatchTST and DeepAR and a seasonal naive.
+
+    TITANS_SEQ_DATA=<folder> python benchmarks/probabilistic.py [--only NAME] [--dataset ETTh1] [--dry-run]
+
+Every model reads 96 steps and forecasts 24 of each channel as a series of its own, standardised by the rows before the first cutoff.
+The cutoffs are the same 40 for all, spread over the benchmark's test part. Each is trained once, before the first cutoff, on at most
+2,000 batches of 64 windows; docs/results_probabilistic.json keeps the scores of finished ones, which are not repeated.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from gluonts.dataset.pandas import PandasDataset
+from gluonts.dataset.split import split
+from gluonts.model.seasonal_naive import SeasonalNaivePredictor
+from gluonts.torch import DeepAREstimator, PatchTSTEstimator
+from pages import line, replace_part, row
+
+from titans_seq import TitansForecaster
+from titans_seq.datamodules.csv_files import read_published_csv
+from titans_seq.datamodules.registry import find_spec, locate, missing
+from titans_seq.datamodules.scaling import fit_scaler
+from titans_seq.forecast.metrics import evaluate
+
+DOCS = Path(__file__).parent.parent / "docs"
+RECORD = DOCS / "results_probabilistic.json"
+L, H, WINDOWS, SEED = 96, 24, 40, 0
+EPOCHS, STEPS, BATCH = 10, 200, 64
+DECILES, LEVELS = (20, 40, 60, 80), (20, 40, 60, 80, 95)  # the levels' bounds and the median are the nine deciles
+SEASON = {"ETTh1": 24, "Weather": 144}
+COUNTED = ("mse", "mae", "smape", "mase", "crps", "coverage_80", "coverage_95", "width_80")
+
+
+def load(name: str) -> tuple[pd.DataFrame, int]:
+    """The standardised wide frame up to the end of the test part, and the rows between cutoffs.
+
+    Its time stamps are made on a regular grid: the published ones of Weather hold a gap and a duplicate, which the protocol ignores.
+    """
+    spec = find_spec(name)
+    path = locate(spec, None)
+    if path is None:
+        raise missing(spec, None)
+    series = read_published_csv(path, spec)
+    rows = sum(spec.split) if spec.split else len(series.values)
+    test = spec.split[2] if spec.split else int(0.2 * rows)
+    step = (test - H) // (WINDOWS - 1)
+    cutoff = rows - H - (WINDOWS - 1) * step
+    values = fit_scaler(series.values[:cutoff]).transform(series.values[:rows])
+    index = pd.date_range("2016-07-01", periods=rows, freq=spec.frequency)
+    return pd.DataFrame(values, index=index, columns=[f"{i:02d}" for i in range(values.shape[1])]), step
+
+
+def ours(frame: pd.DataFrame, step: int, **options: object) -> pd.DataFrame:
+    model = TitansForecaster(
+        horizon=H, lookback=L, levels=LEVELS, max_epochs=EPOCHS, steps_per_epoch=STEPS, batch_size=BATCH, seed=SEED,
+        id_col="series", **options,
+    )  # fmt: skip
+    return model.backtest(frame, windows=WINDOWS, step=step, level=LEVELS)
+
+
+def gluonts(frame: pd.DataFrame, step: int, make: Callable[[str], object]) -> pd.DataFrame:
+    """Train an estimator of GluonTS's (or take a predictor as it is) and forecast the same windows."""
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+    dataset = PandasDataset({name: frame[[name]].rename(columns={name: "target"}) for name in frame}, target="target")
+    training, test = split(dataset, offset=-(H + (WINDOWS - 1) * step))
+    model = make(str(dataset.freq))
+    predictor = model.train(training) if hasattr(model, "train") else model
+    pairs = test.generate_instances(prediction_length=H, windows=WINDOWS, distance=step)
+    parts = []
+    for (past, future), forecast in zip(pairs, predictor.predict(pairs.input, **_samples(model)), strict=True):
+        columns = {"series": past["item_id"], "y": future["target"]}
+        plain = isinstance(model, SeasonalNaivePredictor)
+        columns["Titans"] = forecast.mean if plain else forecast.quantile(0.5)
+        for level in () if plain else LEVELS:
+            columns[f"Titans-lo-{level}"] = forecast.quantile(0.5 - level / 200)
+            columns[f"Titans-hi-{level}"] = forecast.quantile(0.5 + level / 200)
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _samples(model: object) -> dict[str, int]:
+    return {"num_samples": 200} if isinstance(model, DeepAREstimator) else {}
+
+
+def _budget() -> dict[str, object]:
+    trainer = {
+        "max_epochs": EPOCHS, "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
+        "default_root_dir": "runs/probabilistic",
+    }  # fmt: skip
+    return {"batch_size": BATCH, "num_batches_per_epoch": STEPS, "trainer_kwargs": trainer}
+
+
+MODELS: dict[str, Callable[[pd.DataFrame, int, int], pd.DataFrame]] = {
+    "memory, quantiles, conformal": lambda f, s, m: ours(f, s),
+    "memory, quantiles": lambda f, s, m: ours(f, s, conformal=False),
+    "memory, Student-t": lambda f, s, m: ours(f, s, output="student_t", conformal=False),
+    "memory, one value, conformal": lambda f, s, m: ours(f, s, output="huber"),
+    "PatchTST (GluonTS)": lambda f, s, m: gluonts(
+        f, s, lambda freq: PatchTSTEstimator(H, 16, context_length=L, stride=8, **_budget())
+    ),
+    "DeepAR (GluonTS)": lambda f, s, m: gluonts(
+        f, s, lambda freq: DeepAREstimator(freq, H, context_length=L, **_budget())
+    ),
+    "seasonal naive (GluonTS)": lambda f, s, m: gluonts(f, s, lambda freq: SeasonalNaivePredictor(H, season_length=m)),
+}
+
+
+def score(frame: pd.DataFrame, found: pd.DataFrame, step: int, season: int) -> dict[str, float]:
+    cutoff = len(frame) - H - (WINDOWS - 1) * step
+    history = {name: frame[name].to_numpy()[:cutoff] for name in frame}
+    scores = evaluate(found, history, seasonality=season, id="series")
+    outside = [name for name in found if name.startswith("Titans-") and int(name.rsplit("-", 1)[1]) not in DECILES]
+    crps = evaluate(found.drop(columns=outside)).get("crps", scores["mae"])  # that of one value is its MAE
+    return scores | {"crps": crps}
+
+
+def tables(results: dict[str, dict]) -> str:
+    parts = []
+    for name in SEASON:
+        parts += [
+            f"### {name}, 24 steps from 96, standardised\n",
+            row("model", *COUNTED, "minutes"),
+            line(len(COUNTED) + 2),
+        ]
+        for model in MODELS:
+            cell = results.get(f"{name}: {model}", {})
+            shown = [f"{cell[metric]:.3f}" if metric in cell else "-" for metric in COUNTED]
+            parts.append(row(model, *shown, f"{cell['seconds'] / 60:.1f}" if cell else "-"))
+        parts.append("")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="models whose name holds this")
+    parser.add_argument("--dataset", choices=list(SEASON))
+    parser.add_argument("--dry-run", action="store_true", help="run nothing, write the tables of what is finished")
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore", module=r"lightning|gluonts")
+    results = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    for name in [] if given.dry_run else [given.dataset] if given.dataset else SEASON:
+        frame, step = load(name)
+        for model, run in MODELS.items():
+            key = f"{name}: {model}"
+            if key in results or given.only not in model:
+                continue
+            start = time.perf_counter()
+            found = run(frame, step, SEASON[name])
+            seconds = time.perf_counter() - start
+            results[key] = {k: float(v) for k, v in score(frame, found, step, SEASON[name]).items()} | {
+                "seconds": seconds
+            }
+            print(key, results[key], flush=True)
+            RECORD.write_text(json.dumps(results, indent=1) + "\n")
+    replace_part(DOCS / "results.md", "probabilistic tables", tables(results))
+
+
+if __name__ == "__main__":
+    main()
