@@ -9,6 +9,7 @@ The cutoffs are the same 40 for all, spread over the benchmark's test part. Each
 
 import argparse
 import json
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -69,7 +70,8 @@ def gluonts(frame: pd.DataFrame, step: int, make: Callable[[str], object]) -> pd
     """Train an estimator of GluonTS's (or take a predictor as it is) and forecast the same windows."""
     torch.manual_seed(SEED)
     np.random.seed(SEED)
-    dataset = PandasDataset({name: frame[[name]].rename(columns={name: "target"}) for name in frame}, target="target")
+    frames = {name: frame[[name]].astype(np.float32).rename(columns={name: "target"}) for name in frame}
+    dataset = PandasDataset(frames, target="target")
     training, test = split(dataset, offset=-(H + (WINDOWS - 1) * step))
     model = make(str(dataset.freq))
     predictor = model.train(training) if hasattr(model, "train") else model
@@ -145,6 +147,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="run nothing, write the tables of what is finished")
     given = parser.parse_args()
     warnings.filterwarnings("ignore", module=r"lightning|gluonts")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     results = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     for name in [] if given.dry_run else [given.dataset] if given.dataset else SEASON:
         frame, step = load(name)

@@ -1,5 +1,6 @@
 """Neural long-term memory (Titans) for time series, genomics and language."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from titans_seq.attention import Attention, AttentionState
@@ -10,6 +11,7 @@ from titans_seq.state_io import load_state, save_state
 from titans_seq.variants import MAC, MAG, MAL, MACState, MAGState, MALState
 
 if TYPE_CHECKING:
+    from titans_seq.forecast.estimator import TitansEstimator
     from titans_seq.forecaster import TitansForecaster
 
 __version__ = "0.1.0"
@@ -28,6 +30,7 @@ __all__ = [
     "MemoryState",
     "ModelState",
     "NeuralMemory",
+    "TitansEstimator",
     "TitansForecaster",
     "__version__",
     "load_state",
@@ -35,9 +38,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "TitansForecaster":  # it brings pandas, Lightning and GluonTS, which the layer does without
-        from titans_seq.forecaster import TitansForecaster
+# they bring pandas, Lightning and GluonTS, which the layer does without
+_LATER = {"TitansEstimator": "titans_seq.forecast.estimator", "TitansForecaster": "titans_seq.forecaster"}
 
-        return TitansForecaster
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,6 +31,7 @@ from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.outputs import PointOutput, centre, make_output, quantiles, raw_size
 from titans_seq.forecast.panel import PanelForecaster, PanelModule
 from titans_seq.forecast.saving import load_fitted, save_fitted
+from titans_seq.training import interruptible
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
 EVAL_BATCH = 1024  # windows per step of prediction
@@ -361,9 +362,8 @@ class TitansForecaster(BaseEstimator):
                 max_epochs=self.max_epochs, callbacks=callbacks, gradient_clip_val=1.0, enable_progress_bar=self.progress,
                 default_root_dir=folder, **self._trainer_options(),
             )  # fmt: skip
-            trainer.fit(module, datamodule=data)
-            if trainer.interrupted:
-                raise KeyboardInterrupt  # Lightning ends quietly; half a training must not pass for a whole one
+            with interruptible():
+                trainer.fit(module, datamodule=data)
             weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(weights)
         module.cpu().eval()

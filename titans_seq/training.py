@@ -1,7 +1,8 @@
 """What every LightningModule here has: a network, a best epoch, and AdamW whose rate falls along a cosine."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -74,3 +75,14 @@ class TrainedModule(L.LightningModule):
 
     def _cosine(self, share: float) -> float:
         return self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * min(share, 1))) / 2
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt, which a notebook survives; Lightning makes a SystemExit of it."""
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise stop.__context__ from None

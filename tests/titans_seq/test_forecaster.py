@@ -290,6 +290,20 @@ def test_it_learns():
     assert evaluate(found)["mae"] < 0.6 * evaluate(found, model="naive")["mae"]
 
 
+def test_ctrl_c_leaves_the_forecaster_as_it_was(data, monkeypatch):
+    from titans_seq.forecast.panel import PanelModule
+
+    model = TitansForecaster(**SMALL).fit(data)
+    before = model.predict()
+    monkeypatch.setattr(PanelModule, "on_train_epoch_end", lambda self: (_ for _ in ()).throw(KeyboardInterrupt), raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data)
+    with pytest.raises(KeyboardInterrupt):
+        (fresh := clone(model)).fit(data)
+    assert not hasattr(fresh, "module_")
+    pd.testing.assert_frame_equal(model.predict(), before)
+
+
 WRONG = {
     "horizon": ({"horizon": 0}, "horizon must be a whole number of at least 1; got 0"),
     "lookback": ({"lookback": 8}, "lookback must be at least patch_size"),
