@@ -265,7 +265,6 @@ def test_accuracy_by_length(workdir: Path) -> None:
 
 def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
     """Two choices each, judged by the model's own log-likelihoods; wikitext's form of task, and a generated answer."""
-    pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install '.[harness]'")
     rows = [("the cat", [" sat", " and"]), ("the", [" hat and the", " bat"]), ("on a", [" mat", " cat"])]
     model, tokenizer = load_model(book / "model")
 
