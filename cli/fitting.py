@@ -138,7 +138,7 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
 
 
 def _first_process() -> bool:
-    return rank_zero_only.rank == 0
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _claim(task: Task, config: DictConfig, folder: Path | None) -> Path:

@@ -90,7 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
     """One line: what the user's data hold that is probably not meant, anything else with where it comes from."""
     place = "" if category.__name__ == "DataWarning" else f"{filename}:{lineno}: {category.__name__}: "
     print(f"titans-seq: note: {place}{_one_line(str(message))}", file=sys.stderr)

@@ -90,6 +90,39 @@ class Panel:
         """The last `steps` rows of each series."""
         return self.rows(self.lengths - steps, self.lengths)
 
+    def followed(self, later: "Panel") -> "Panel":
+        """The panel with the rows of `later`, whose series are among these, after its own.
+
+        Raises:
+            DataError: a series is new, or its first later row does not follow its last one here; the message names it and the time.
+        """
+        which = self.ids.get_indexer(later.ids)
+        if (which < 0).any():
+            raise DataError(
+                f"series {later.ids[int(np.argmin(which))]} is new; only series observed from the start go on"
+            )
+        last = self.times[self.offsets[1:][which] - 1]
+        wanted, first = future_times(last, 1, self.freq), later.times[later.offsets[:-1]]
+        wrong = np.asarray(first != wanted)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            what = "was observed already" if first[i] <= last[i] else f"leaves a gap after {_stamp(last[i])}"
+            raise DataError(
+                f"series {later.ids[i]}: {self.columns.time} {_stamp(first[i])} {what}; the next row is {_stamp(wanted[i])} "
+                "(give missing rows as NaN)"
+            )
+        order = np.argsort(np.concatenate([self.series, which[later.series]]), kind="stable")
+        lengths = self.lengths.copy()
+        lengths[which] += later.lengths
+
+        def joined(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            return np.concatenate([mine, theirs])[order]
+
+        return replace(
+            self, times=pd.Index(joined(self.times.to_numpy(), later.times.to_numpy())), offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            target=joined(self.target, later.target), past=joined(self.past, later.past), known=joined(self.known, later.known),
+        )  # fmt: skip
+
     def extended(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
         """The panel with `steps` more rows per series: target and past covariates missing, the known ones given [N, steps, F]."""
         lengths = self.lengths + steps

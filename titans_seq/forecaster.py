@@ -22,15 +22,16 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
-from torch.utils.data import DataLoader
 
+from titans_seq.blocks import ModelState
 from titans_seq.datamodules.frames import Columns, Panel, known_ahead, long_from_wide, read_panel
 from titans_seq.datamodules.panel import PanelData, PanelScaling, PanelWindows
 from titans_seq.datamodules.series import DataError
 from titans_seq.forecast.conformal import Conformal
+from titans_seq.forecast.online import Stream, surprise_of
 from titans_seq.forecast.outputs import PointOutput, centre, make_output, quantiles, raw_size
-from titans_seq.forecast.panel import PanelForecaster, PanelModule
-from titans_seq.forecast.saving import load_fitted, save_fitted
+from titans_seq.forecast.panel import PanelForecaster, PanelModule, on_device
+from titans_seq.forecast.saving import load_fitted, load_stream, save_fitted, save_stream
 from titans_seq.training import interruptible
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
@@ -64,6 +65,8 @@ class TitansForecaster(BaseEstimator):
             {"dim": 64, "depth": 3}.
         max_epochs, steps_per_epoch, patience: an epoch is so many batches; training ends early after `patience` epochs without a better
             validation loss.
+        train_blocks: train on so many consecutive lookbacks with the memory carried on from one to the next, as `observe` carries it;
+            forecasts then begin so many lookbacks ago.
         batch_size, learning_rate, weight_decay, seed: of training; the same seed on the same machine gives the same model.
         accelerator: as of Lightning's Trainer. progress: whether to draw a bar while training.
 
@@ -81,6 +84,7 @@ class TitansForecaster(BaseEstimator):
     wide_: bool
     tail_: Panel  # the last rows of each series
     conformal_: Conformal | None
+    stream_: Stream | None  # what was observed
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class TitansForecaster(BaseEstimator):
         alias: str = "Titans",
         mixer: str = "memory",
         network: dict[str, Any] | None = None,
+        train_blocks: int = 1,
         max_epochs: int = 20,
         steps_per_epoch: int = 200,
         patience: int = 3,
@@ -129,6 +134,7 @@ class TitansForecaster(BaseEstimator):
         self.alias = alias
         self.mixer = mixer
         self.network = network
+        self.train_blocks = train_blocks
         self.max_epochs = max_epochs
         self.steps_per_epoch = steps_per_epoch
         self.patience = patience
@@ -172,16 +178,76 @@ class TitansForecaster(BaseEstimator):
         """
         self._require_fitted()
         level = self._levels(level)
-        if df is None:
-            panel, wide = self.tail_, self.wide_
+        stream = self.stream_ if df is None else None
+        panel, wide = (self.tail_, self.wide_) if df is None else self._read(df, self.freq_)
+        if stream is not None:
+            panel, scaling = stream.rows, stream.scaling
         else:
-            panel, wide = self._read(df, self.freq_)
-        scaling = self.scaling_.with_series(panel)
-        panel = panel.tail(self._lookback)
+            scaling = self.scaling_.with_series(panel)
+            panel = panel.tail(self._context)
         ahead = panel.extended(self.horizon, known_ahead(future, panel, self.horizon))
-        found = self._forecast(ahead, panel.lengths, scaling, level)
+        found = self._forecast(ahead, panel.lengths, scaling, level, stream.before if stream is not None else None)
         frame = self._frame(ahead, panel.lengths, found)
         return _wide(frame, self._columns, self.alias) if wide else frame
+
+    def observe(self, df: Frame) -> Self:
+        """Let the memory learn from new rows, without training: `predict()` goes on from them.
+
+        The first call begins the streams, of any series; later calls give the rows that follow. Rows are read in blocks of `lookback`;
+        what is left over waits for more, and counts in forecasts all the same. All or nothing: after an error nothing has changed.
+
+        Raises:
+            DataError: a row was observed already, rows are missing in between, a series is new, a column is absent.
+            ValueError: the forecaster has no memory (mixer).
+        """
+        self._require_fitted()
+        panel, _ = self._read(df, self.freq_)
+        network = self.module_.network
+        if self.stream_ is None:
+            self.stream_ = Stream.begin(network, panel, self.scaling_.with_series(panel)).caught_up(network)
+        else:
+            self.stream_ = self.stream_.observed(network, panel)
+        return self
+
+    def reset(self) -> Self:
+        """Forget what was observed: forecasts begin from the learned memory again."""
+        self._require_fitted()
+        self.stream_ = None
+        return self
+
+    def save_state(self, path: str | Path) -> Path:
+        """Write what was observed to one file, apart from the weights."""
+        self._require_fitted()
+        if self.stream_ is None:
+            raise ValueError("nothing was observed yet; call observe(df) first")
+        return save_stream(self.stream_, self.module_.network, Path(path))
+
+    def load_state(self, path: str | Path) -> Self:
+        """Go on from what `save_state` wrote, with the same weights.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no such state, a damaged one, or that of another model.
+        """
+        self._require_fitted()
+        self.stream_ = load_stream(Path(path), self.module_.network, self.tail_, self.scaling_)
+        return self
+
+    def surprise(self, df: Frame) -> pd.DataFrame:
+        """How much each row surprised the memory, which reads every series from its first row on.
+
+        The norm of the gradient the memory learns by, the mean over blocks and heads, spread over the steps of its patch. The first
+        rows of a series surprise a memory that knows nothing yet.
+
+        Returns:
+            Long: id, time, "surprise". Wide: one column per series.
+        """
+        self._require_fitted()
+        panel, wide = self._read(df, self.freq_)
+        found = surprise_of(self.module_.network, panel, self.scaling_.with_series(panel))
+        key: dict[str, Any] = {} if panel.columns.id is None else {self.id_col: panel.ids.repeat(panel.lengths)}
+        frame = pd.DataFrame(key | {self.time_col: panel.times, "surprise": found})
+        return _wide(frame, self._columns, "surprise") if wide else frame
 
     def backtest(
         self,
@@ -249,6 +315,11 @@ class TitansForecaster(BaseEstimator):
     def _lookback(self) -> int:
         return self.lookback if self.lookback is not None else max(96, 2 * self.horizon)
 
+    @property
+    def _context(self) -> int:
+        """Rows a forecast without observing begins at."""
+        return self._lookback * self.train_blocks
+
     def _read(self, df: Frame, freq: str | int | None = None) -> tuple[Panel, bool]:
         """The panel of a frame, and whether the frame was wide."""
         columns = self._columns
@@ -310,7 +381,7 @@ class TitansForecaster(BaseEstimator):
         if again:
             self._same_inputs(panel)
         data = PanelData(
-            panel, lookback=self._lookback, horizon=self.horizon, val_rows=self._val_rows(panel), calendar=self.calendar,
+            panel, lookback=self._context, horizon=self.horizon, val_rows=self._val_rows(panel), calendar=self.calendar,
             scaling=self.scaling_ if again else None, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
             seed=self.seed + getattr(self, "fits_", 0),
         )  # fmt: skip
@@ -326,7 +397,8 @@ class TitansForecaster(BaseEstimator):
         self.module_, self.scaling_, self.freq_ = module, data.scaling, panel.freq
         self.history_ = [*getattr(self, "history_", []), *history]
         self.fits_ = getattr(self, "fits_", 0) + 1
-        self.wide_, self.tail_ = wide, panel.tail(self._lookback)
+        self.wide_, self.tail_ = wide, panel.tail(self._context)
+        self.stream_ = None
         self.conformal_ = self._calibrate(data.val) if self.conformal and data.val is not None else None
         return self
 
@@ -366,7 +438,7 @@ class TitansForecaster(BaseEstimator):
                 trainer.fit(module, datamodule=data)
             weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(weights)
-        module.cpu().eval()
+        module.to(best_device(self.accelerator)).eval()
         return losses.epochs
 
     def _trainer_options(self) -> dict[str, Any]:
@@ -382,32 +454,43 @@ class TitansForecaster(BaseEstimator):
 
     # forecasting -----------------------------------------------------------------------------------------------------
 
-    def _run(self, windows: PanelWindows, level: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Standardised forecasts [W, H], bounds [W, H, 2, levels], and each window's own scale [W]."""
-        loader = DataLoader(windows, batch_size=EVAL_BATCH, collate_fn=_as_is)
-        with _undisturbed():
-            trainer = L.Trainer(enable_progress_bar=False, enable_checkpointing=False, **self._trainer_options())
-            batches = trainer.predict(self.module_, loader)
+    @torch.inference_mode()
+    def _run(
+        self, windows: PanelWindows, level: list[float], states: ModelState | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Standardised forecasts [W, H], bounds [W, H, levels, 2], and each window's own scale [W].
+
+        states: of the memory before each window; None begins anew.
+        """
         output, sides = self.module_.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
         found, bounds, scales = [], [], []
-        for args, loc, scale in batches or []:
+        for begin in range(0, len(windows), EVAL_BATCH):
+            chosen = slice(begin, min(begin + EVAL_BATCH, len(windows)))
+            batch = on_device(windows.__getitems__(range(chosen.start, chosen.stop)), self.module_.network)
+            args, loc, scale = self.module_.forecast(batch, None if states is None else states.select(chosen))
             middle = centre(output, args, loc, scale)
             found.append(middle)
             if isinstance(output, PointOutput):
                 bounds.append(np.repeat(middle[..., None], len(sides), axis=-1))
             elif sides:
                 bounds.append(quantiles(output, args, loc, scale, sides))
-            scales.append(scale[:, 0].double().numpy())
+            scales.append(scale[:, 0].double().cpu().numpy())
         middle = np.concatenate(found)
         both = np.concatenate(bounds) if sides else np.empty((*middle.shape, 0))
         return middle, both.reshape(*middle.shape, len(level), 2), np.concatenate(scales)
 
     def _forecast(
-        self, panel: Panel, first: np.ndarray, scaling: PanelScaling, level: list[float]
+        self,
+        panel: Panel,
+        first: np.ndarray,
+        scaling: PanelScaling,
+        level: list[float],
+        states: ModelState | None = None,
     ) -> dict[str, np.ndarray]:
         """Columns of the forecast of every series at its row `first`, in the units of the data, [N * H] each."""
-        windows = PanelWindows(panel, scaling, self._lookback, self.horizon, (np.arange(len(panel)), first))
-        middle, bounds, scales = self._run(windows, level)
+        past = self._context if states is None else self._lookback
+        windows = PanelWindows(panel, scaling, past, self.horizon, (np.arange(len(panel)), first))
+        middle, bounds, scales = self._run(windows, level, states)
         if self.conformal_ is not None:
             bounds = self.conformal_.apply(bounds, scales, level)
         mean, deviation = scaling.of_target(panel).T
@@ -427,7 +510,7 @@ class TitansForecaster(BaseEstimator):
     def _backtest_window(self, panel: Panel, cut: int, level: list[float]) -> pd.DataFrame:
         long_enough = panel.rows(np.where(panel.lengths > cut, 0, panel.lengths), panel.lengths)
         history = long_enough.until(cut)
-        past = history.tail(self._lookback)
+        past = history.tail(self._context)
         first = long_enough.lengths - cut
         rows = (long_enough.offsets[:-1] + first)[:, None] + np.arange(self.horizon)
         ahead = past.extended(self.horizon, long_enough.known[rows])
@@ -468,6 +551,11 @@ def _wide(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
     return table.droplevel(1, axis=1) if len(plain) == 1 else table
 
 
+def best_device(accelerator: str) -> torch.device:
+    """Where forecasts are made: a GPU of CUDA where training would take one, else the CPU."""
+    return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+
+
 def _check_levels(levels: Any, name: str) -> None:
     if isinstance(levels, str) or not isinstance(levels, Sequence | np.ndarray):
         raise ValueError(f"{name} must be percentages such as (80, 95); got {levels!r}")
@@ -492,7 +580,3 @@ def _undisturbed() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +18,22 @@ from titans_seq.kernels import MemoryState
 
 FORMAT = "titans-seq state"
 VERSION = 1
-State = MemoryState | BlockState | ModelState
+
+
+@dataclass(frozen=True)
+class ObservedState:
+    """What a forecaster has observed: its memory's states at two boundaries of blocks, and the rows that wait.
+
+    header: JSON of what is no tensor. rows: tensors of the rows.
+    """
+
+    before: ModelState
+    now: ModelState
+    header: str
+    rows: tuple[Tensor, ...]
+
+
+State = MemoryState | BlockState | ModelState | ObservedState
 STATES: dict[str, type[State]] = {cls.__name__: cls for cls in get_args(State)}
 
 

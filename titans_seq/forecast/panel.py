@@ -4,6 +4,7 @@ Dimensions: B batch, L lookback, H horizon, N patches, D model width, P raw numb
 ones, E static ones.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from gluonts.torch.distributions import Output
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from titans_seq.blocks import ModelState
 from titans_seq.forecast.outputs import arguments, make_output, raw_size
 from titans_seq.forecast.simba import SimbaForecaster
+from titans_seq.memory import LayerState
 from titans_seq.training import TrainedModule
 
 Batch = dict[str, Tensor]
@@ -79,17 +82,62 @@ class PanelForecaster(SimbaForecaster):
             raw [B, H, P], loc [B, 1], scale [B, 1]: mean and deviation of the observed steps. A series without any has 0 and 1.
         """
         self._check(past_target, past_observed_values, past_features, future_features, static_features)
-        observed = past_observed_values.to(past_target.dtype)
-        x, loc, scale = masked_scaling(past_target, observed)
-        x, mask = self._panel_tokens(x, observed, past_features, static_features)
+        x, mask, loc, scale = self._embedded(past_target, past_observed_values, past_features, static_features)
         for block in self.blocks:
             x = block(x, mask)
+        return self._forecast(x, future_features), loc, scale
+
+    def carry(
+        self,
+        past_target: Tensor,
+        past_observed_values: Tensor,
+        past_features: Tensor | None = None,
+        future_features: Tensor | None = None,
+        static_features: Tensor | None = None,
+        *,
+        states: ModelState | None = None,
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], ModelState, Tensor]:
+        """As forward, with the memory's states from the blocks of the stream before this one; None begins a stream.
+
+        Returns:
+            what forward returns; the states after this block; the surprise of every step [B, L], a patch's spread over its
+            steps, the mean where patches overlap.
+        """
+        self._check(past_target, past_observed_values, past_features, future_features, static_features)
+        x, mask, loc, scale = self._embedded(past_target, past_observed_values, past_features, static_features)
+        total, after = x.new_zeros(x.shape[:2]), []
+        blocks = self._memory_blocks("a carried state")
+        for block, state in zip(blocks, states.blocks if states else [None] * len(blocks), strict=True):
+            assert state is None or isinstance(state, LayerState)
+            x, new, surprise = block.carry(x, mask, state)
+            after.append(new)
+            total = total + surprise / len(blocks)
+        steps = self._overlap_mean(total[:, None].expand(-1, self.patch_size, -1))
+        return (self._forecast(x, future_features), loc, scale), ModelState(tuple(after)), steps
+
+    def fresh(self, batch: int) -> ModelState:
+        """The states at the beginning of `batch` streams: what is learned, and the persistent tokens read."""
+        nothing = self.position.new_empty(batch, 0, self.position.shape[-1])
+        mixers = [block.mixer for block in self._memory_blocks("a carried state") if block.mixer is not None]
+        layers = [mixer(nothing, return_state=True)[1] for mixer in mixers]
+        return ModelState(tuple(layers))
+
+    def _embedded(
+        self, past_target: Tensor, observed: Tensor, past_features: Tensor | None, static_features: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Patch tokens [B, N, D], their mask [B, N], loc and scale [B, 1]."""
+        observed = observed.to(past_target.dtype)
+        x, loc, scale = masked_scaling(past_target, observed)
+        return *self._panel_tokens(x, observed, past_features, static_features), loc, scale
+
+    def _forecast(self, x: Tensor, future_features: Tensor | None) -> Tensor:
+        """Tokens after the blocks [B, N, D] -> raw numbers [B, H, P]."""
         x = self.head_dropout(self.norm(x).flatten(1))
         raw = self.head(x).unflatten(-1, (self.horizon, self.outputs))
-        if self.steps is not None and self.summary is not None and future_features is not None:
-            summary = self.summary(x)[:, None].expand(-1, self.horizon, -1)
-            raw = raw + self.steps(torch.cat([summary, future_features], dim=-1))
-        return raw, loc, scale
+        if self.steps is None or self.summary is None or future_features is None:
+            return raw
+        summary = self.summary(x)[:, None].expand(-1, self.horizon, -1)
+        return raw + self.steps(torch.cat([summary, future_features], dim=-1))
 
     def _panel_tokens(
         self, x: Tensor, observed: Tensor, past_features: Tensor | None, static_features: Tensor | None
@@ -150,7 +198,8 @@ class PanelModule(TrainedModule):
     """Training of a `PanelForecaster`.
 
     Batches are dictionaries with the network's inputs (`INPUTS`; absent where there are none), `future_target` [B, H] and
-    `future_observed_values` [B, H]. The loss is the output's, on the scale of the targets, averaged over observed steps; the
+    `future_observed_values` [B, H]. A past of n lookbacks is read as n blocks of a stream, each with a forecast and a loss of its own, the
+    memory carried on with its gradient. The loss is the output's, on the scale of the targets, averaged over observed steps; the
     validation's average does not depend on the batch size. Logged per epoch: `train_loss`, `val_loss`.
 
     Args:
@@ -198,16 +247,66 @@ class PanelModule(TrainedModule):
         self.log("val_loss", self.val_loss, on_step=False, on_epoch=True, prog_bar=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        return self(**inputs_of(batch))
+        """The forecast after the last block."""
+        return self.forecast(batch)
+
+    def forecast(self, batch: Batch, states: ModelState | None = None) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """Arguments of the output, loc and scale after the last block of the past; states: of the memory before the first one."""
+        *_, (args, loc, scale, _) = self._by_block(batch, states)
+        return args, loc, scale
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of every step [B, H], 0 where the target is missing, and which are observed."""
-        args, loc, scale = self(**inputs_of(batch))
-        observed = batch["future_observed_values"].to(loc.dtype)
-        # a missing target may be NaN, and NaN * 0 is NaN; a whole number, since counts have no loss elsewhere
-        target = torch.where(observed > 0, batch["future_target"], loc.round())
+        """Loss of every step [B, H] of each block, side by side, 0 where the target is missing, and which are observed."""
+        found = [self._loss(part, args, loc, scale) for args, loc, scale, part in self._by_block(batch)]
+        losses, observed = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        return losses, observed
+
+    def _loss(self, part: Batch, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        observed = part["future_observed_values"].to(loc.dtype)
+        # a missing target may be NaN, and NaN * 0 is NaN; whole numbers, which outputs of counts want
+        target = torch.where(observed > 0, part["future_target"], loc.round())
         return self.output.loss(target, args, loc=loc, scale=scale), observed
+
+    def _by_block(
+        self, batch: Batch, states: ModelState | None = None
+    ) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor, Batch]]:
+        """Forecast after each block of the past, the memory carried on from block to block; also each block's own batch."""
+        parts = blocks_of(batch, self.network.lookback, self.network.horizon)
+        if len(parts) == 1 and states is None:  # mixers that carry nothing have a forecast too
+            yield *self(**inputs_of(batch)), batch
+            return
+        for part in parts:
+            (raw, loc, scale), states, _ = self.network.carry(**inputs_of(part), states=states)
+            yield arguments(self.output, raw), loc, scale, part
+
+
+def blocks_of(batch: Batch, lookback: int, horizon: int) -> list[Batch]:
+    """Cut a past of n lookbacks into n batches, each with the horizon that followed it."""
+    length = batch["past_target"].shape[1]
+    if length == lookback:
+        return [batch]
+    if length % lookback:
+        raise ValueError(f"past_target must be of whole blocks of {lookback} steps; got {length}")
+    whole = {
+        name: torch.cat([batch[f"past_{name}"], batch[f"future_{name}"]], dim=1)
+        for name in ("target", "observed_values") if f"future_{name}" in batch
+    }  # fmt: skip
+    if "future_features" in batch:
+        known = batch["past_features"][..., : batch["future_features"].shape[-1]]
+        whole["features"] = torch.cat([known, batch["future_features"]], dim=1)
+    parts = []
+    for begin in range(0, length, lookback):
+        end = begin + lookback
+        past = {name: value[:, begin:end] for name, value in batch.items() if name.startswith("past_")}
+        future = {f"future_{name}": value[:, end : end + horizon] for name, value in whole.items()}
+        parts.append({name: batch[name] for name in ("static_features",) if name in batch} | past | future)
+    return parts
 
 
 def inputs_of(batch: Batch) -> Batch:
     return {name: batch[name] for name in INPUTS if name in batch}
+
+
+def on_device(batch: Batch, network: nn.Module) -> Batch:
+    device = next(network.parameters()).device
+    return {name: value.to(device) for name, value in batch.items()}

@@ -1,25 +1,30 @@
 """A fitted forecaster in a folder: `config.json`, `model.safetensors`, `series.safetensors`. Nothing is pickled."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import safetensors
+import torch
 from gluonts.core import serde
 from gluonts.torch.distributions import Output
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_weights
 from safetensors.torch import save_file as save_weights
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from titans_seq.datamodules.frames import Columns, Panel
 from titans_seq.datamodules.panel import PanelScaling
 from titans_seq.datamodules.scaling import scaler_from
 from titans_seq.files import replacing
 from titans_seq.forecast.conformal import Conformal
+from titans_seq.forecast.online import Stream
 from titans_seq.forecast.panel import PanelForecaster, PanelModule
+from titans_seq.state_io import ObservedState, load_state, save_state
 
 if TYPE_CHECKING:
     from titans_seq.forecaster import TitansForecaster
@@ -74,6 +79,46 @@ def load_fitted(cls: "type[TitansForecaster]", folder: Path) -> Any:
         return _rebuilt(cls, config, weights, arrays)
     except (KeyError, TypeError, IndexError, RuntimeError) as error:
         raise ValueError(f"the files in {folder} do not fit each other: {str(error).splitlines()[0]}") from None
+
+
+def save_stream(stream: Stream, network: nn.Module, path: Path) -> Path:
+    """Write what was observed, and which weights the memory's states belong to.
+
+    Raises:
+        ValueError: the path is no file in a folder that exists.
+    """
+    rows = stream.rows
+    header = {
+        "ids": rows.ids.tolist(),
+        "freq": rows.freq,
+        "static": {name: rows.static[name].tolist() for name in rows.static},
+    }
+    tensors = {
+        "times": torch.from_numpy(rows.times.to_numpy().astype(np.int64)), "offsets": torch.from_numpy(rows.offsets),
+        "target": torch.from_numpy(rows.target), "past": torch.from_numpy(rows.past), "known": torch.from_numpy(rows.known),
+        "scales": torch.from_numpy(stream.scaling.of_target(rows)), "blocks": torch.from_numpy(stream.blocks),
+    }  # fmt: skip
+    state = ObservedState(stream.before, stream.now, json.dumps(header, default=_plain), tuple(tensors.values()))
+    save_state(path, state, model=network)
+    return path
+
+
+def load_stream(path: Path, network: nn.Module, tail: Panel, scaling: PanelScaling) -> Stream:
+    """Read what `save_stream` wrote; tail and scaling: of the forecaster, for what is the same in every stream."""
+    state = load_state(path, model=network)
+    if not isinstance(state, ObservedState):
+        raise ValueError(f"{path} holds no observations of a forecaster")
+    header = json.loads(state.header)
+    times, offsets, target, past, known, scales, blocks = (tensor.numpy() for tensor in state.rows)
+    ids = pd.Index(header["ids"])
+    dates = not np.issubdtype(tail.times.dtype, np.integer)
+    rows = replace(
+        tail, ids=ids, freq=header["freq"], times=pd.DatetimeIndex(times.view("datetime64[ns]")) if dates else pd.Index(times),
+        offsets=offsets, target=target, past=past, known=known, static=pd.DataFrame(header["static"], index=pd.RangeIndex(len(ids))),
+    )  # fmt: skip
+    own = replace(scaling, scales=pd.DataFrame(scales, index=ids, columns=["mean", "scale"]))
+    device = next(network.parameters()).device
+    return Stream(rows, blocks, state.before.to(device), state.now.to(device), own)
 
 
 def _json(forecaster: "TitansForecaster") -> str:
@@ -140,6 +185,7 @@ def _rebuilt(
         model._lookback, model.horizon, **config["network"], mixer=model.mixer, **(model.network or {})
     )
     network.load_state_dict(weights)
+    model.stream_ = None
     model.module_ = PanelModule(
         network, output=model.output, learning_rate=model.learning_rate, weight_decay=model.weight_decay
     ).eval()

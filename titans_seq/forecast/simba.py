@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.forecast.mixers import MIXERS
-from titans_seq.memory import NeuralMemory
+from titans_seq.memory import LayerState, NeuralMemory
 
 
 class EinFFT(nn.Module):
@@ -65,11 +65,15 @@ class Block(nn.Module):
         masked = {"mask": mask} if isinstance(self.mixer, NeuralMemory) else {}
         return self._channels(x + self.dropout(self.mixer(self.mixer_norm(x), **masked)))
 
-    def forward_with_surprise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As forward, with the memory's surprise [B, N], the mean over its heads."""
+    def carry(
+        self, x: Tensor, mask: Tensor | None = None, state: LayerState | None = None
+    ) -> tuple[Tensor, LayerState, Tensor]:
+        """As forward, from a state of the memory; also the state after it, and the surprise [B, N], the mean over heads."""
         assert self.mixer is not None
-        mixed, surprise = self.mixer(self.mixer_norm(x), return_surprise=True)
-        return self._channels(x + self.dropout(mixed)), surprise.mean(dim=-1)
+        more = {"return_state": True, "return_surprise": True}
+        mixed, state, surprise = self.mixer(self.mixer_norm(x), state=state, mask=mask, **more)
+        assert state is not None
+        return self._channels(x + self.dropout(mixed)), state, surprise.mean(dim=-1)
 
     def _channels(self, x: Tensor) -> Tensor:
         return x + self.dropout(self.channels(self.channel_norm(x)))
@@ -143,17 +147,21 @@ class SimbaForecaster(nn.Module):
 
         A patch's surprise is spread over its steps; where patches overlap, their mean counts.
         """
-        blocks = [block for block in self.blocks if isinstance(block, Block) and isinstance(block.mixer, NeuralMemory)]
-        if len(blocks) < len(self.blocks):
-            raise ValueError('surprise needs a forecaster with mixer="memory"')
+        blocks = self._memory_blocks("surprise")
         x = self._tokens(self._normalise(past_target)[0])
         total = x.new_zeros(x.shape[:2])
         for block in blocks:
-            x, surprise = block.forward_with_surprise(x)
+            x, _, surprise = block.carry(x)
             total = total + surprise
         patches = (total / len(blocks))[:, None].expand(-1, self.patch_size, -1)  # [B * C, P, N]
         steps = self._overlap_mean(patches)
         return steps.unflatten(0, (len(past_target), -1)).mT
+
+    def _memory_blocks(self, what: str) -> list[Block]:
+        blocks = [block for block in self.blocks if isinstance(block, Block) and isinstance(block.mixer, NeuralMemory)]
+        if len(blocks) < len(self.blocks):
+            raise ValueError(f'{what} needs a forecaster with mixer="memory"')
+        return blocks
 
     def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if x.ndim != 3 or x.shape[1] != self.lookback:
