@@ -27,7 +27,9 @@ from titans_seq.training import TrainedModule
 
 History = list[dict[str, float]]
 _MISSING = object()
-_RUN_FOLDER = "TITANS_SEQ_RUN_FOLDER"  # tells the other processes of a run on several devices what the first has claimed
+_RUN_FOLDER = (
+    "TITANS_SEQ_RUN_FOLDER"  # tells the other processes of a run on several devices what the first has claimed
+)
 
 
 @dataclass

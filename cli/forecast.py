@@ -1,4 +1,4 @@
-"""`titans-seq fit|test|predict forecast`: what is the forecaster's own in a run."""
+"""`titans-seq fit|test|predict|surprise forecast`: what is the forecaster's own in a run."""
 
 import argparse
 from collections.abc import Mapping
@@ -19,9 +19,12 @@ from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule, download_dataset, future_dates
 from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate
+from titans_seq.files import replacing
 from titans_seq.forecast import ForecastModule, SimbaForecaster
+from titans_seq.forecast.anomalies import spans, surprise_of_values
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_training
 
+MARKED = 10  # spans that surprise shows
 PREDICTION = ("forecast.csv", "forecast.png", "surprise.png")  # what predict writes
 
 
@@ -238,3 +241,32 @@ def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
         if (folder / name).exists():
             raise UsageError(f"{folder} holds {name} already; choose another --output")
     return runs.make_folder(folder)
+
+
+# surprise --------------------------------------------------------------------------------------------------------------
+
+
+def surprise_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq surprise forecast`: how much each row surprised the memory, and where most."""
+    job, run = _load_run(arguments, "predict")
+    data, module = _series_of(job), _module_of(job)
+    if not isinstance(module.network, SimbaForecaster) or not _has_surprise(module):
+        raise UsageError(f"{run} has no memory to surprise; train one with model=memory")
+    module.eval().to("cpu")
+    found = surprise_of_values(module.network, data.standardised)
+    series, most = data.series, spans(found, share=arguments.share)
+    axis = pd.RangeIndex(len(found), name="row") if series.dates is None else pd.Index(series.dates, name="date")
+    path = runs.free(Path(arguments.output).expanduser() if arguments.output else run / f"surprise-{series.name}.csv")
+    runs.make_folder(path.parent)
+    table = pd.DataFrame(found, index=axis, columns=list(series.columns))
+    with replacing(path) as part:
+        table.to_csv(part)
+    shown = most[:MARKED]
+    title = f"{series.name}: what surprised the memory"
+    picture = plot_surprise(
+        series.values, found, series.columns, axis, path.with_suffix(".png"), title=title, marked=shown
+    )
+    for span in shown:
+        rows = f"{axis[span.begin]} to {axis[span.end - 1]}"
+        print(f"{span.peak:8.3f}  {series.columns[span.channel]}  {rows}")
+    show_paths("files", [path, picture])

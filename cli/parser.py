@@ -20,6 +20,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message.splitlines()[0]} (see `{self.prog} --help`)")
 
 
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1; got {text}")
+    return value
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -65,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     _predict_dna(predict)
     _embed_dna(_verb(verbs, "embed", "write a model's features of sequences"))
     _score_dna(_verb(verbs, "score", "score variants by a language model"))
-    _surprise_dna(_verb(verbs, "surprise", "write the memory's surprise along a genome"))
+    surprise = _verb(verbs, "surprise", "write what surprised the memory of a series or a genome")
+    _surprise_forecast(surprise)
+    _surprise_dna(surprise)
     _eval_lm(_verb(verbs, "eval", "measure a language model"))
     _generate_lm(_verb(verbs, "generate", "continue a text"))
     _lightning(verbs)
@@ -167,6 +179,23 @@ Any columns will do. A column the run was trained on keeps the run's scale; any 
     _checkpoint(parser)
     _series(parser, "a series of your own instead of the run's")
     parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/predict)")
+
+
+def _surprise_forecast(tasks: argparse._SubParsersAction) -> None:
+    parser = _task(
+        tasks, "forecast", "forecast:surprise_command",
+        "Score every row of a series by how much it surprised the memory; write a CSV and a picture of the most surprising spans.",
+        """examples:
+  titans-seq surprise forecast --checkpoint runs/forecast/ETTh1-h96-memory-s0
+  titans-seq surprise forecast --checkpoint RUN --csv my.csv --share 0.005
+
+The memory reads the series from its first row on. The score is the norm of the gradient it learns by, of each column for itself;
+the first rows surprise a memory that knows nothing yet.""",
+    )  # fmt: skip
+    _checkpoint(parser)
+    _series(parser, "a series of your own instead of the run's")
+    parser.add_argument("--share", type=_share, default=0.01, help="of rows to call surprising (default: 0.01)")
+    parser.add_argument("--output", metavar="FILE", help="(default: RUN/surprise-<series>.csv, -2 ...)")
 
 
 # DNA -------------------------------------------------------------------------------------------------------------------

@@ -145,6 +145,13 @@ class ForecastDataModule(lightning.LightningDataModule):
         self._values = standardise(self.series.values, scaler)
         self._fitted_rows = rows
 
+    @property
+    def standardised(self) -> Tensor:
+        """Every row, float32 [T, C], as windows hold them."""
+        if self._values is None:
+            raise ValueError("call setup() first")
+        return self._values
+
     def dataset_for(self, split: str) -> WindowDataset:
         """Return the windows of "train", "val" or "test"."""
         if split not in self.borders:
@@ -153,9 +160,7 @@ class ForecastDataModule(lightning.LightningDataModule):
         return self._windows(begin, end, self.horizon, self.series.stride, self.series.origin)
 
     def _windows(self, begin: int, end: int, horizon: int, stride: int, origin: int) -> WindowDataset:
-        if self._values is None:
-            raise ValueError("call setup() first")
-        return WindowDataset(self._values, begin, end, self.lookback, horizon, stride, origin)
+        return WindowDataset(self.standardised, begin, end, self.lookback, horizon, stride, origin)
 
     # loaders ---------------------------------------------------------------------------------------------------------
 

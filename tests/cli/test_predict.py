@@ -108,3 +108,18 @@ def test_predictions_do_not_overwrite_each_other(trained: Path) -> None:
         assert main(["predict", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0
     first, second = (trained / name / "forecast.csv" for name in ("predict", "predict-2"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_surprise_is_the_networks_on_every_row(
+    trained: Path, own_csv: Path, capsys: pytest.CaptureFixture[str], refused: Callable[[list[str]], str]
+) -> None:
+    assert main(["surprise", "forecast", "--checkpoint", str(trained), "--quiet", "--share", "0.05"]) == 0
+    out = capsys.readouterr().out
+    made = pd.read_csv(trained / "surprise-own.csv")
+    assert list(made["date"]) == list(pd.read_csv(own_csv)["date"]) and (made[["sales", "visits"]] > 0).all().all()
+    assert (trained / "surprise-own.png").stat().st_size > 5000
+    peak = made[["sales", "visits"]].max().max()
+    assert out.split()[0] == f"{peak:.3f}"  # the most surprising span comes first
+    assert main(["surprise", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0
+    assert (trained / "surprise-own-2.csv").is_file()  # nothing is written over
+    assert "must lie between 0 and 1" in refused(["surprise", "forecast", "--checkpoint", str(trained), "--share", "2"])

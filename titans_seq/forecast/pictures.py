@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from titans_seq import pictures
+from titans_seq.forecast.anomalies import Span
 from titans_seq.pictures import new_figure, save
 
 PAST, TRUTH, FORECAST, SURPRISE = pictures.GREY, pictures.INK, pictures.RED, pictures.ORANGE
@@ -72,11 +73,13 @@ def plot_surprise(
     path: str | Path,
     *,
     title: str,
+    marked: Sequence[Span] = (),
 ) -> Path:
     """Draw, for some channels, the surprise above the series it belongs to.
 
     Args:
         axis: L entries, dates or row numbers.
+        marked: spans to shade.
     """
     chosen = _channels(len(columns))
     figure = new_figure(len(chosen), height=1.0 + 2.3 * len(chosen))
@@ -91,6 +94,10 @@ def plot_surprise(
         above.tick_params(axis="x", length=0)
         below.plot(axis, past[:, channel], color=PAST, label="series")
         below.set_ylabel(columns[channel])
+        for span in marked:
+            if span.channel == channel:
+                for axes in (above, below):
+                    axes.axvspan(axis[span.begin], axis[span.end - 1], color=FORECAST, alpha=0.25, linewidth=1)
     _time_axis(panels[-1], axis)
     _head(figure, panels[0], title, len(columns), chosen, handles=[panels[0].lines[0], panels[1].lines[0]])
     return save(figure, path)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titans_seq.blocks import ModelState
 from titans_seq.forecast.mixers import MIXERS
 from titans_seq.memory import LayerState, NeuralMemory
 
@@ -147,15 +148,21 @@ class SimbaForecaster(nn.Module):
 
         A patch's surprise is spread over its steps; where patches overlap, their mean counts.
         """
+        return self.read(past_target)[0]
+
+    def read(self, past_target: Tensor, states: ModelState | None = None) -> tuple[Tensor, ModelState]:
+        """As `surprise`, from the memory's states after the L steps before; also the states after these."""
         blocks = self._memory_blocks("surprise")
         x = self._tokens(self._normalise(past_target)[0])
-        total = x.new_zeros(x.shape[:2])
-        for block in blocks:
-            x, _, surprise = block.carry(x)
+        total, after = x.new_zeros(x.shape[:2]), []
+        for block, state in zip(blocks, states.blocks if states else [None] * len(blocks), strict=True):
+            assert state is None or isinstance(state, LayerState)
+            x, new, surprise = block.carry(x, state=state)
+            after.append(new)
             total = total + surprise
         patches = (total / len(blocks))[:, None].expand(-1, self.patch_size, -1)  # [B * C, P, N]
-        steps = self._overlap_mean(patches)
-        return steps.unflatten(0, (len(past_target), -1)).mT
+        steps = self._overlap_mean(patches).unflatten(0, (len(past_target), -1)).mT
+        return steps, ModelState(tuple(after))
 
     def _memory_blocks(self, what: str) -> list[Block]:
         blocks = [block for block in self.blocks if isinstance(block, Block) and isinstance(block.mixer, NeuralMemory)]
