@@ -159,7 +159,9 @@ def _header(path: Path) -> list[str]:
         names = list(pd.read_csv(file, nrows=0, encoding="utf-8-sig", skip_blank_lines=False).columns)
     with _readable(path), _opened(path) as file:  # pandas calls a second "a" "a.1"
         given = pd.read_csv(file, nrows=1, header=None, dtype=str, encoding="utf-8-sig", skip_blank_lines=False)
-    doubles = [name for row in given.to_numpy() for i, name in enumerate(row) if isinstance(name, str) and name in row[:i]]
+    doubles = [
+        name for row in given.to_numpy() for i, name in enumerate(row) if isinstance(name, str) and name in row[:i]
+    ]
     if doubles:
         raise DataError(f"{path}: column {doubles[0]!r} stands twice in the header; give each column a name of its own")
     return names

@@ -19,7 +19,7 @@ from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate, missing
 from titans_seq.datamodules.scaling import fit_scaler, scaler_from, standardise
 from titans_seq.datamodules.series import DataError, Series
 from titans_seq.datamodules.splits import SPLITS, Borders, require_windows, split_borders
-from titans_seq.datamodules.windows import Batch, EpochShuffle, WindowDataset
+from titans_seq.datamodules.windows import Batch, EpochShuffle, WindowDataset, as_is
 
 
 class ForecastDataModule(lightning.LightningDataModule):
@@ -188,7 +188,7 @@ class ForecastDataModule(lightning.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=_as_is,
+            collate_fn=as_is,
         )
 
     # checkpoint ------------------------------------------------------------------------------------------------------
@@ -221,8 +221,3 @@ def _at_least(least: int, **arguments: int) -> None:
     for name, value in arguments.items():
         if value < least:
             raise DataError(f"{name} must be at least {least}; got {value}")
-
-
-def _as_is(batch: Any) -> Any:
-    """The data set gives whole batches: nothing is left to collate. (A function, so that workers can be spawned.)"""
-    return batch

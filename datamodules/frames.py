@@ -3,6 +3,7 @@
 R rows of all series one after another, N series, F known covariates, G past ones.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -170,6 +171,7 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: str | int | None = N
         raise DataError(f"a pandas DataFrame is needed; got {type(frame).__name__}")
     if not len(frame):
         raise DataError("the frame has no rows")
+    freq = plain_freq(freq)
     _check_columns(frame, columns)
     codes, ids = _codes(frame, columns)
     times = _times(frame[columns.time], columns, freq)
@@ -202,24 +204,51 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: str | int | None = N
 
 
 def long_from_wide(frame: pd.DataFrame | pd.Series, columns: Columns) -> pd.DataFrame:
-    """One series per column, the time in the index or in the time column -> the long frame."""
+    """One series per column, the time in the index or in the time column -> the long frame.
+
+    Raises:
+        DataError: no time, no column, a name that stands twice, a column that holds no numbers.
+    """
     if isinstance(frame, pd.Series):
         frame = frame.to_frame(frame.name if frame.name is not None else columns.target)
     if columns.time in frame.columns:
         frame = frame.set_index(columns.time)
+    elif not isinstance(frame.index, pd.DatetimeIndex):
+        dates = [name for name in frame.columns if _dated(frame[name])]
+        if dates:
+            raise DataError(f"column {dates[0]!r} holds dates; say so by time_col={dates[0]!r}")
+        if not pd.api.types.is_integer_dtype(frame.index.dtype):
+            raise DataError(f"a wide frame needs dates in its index or a column {columns.time!r}")
     doubles = frame.columns[frame.columns.duplicated()]
     if len(doubles):
         raise DataError(f"column {doubles[0]!r} stands twice in the frame; give each series a name of its own")
     if not len(frame.columns):
         raise DataError("the frame has no column of values")
-    names = columns.id or "unique_id"
+    for name in frame.columns:
+        if not (pd.api.types.is_numeric_dtype(frame[name].dtype) or frame[name].dtype == object):
+            raise DataError(f"column {name!r} must hold numbers; it holds {frame[name].dtype}")
+    names = np.empty(len(frame.columns), dtype=object)
+    names[:] = list(frame.columns)
     return pd.DataFrame(
         {
-            names: np.repeat(np.array(frame.columns, dtype=object), len(frame)),
+            columns.id or "unique_id": np.repeat(names, len(frame)),
             columns.time: np.tile(frame.index.to_numpy(), len(frame.columns)),
             columns.target: np.concatenate([frame[name].to_numpy() for name in frame.columns]),
         }
     )
+
+
+def _dated(column: pd.Series) -> bool:
+    if column.dtype.kind == "M":
+        return True
+    text = column.dropna().head(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # no common format: then these are hardly dates
+        return (
+            len(text) > 0
+            and not pd.api.types.is_numeric_dtype(column.dtype)
+            and pd.to_datetime(text, errors="coerce").notna().all()
+        )
 
 
 def future_times(last: pd.Index, steps: int, freq: str | int) -> pd.Index:
@@ -244,7 +273,11 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     """
     columns = panel.columns
     if not columns.known:
+        if future is not None:
+            raise DataError("future was given, but future_covariates names no column of it")
         return None
+    if not isinstance(future, pd.DataFrame | None):
+        raise DataError(f"future must be a DataFrame; got {type(future).__name__}")
     if future is None:
         raise DataError(f"the covariates {', '.join(columns.known)} are needed over the horizon; give them as future=")
     key = [columns.id] if columns.id is not None else []
@@ -297,12 +330,22 @@ def _codes(frame: pd.DataFrame, columns: Columns) -> tuple[np.ndarray, pd.Index]
     codes, ids = pd.factorize(frame[columns.id])
     if (codes < 0).any():
         raise DataError(f"column {columns.id!r} is empty in row {int(np.argmax(codes < 0))}")
-    return codes, pd.Index(ids)
+    odd = [
+        name
+        for name in ids
+        if not isinstance(name, str | int | float | np.integer | np.floating) or isinstance(name, bool)
+    ]
+    if odd:
+        raise DataError(f"column {columns.id!r} must hold text or numbers; it holds {odd[0]!r}")
+    return codes, pd.Index(np.asarray(ids))
 
 
 def _times(column: pd.Series, columns: Columns, freq: str | int | None) -> np.ndarray:
     """Time stamps as datetime64[ns], or whole numbers."""
-    if pd.api.types.is_integer_dtype(column.dtype):
+    if column.isna().any():
+        row = int(np.argmax(column.isna().to_numpy()))
+        raise DataError(f"column {columns.time!r}, row {row}: {column.iloc[row]!r} is no date")
+    if pd.api.types.infer_dtype(column) == "integer":
         if isinstance(freq, str):
             raise DataError(
                 f"column {columns.time!r} holds whole numbers, so freq must be a whole number too; got {freq!r}"
@@ -310,7 +353,7 @@ def _times(column: pd.Series, columns: Columns, freq: str | int | None) -> np.nd
         return column.to_numpy(dtype=np.int64)
     if isinstance(freq, int):
         raise DataError(f"freq={freq} is for whole numbers in column {columns.time!r}; it holds {column.dtype}")
-    if pd.api.types.is_float_dtype(column.dtype):
+    if pd.api.types.is_numeric_dtype(column.dtype):
         raise DataError(f"column {columns.time!r} must hold dates or whole numbers; it holds {column.dtype}")
     dates = pd.to_datetime(column, errors="coerce")
     if dates.isna().any():
@@ -321,8 +364,38 @@ def _times(column: pd.Series, columns: Columns, freq: str | int | None) -> np.nd
     return dates.to_numpy(dtype="datetime64[ns]")
 
 
+def plain_freq(freq: Any) -> str | int | None:
+    """A frequency as text or a whole number.
+
+    Raises:
+        DataError: it is neither, or not a step forward.
+    """
+    if freq is None or isinstance(freq, str):
+        pass
+    elif isinstance(freq, pd.tseries.offsets.BaseOffset):
+        freq = freq.freqstr
+    elif isinstance(freq, int | np.integer) and not isinstance(freq, bool):
+        freq = int(freq)
+    else:
+        raise DataError(f"freq must be a frequency of pandas such as 'h', or a whole number; got {freq!r}")
+    steps = pd.tseries.frequencies.to_offset(_known(freq)).n if isinstance(freq, str) else freq
+    if steps is not None and steps < 1:
+        raise DataError(f"freq must be a step forward; got {freq!r}")
+    return freq
+
+
+def _known(freq: str) -> str:
+    try:
+        pd.tseries.frequencies.to_offset(freq)
+    except ValueError:
+        raise DataError(f"freq {freq!r} is no frequency pandas knows; give e.g. 'h', 'D' or '15min'") from None
+    return freq
+
+
 def _numbers(frame: pd.DataFrame, name: str, columns: Columns, what: str = "") -> Float[np.ndarray, " R"]:
-    numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+    if frame[name].dtype.kind in "mMc":
+        raise DataError(f"{what + ': ' if what else ''}column {name!r} must hold numbers; it holds {frame[name].dtype}")
+    numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = (np.isnan(numbers) & frame[name].notna().to_numpy()) | np.isinf(numbers)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -339,8 +412,13 @@ def _no_doubles(codes: np.ndarray, times: np.ndarray, ids: pd.Index, columns: Co
     same = (codes[1:] == codes[:-1]) & (times[1:] == times[:-1])
     if same.any():
         at = int(np.argmax(same))
+        hint = (
+            ""
+            if columns.id is not None
+            else "; if the frame holds several series, name the column that tells them apart: id_col="
+        )
         raise DataError(
-            f"series {ids[codes[at]]} has {columns.time} {_stamp(times[at])} twice (rows {order[at]} and {order[at + 1]})"
+            f"series {ids[codes[at]]} has {columns.time} {_stamp(times[at])} twice (rows {order[at]} and {order[at + 1]}){hint}"
         )
 
 
@@ -357,10 +435,7 @@ def _find_freq(times: np.ndarray, codes: np.ndarray, lengths: np.ndarray, column
 
 def _fixed_step(freq: str) -> np.timedelta64 | None:
     """The length of a step, None for steps of the calendar (months, business days, ...)."""
-    try:
-        offset = pd.tseries.frequencies.to_offset(freq)
-    except ValueError as error:
-        raise DataError(f"freq {freq!r} is no frequency pandas knows; give e.g. 'h', 'D' or '15min'") from error
+    offset = pd.tseries.frequencies.to_offset(_known(freq))
     if isinstance(offset, pd.offsets.Day):  # no tick any more in pandas 3
         return np.timedelta64(offset.n, "D").astype("timedelta64[ns]")
     if isinstance(offset, pd.offsets.Tick):
@@ -375,16 +450,12 @@ def _grid(
     lengths = np.bincount(codes, minlength=len(ids))
     firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     step = freq if isinstance(freq, int) else _fixed_step(freq)
-    if isinstance(step, int) and step < 1:
-        raise DataError(f"freq must be at least 1; got {freq}")
     if step is not None:
         since = times - times[firsts][codes]
         place, off = (since // step).astype(np.int64), (since % step).astype(np.int64) != 0
     else:
-        calendar = pd.date_range(times.min(), times.max(), freq=freq)
-        at = calendar.get_indexer(pd.DatetimeIndex(times))
-        off = at < 0
-        place = at - at[firsts][codes]
+        place = _calendar_place(times, times[firsts][codes], str(freq))
+        off = place < 0
     if off.any():
         row = int(np.argmax(off))
         raise DataError(
@@ -402,6 +473,18 @@ def _grid(
     return place, steps
 
 
+def _calendar_place(times: np.ndarray, starts: np.ndarray, freq: str) -> np.ndarray:
+    """Steps of a calendar frequency from each row's start to the row, -1 where it is not on the grid that begins there."""
+    place = np.empty(len(times), dtype=np.int64)
+    for start in np.unique(starts):
+        rows = starts == start
+        grid = pd.date_range(start, times[rows].max(), freq=freq)
+        # a start that is no anchor of the frequency would make a grid without it
+        on_grid = len(grid) > 0 and grid[0] == pd.Timestamp(start)
+        place[rows] = grid.get_indexer(pd.DatetimeIndex(times[rows])) if on_grid else -1
+    return place
+
+
 def _grid_times(times: np.ndarray, codes: np.ndarray, steps: np.ndarray, freq: str | int) -> pd.Index:
     firsts = np.searchsorted(codes, np.arange(len(steps)))
     starts = np.repeat(times[firsts], steps)
@@ -409,8 +492,12 @@ def _grid_times(times: np.ndarray, codes: np.ndarray, steps: np.ndarray, freq: s
     step = freq if isinstance(freq, int) else _fixed_step(freq)
     if step is not None:
         return pd.Index(starts + place * step)
-    calendar = pd.date_range(times.min(), times.max(), freq=freq)
-    return pd.Index(calendar[calendar.get_indexer(pd.DatetimeIndex(times[firsts])).repeat(steps) + place])
+    found = np.empty(len(starts), dtype="datetime64[ns]")
+    for start in np.unique(times[firsts]):
+        rows = starts == start
+        grid = pd.date_range(start, periods=int(place[rows].max()) + 1, freq=freq)
+        found[rows] = grid.to_numpy()[place[rows]]
+    return pd.DatetimeIndex(found)
 
 
 def _static(frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.Index, order: np.ndarray) -> pd.DataFrame:
@@ -419,11 +506,13 @@ def _static(frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.In
     firsts = np.searchsorted(codes, np.arange(len(ids)))
     for name in columns.static:
         values = frame[name].iloc[order].reset_index(drop=True)
+        empty = values.isna().to_numpy()
+        if empty.any():
+            row = int(np.argmax(empty))
+            raise DataError(f"static covariate {name!r} is empty in series {ids[codes[row]]} (row {order[row]})")
         changed = (values != values.iloc[firsts[codes]].reset_index(drop=True)).to_numpy()
         if changed.any():
             row = int(np.argmax(changed))
-            if pd.isna(values.iloc[row]):
-                raise DataError(f"static covariate {name!r} is empty in series {ids[codes[row]]} (row {order[row]})")
             raise DataError(
                 f"static covariate {name!r} changes inside series {ids[codes[row]]} (row {order[row]}); "
                 "it must have one value per series"

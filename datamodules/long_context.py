@@ -65,7 +65,10 @@ def _needle(random: np.random.Generator, length: int, value: str, sentences: Cal
 
 def _asked(random: np.random.Generator, value: str) -> tuple[str, str]:
     key = _KEYS[random.integers(len(_KEYS))]
-    return f"One of the special magic numbers for {key} is: {value}. ", f"What is the special magic number for {key}? It is: "
+    return (
+        f"One of the special magic numbers for {key} is: {value}. ",
+        f"What is the special magic number for {key}? It is: ",
+    )
 
 
 def passkey_parts(random: np.random.Generator) -> tuple[str, str, str]:

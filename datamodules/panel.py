@@ -5,7 +5,6 @@ B batch, L lookback, H horizon, R rows of all series, N series, F known covariat
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import lightning
 import numpy as np
@@ -18,7 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from titans_seq.datamodules.frames import Panel
-from titans_seq.datamodules.windows import Batch, EpochShuffle
+from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.windows import Batch, EpochShuffle, as_is
+
+MOST_VALIDATED = 2_000_000  # steps of validation windows; more of them are thinned out evenly
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +30,13 @@ class PanelScaling:
     Args:
         scales: mean and deviation of each training series by its name, as two columns.
         covariates: fitted on past and known covariates; None without any.
-        numbers: fitted on the numeric static covariates. categories: values of each textual one.
+        numeric: names of the numeric static covariates; numbers: fitted on them. categories: values of each textual one.
         calendar: whether time stamps give covariates.
     """
 
     scales: pd.DataFrame
     covariates: StandardScaler | None
+    numeric: list[str]
     numbers: StandardScaler | None
     categories: dict[str, list[str]]
     calendar: bool
@@ -41,24 +44,28 @@ class PanelScaling:
     @classmethod
     def fit(cls, panel: Panel, *, calendar: bool) -> "PanelScaling":
         both = np.concatenate([panel.past, panel.known], axis=1)
-        numeric = panel.static.select_dtypes("number")
-        text = panel.static.select_dtypes(exclude="number")
+        numeric = list(panel.static.select_dtypes("number"))
         return cls(
             scales=series_scales(panel),
             covariates=_scaler(both),
-            numbers=_scaler(numeric.to_numpy(dtype=np.float64)),
-            categories={name: sorted(text[name].unique()) for name in text},
+            numeric=numeric,
+            numbers=_scaler(panel.static[numeric].to_numpy(dtype=np.float64)),
+            categories={name: sorted(panel.static[name].unique()) for name in panel.static if name not in numeric},
             calendar=calendar and not isinstance(panel.freq, int),
         )
 
     def with_series(self, history: Panel) -> "PanelScaling":
-        """The same, with the scales of series that were not in training, measured by their rows here."""
-        new = ~history.ids.isin(self.scales.index)
-        return replace(self, scales=pd.concat([self.scales, series_scales(history)[new]])) if new.any() else self
+        """The same, with the scales of series that had no value in training, measured by their rows here."""
+        known = self.scales.dropna()
+        new = known.index.get_indexer(history.ids) < 0
+        return replace(self, scales=pd.concat([known, series_scales(history)[new]])) if new.any() else self
 
     def of_target(self, panel: Panel) -> Float[np.ndarray, "N 2"]:
-        """Mean and deviation of each series; all must be known, see `with_series`."""
-        return self.scales.loc[panel.ids].to_numpy()
+        """Mean and deviation of each series, NaN where it has no value; all must be known, see `with_series`."""
+        place = self.scales.index.get_indexer(panel.ids)
+        if (place < 0).any():
+            raise KeyError(f"no scale of series {panel.ids[int(np.argmin(place))]!r}")
+        return self.scales.to_numpy()[place]
 
     def features(self, panel: Panel) -> tuple[Float[np.ndarray, "R FG"], int]:
         """Covariates of every row, known ones first, and how many are known ahead.
@@ -74,32 +81,54 @@ class PanelScaling:
         return np.concatenate([ahead, _marked(past)], axis=1), ahead.shape[1]
 
     def static(self, panel: Panel) -> Float[np.ndarray, "N E"]:
-        """Static covariates, standardised or one-hot; a category that training has not seen is all zeros."""
-        numeric = panel.static.select_dtypes("number").to_numpy(dtype=np.float64)
-        parts = [numeric if self.numbers is None else self.numbers.transform(numeric)]
+        """Static covariates, standardised or one-hot; a category that training has not seen is all zeros.
+
+        Raises:
+            DataError: a covariate is a number here and text in training, or the other way round.
+        """
+        found = set(panel.static.select_dtypes("number"))
+        changed = sorted(found ^ set(self.numeric))
+        if changed:
+            was, now = ("numbers", "text") if changed[0] in self.numeric else ("text", "numbers")
+            raise DataError(f"static covariate {changed[0]!r} held {was} in training and holds {now} here")
+        parts = [panel.static[self.numeric].to_numpy(dtype=np.float64)]
+        if self.numbers is not None:
+            parts = [self.numbers.transform(parts[0])]
         for name, values in self.categories.items():
             encoder = OneHotEncoder(categories=[values], handle_unknown="ignore", sparse_output=False)
-            parts.append(
-                encoder.fit(np.array(values, dtype=object)[:, None]).transform(
-                    panel.static[[name]].to_numpy(dtype=object)
-                )
-            )
+            column = panel.static[[name]].to_numpy(dtype=object)
+            parts.append(encoder.fit(np.array(values, dtype=object)[:, None]).transform(column))
         return np.concatenate(parts, axis=1)
 
 
 def series_scales(panel: Panel) -> pd.DataFrame:
-    """Mean and deviation (ddof 0) of the observed rows; a series without spread has deviation 1, one without rows mean 0."""
+    """Mean and deviation (ddof 0) of the observed rows; NaN for a series without any, deviation 1 for one without spread.
+
+    Raises:
+        DataError: values so large that their deviation overflows.
+    """
     groups = pd.Series(panel.target).groupby(panel.series)
-    mean, deviation = groups.mean().to_numpy(), groups.std(ddof=0).to_numpy()
-    mean = np.where(np.isnan(mean), 0.0, mean)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = groups.mean().to_numpy(), groups.std(ddof=0).to_numpy()
+    observed = groups.count().to_numpy() > 0
+    wild = observed & ~(np.isfinite(mean) & np.isfinite(deviation))
+    if wild.any():
+        raise DataError(f"the values of series {panel.ids[int(np.argmax(wild))]} are too large to be standardised")
     # rounding leaves a constant series a deviation of some 1e-16 of its size
-    flat = ~(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300))
+    flat = observed & ~(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-300))
     return pd.DataFrame({"mean": mean, "scale": np.where(flat, 1.0, deviation)}, index=panel.ids)
 
 
 def calendar_features(panel: Panel) -> Float[np.ndarray, "R K"]:
-    """GluonTS's features for the frequency (hour of the day, day of the week, ...), each in [-0.5, 0.5]."""
-    functions = time_features_from_frequency_str(str(panel.freq))
+    """GluonTS's features for the frequency (hour of the day, day of the week, ...), each in [-0.5, 0.5].
+
+    Raises:
+        DataError: it has none for this frequency.
+    """
+    try:
+        functions = time_features_from_frequency_str(str(panel.freq))
+    except (ValueError, RuntimeError):
+        raise DataError(f"there are no calendar covariates for freq {panel.freq!r}; give calendar=False") from None
     times = pd.DatetimeIndex(panel.times)
     stacked = [np.asarray(function(times), dtype=np.float64) for function in functions]
     return np.stack(stacked, axis=-1) if stacked else np.empty((len(times), 0))
@@ -185,8 +214,8 @@ class PanelWindows(Dataset[Batch]):
 def training_anchors(panel: Panel, lookback: int, horizon: int, last: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """First rows to forecast of every window a model may learn from, whole horizons only.
 
-    A window needs its whole lookback; a series too short for that gives windows from the middle of what it has. Windows without an
-    observed row on either side are left out.
+    A window begins with its whole lookback, or, in a series shorter than two lookbacks, at the middle of what it has. Windows without
+    an observed row on either side are left out.
 
     Args:
         last: only windows whose horizon ends within so many last rows (0: all).
@@ -206,11 +235,19 @@ def training_anchors(panel: Panel, lookback: int, horizon: int, last: int = 0) -
     return series[kept], first[kept]
 
 
+def _thinned(anchors: tuple[np.ndarray, np.ndarray], horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    most = max(1, MOST_VALIDATED // horizon)
+    if len(anchors[0]) <= most:
+        return anchors
+    kept = np.linspace(0, len(anchors[0]) - 1, most).astype(np.int64)
+    return anchors[0][kept], anchors[1][kept]
+
+
 class PanelData(lightning.LightningDataModule):
     """Training and validation windows of a panel.
 
     The last `val_rows` rows of every series are for validation: nothing of them enters scaling or training. Series too short to spare
-    them train with all they have. Training windows are shuffled by seed and epoch.
+    them train with all they have. Validation takes at most two million steps, windows evenly thinned out. Training windows are shuffled by seed and epoch.
 
     Args:
         panel: all rows a model may see.
@@ -247,7 +284,7 @@ class PanelData(lightning.LightningDataModule):
         self.train = PanelWindows(train, self.scaling, *cut, training_anchors(train, *cut))
         spared = panel.rows(np.where(spare > 0, 0, panel.lengths), panel.lengths)
         self.val = (
-            PanelWindows(spared, self.scaling, *cut, training_anchors(spared, *cut, last=val_rows))
+            PanelWindows(spared, self.scaling, *cut, _thinned(training_anchors(spared, *cut, last=val_rows), horizon))
             if val_rows and len(spared)
             else None
         )
@@ -263,13 +300,9 @@ class PanelData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
         drawn = EpochShuffle(self.train, self.seed, samples)
-        return DataLoader(self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=_as_is)
+        return DataLoader(self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=as_is)
 
     def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:
         if self.val is None or not len(self.val):
             return []
-        return DataLoader(self.val, batch_size=self.eval_batch_size, collate_fn=_as_is)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+        return DataLoader(self.val, batch_size=self.eval_batch_size, collate_fn=as_is)

@@ -26,16 +26,36 @@ from sklearn.exceptions import NotFittedError
 from titans_seq.blocks import ModelState
 from titans_seq.datamodules.frames import Columns, Panel, known_ahead, long_from_wide, read_panel
 from titans_seq.datamodules.panel import PanelData, PanelScaling, PanelWindows
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.series import DataError, DataWarning
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream, surprise_of
-from titans_seq.forecast.outputs import PointOutput, centre, make_output, quantiles, raw_size
+from titans_seq.forecast.outputs import (
+    OUTPUTS,
+    PointOutput,
+    centre,
+    make_output,
+    output_arguments,
+    quantiles,
+    raw_size,
+    require_levels,
+)
 from titans_seq.forecast.panel import PanelForecaster, PanelModule, on_device
 from titans_seq.forecast.saving import load_fitted, load_stream, save_fitted, save_stream
 from titans_seq.training import interruptible
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
 EVAL_BATCH = 1024  # windows per step of prediction
+MIN_SCALE = 0.05  # of a lookback, in deviations of its series; see `PanelForecaster`
+# arguments that are whole numbers, and the least they may be
+LEAST = {
+    "horizon": 1, "lookback": 1, "val_size": 0, "train_blocks": 1, "max_epochs": 1, "steps_per_epoch": 1, "patience": 1, "batch_size": 1,
+    "seed": 0,
+}  # fmt: skip
+# arguments that are built into a fitted forecaster
+BUILT = (
+    "horizon", "lookback", "output", "conformal", "levels", "past_covariates", "future_covariates", "static_covariates", "calendar",
+    "id_col", "time_col", "target_col", "mixer", "network", "train_blocks",
+)  # fmt: skip
 
 
 class TitansForecaster(BaseEstimator):
@@ -53,7 +73,7 @@ class TitansForecaster(BaseEstimator):
         freq: pandas alias of the step, or a whole number where time is numbered; None finds it.
         lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are padded by mask.
         output: "quantiles" (pinball loss, never crossing), "student_t", "mse", "mae", "huber" (one value), or an
-            `Output` of GluonTS's.
+            `Output` of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
         conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows (split conformal).
         levels: percentages of the intervals to calibrate, for conformal.
         val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons and 15 % of the median
@@ -84,6 +104,7 @@ class TitansForecaster(BaseEstimator):
     wide_: bool
     tail_: Panel  # the last rows of each series
     conformal_: Conformal | None
+    built_: dict[str, Any]
     stream_: Stream | None  # what was observed
 
     def __init__(
@@ -159,7 +180,7 @@ class TitansForecaster(BaseEstimator):
             ValueError: an argument of the constructor is wrong.
         """
         self._check_arguments()
-        panel, wide = self._read(df)
+        panel, wide = self._read(df, getattr(self, "freq_", None))
         return self._fit_panel(panel, wide)
 
     def predict(
@@ -187,6 +208,7 @@ class TitansForecaster(BaseEstimator):
             panel = panel.tail(self._context)
         ahead = panel.extended(self.horizon, known_ahead(future, panel, self.horizon))
         found = self._forecast(ahead, panel.lengths, scaling, level, stream.before if stream is not None else None)
+        _warn_of_empty(panel, scaling)
         frame = self._frame(ahead, panel.lengths, found)
         return _wide(frame, self._columns, self.alias) if wide else frame
 
@@ -273,7 +295,8 @@ class TitansForecaster(BaseEstimator):
         if windows < 1 or (step is not None and step < 1):
             raise ValueError(f"windows and step must be at least 1; got windows {windows}, step {step}")
         self._check_arguments()
-        panel, wide = self._read(df)
+        asked = self._levels(level)
+        panel, wide = self._read(df, getattr(self, "freq_", None))
         step = self.horizon if step is None else step
         cuts = [self.horizon + (windows - 1 - i) * step for i in range(windows)]
         if not (panel.lengths > cuts[0]).any():
@@ -285,7 +308,7 @@ class TitansForecaster(BaseEstimator):
         for cut in cuts:
             if model is self or refit:
                 model = clone(self)._fit_panel(panel.until(cut), wide)
-            parts.append(model._backtest_window(panel, cut, model._levels(level)))
+            parts.append(model._backtest_window(panel, cut, asked))
         return pd.concat(parts, ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
@@ -323,6 +346,9 @@ class TitansForecaster(BaseEstimator):
     def _read(self, df: Frame, freq: str | int | None = None) -> tuple[Panel, bool]:
         """The panel of a frame, and whether the frame was wide."""
         columns = self._columns
+        untimed = isinstance(df, pd.DataFrame) and self.target_col in df.columns and self.time_col not in df.columns
+        if untimed and isinstance(df.index, pd.DatetimeIndex):
+            df = df.rename_axis(self.time_col).reset_index()
         wide = isinstance(df, pd.Series) or (
             isinstance(df, pd.DataFrame) and self.target_col not in df.columns and self.id_col not in df.columns
         )
@@ -331,23 +357,16 @@ class TitansForecaster(BaseEstimator):
                 raise DataError(
                     f"covariates need a long frame with columns {self.id_col!r}, {self.time_col!r} and {self.target_col!r}"
                 )
-            timed = self.time_col in getattr(df, "columns", ()) or isinstance(df.index, pd.DatetimeIndex)
-            if not timed and not pd.api.types.is_integer_dtype(df.index.dtype):
-                raise DataError(f"a wide frame needs dates in its index or a column {self.time_col!r}")
             df = long_from_wide(df, columns)
         elif isinstance(df, pd.DataFrame) and self.id_col not in df.columns:
             columns = Columns(**(asdict(columns) | {"id": None}))
         return read_panel(df, columns, self.freq if freq is None else freq), wide
 
     def _check_arguments(self) -> None:
-        for name, least in (
-            ("horizon", 1),
-            ("max_epochs", 1),
-            ("steps_per_epoch", 1),
-            ("patience", 1),
-            ("batch_size", 1),
-        ):
+        for name, least in LEAST.items():
             value = getattr(self, name)
+            if value is None and name in ("lookback", "val_size"):
+                continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
         if self.val_size is not None and 0 < self.val_size < self.horizon:
@@ -356,50 +375,85 @@ class TitansForecaster(BaseEstimator):
             raise ValueError(
                 "conformal intervals are calibrated on validation rows: give val_size > 0 or conformal=False"
             )
+        for name in ("past_covariates", "future_covariates", "static_covariates"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a list of columns; got {getattr(self, name)!r}")
+        columns = self._columns
+        if self.alias in (columns.id, columns.time, columns.target, "cutoff"):
+            raise ValueError(
+                f"alias names the column of the forecast, and another has that name already: {self.alias!r}"
+            )
         _check_levels(self.levels, "levels")
-        make_output(self.output)
+        output = self._output()
+        if self.conformal:
+            if not len(self.levels):
+                raise ValueError("levels must name an interval to calibrate, e.g. (80, 95), or give conformal=False")
+            require_levels(output, self.levels)
+        require_levels(output, ())
+
+    def _output(self) -> Output:
+        output = make_output(self.output)
+        if type(output) not in OUTPUTS.values():
+            raise ValueError(f"output must be a name or one of {', '.join(OUTPUTS)}; got {type(output).__name__}")
+        return output
 
     def _levels(self, level: Sequence[float] | None) -> list[float]:
         """The asked levels, ascending; a ValueError where they cannot be had."""
         if level is None:
             return []
         _check_levels(level, "level")
-        if self.conformal_ is None and isinstance(self.module_.output, PointOutput):
+        output = self._output()
+        if self.conformal:
+            unknown = [each for each in level if each not in self.levels]
+            if unknown:
+                known = ", ".join(f"{each:g}" for each in sorted(self.levels))
+                raise ValueError(f"level {unknown[0]:g} was not calibrated; there are {known} (levels=...)")
+        elif isinstance(output, PointOutput):
             raise ValueError(f"output={self.output!r} without conformal has no intervals; ask with level=None")
-        if self.conformal_ is not None:
-            self.conformal_.require(level)
+        require_levels(output, level)
         return sorted(set(level))
+
+    def _architecture(self) -> dict[str, Any]:
+        return {name: _plain(getattr(self, name)) for name in BUILT}
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "module_"):
             raise NotFittedError("this TitansForecaster is not fitted yet; call fit(df) first")
+        changed = [name for name, value in self._architecture().items() if value != self.built_[name]]
+        if changed:
+            raise ValueError(
+                f"{changed[0]} was {self.built_[changed[0]]!r} when the forecaster was fitted; set it back, or clone() and fit anew"
+            )
 
     # training --------------------------------------------------------------------------------------------------------
 
     def _fit_panel(self, panel: Panel, wide: bool) -> Self:
         again = hasattr(self, "module_")
         if again:
-            self._same_inputs(panel)
+            self._require_fitted()
+        val_rows = self._val_rows(panel)
         data = PanelData(
-            panel, lookback=self._context, horizon=self.horizon, val_rows=self._val_rows(panel), calendar=self.calendar,
+            panel, lookback=self._context, horizon=self.horizon, val_rows=val_rows, calendar=self.calendar,
             scaling=self.scaling_ if again else None, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
             seed=self.seed + getattr(self, "fits_", 0),
         )  # fmt: skip
         if self.conformal and (data.val is None or not len(data.val)):
             raise DataError(
-                f"no series has rows to spare for the calibration of intervals (it takes {self._val_rows(panel) + 2 * self.horizon} "
+                f"no series has rows to spare for the calibration of intervals (it takes {val_rows + 2 * self.horizon} "
                 "rows): give conformal=False, a smaller val_size, or longer series"
             )
         with _undisturbed():
             torch.manual_seed(data.seed)
             module = copy.deepcopy(self.module_).train() if again else self._make_module(data)
+            module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
             history = self._train(module, data)
-        self.module_, self.scaling_, self.freq_ = module, data.scaling, panel.freq
+        conformal = self._calibrate(module, data.val) if self.conformal and data.val is not None else None
+        # all at once: an error or Ctrl-C above leaves the forecaster as it was
+        self.module_, self.scaling_, self.freq_, self.conformal_ = module, data.scaling, panel.freq, conformal
         self.history_ = [*getattr(self, "history_", []), *history]
         self.fits_ = getattr(self, "fits_", 0) + 1
-        self.wide_, self.tail_ = wide, panel.tail(self._context)
-        self.stream_ = None
-        self.conformal_ = self._calibrate(data.val) if self.conformal and data.val is not None else None
+        self.wide_, self.tail_, self.stream_ = wide, panel.tail(self._context), None
+        self.built_ = self._architecture()
         return self
 
     def _val_rows(self, panel: Panel) -> int:
@@ -407,18 +461,11 @@ class TitansForecaster(BaseEstimator):
             return self.val_size
         return max(2 * self.horizon, int(0.15 * np.median(panel.lengths)))
 
-    def _same_inputs(self, panel: Panel) -> None:
-        if panel.freq != self.freq_:
-            raise DataError(f"the forecaster was fitted to freq {self.freq_!r}; this frame has {panel.freq!r}")
-        network: PanelForecaster = self.module_.network
-        if (network.lookback, network.horizon) != (self._lookback, self.horizon):
-            raise ValueError("horizon and lookback cannot change between fits; clone() the forecaster")
-
     def _make_module(self, data: PanelData) -> PanelModule:
-        windows, output = data.train, make_output(self.output)
+        windows, output = data.train, self._output()
         network = PanelForecaster(
             self._lookback, self.horizon, outputs=raw_size(output), past_features=windows.features.shape[1],
-            future_features=windows.ahead, static_features=windows.static.shape[1], mixer=self.mixer, **(self.network or {}),
+            future_features=windows.ahead, static_features=windows.static.shape[1], min_scale=MIN_SCALE, mixer=self.mixer, **(self.network or {}),
         )  # fmt: skip
         return PanelModule(network, output=output, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
 
@@ -436,6 +483,9 @@ class TitansForecaster(BaseEstimator):
             )  # fmt: skip
             with interruptible():
                 trainer.fit(module, datamodule=data)
+            name = "val_loss" if watched else "train_loss"
+            if not any(np.isfinite(epoch.get(name, np.nan)) for epoch in losses.epochs):
+                raise ValueError(f"training diverged: no epoch has a finite {name}; try a smaller learning_rate")
             weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(weights)
         module.to(best_device(self.accelerator)).eval()
@@ -446,38 +496,13 @@ class TitansForecaster(BaseEstimator):
             "accelerator": self.accelerator, "devices": 1, "logger": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
         }  # fmt: skip
 
-    def _calibrate(self, windows: PanelWindows) -> Conformal:
+    def _calibrate(self, module: PanelModule, windows: PanelWindows) -> Conformal:
         """Compare the validation windows' intervals with what came."""
-        scores = self._run(windows, sorted(self.levels))
-        observed = windows_targets(windows)
-        return Conformal.fit(observed, *scores, levels=sorted(self.levels))
+        levels = sorted(self.levels)
+        _, bounds = _run(module, windows, levels)
+        return Conformal.fit(_targets(windows), bounds, levels=levels)
 
     # forecasting -----------------------------------------------------------------------------------------------------
-
-    @torch.inference_mode()
-    def _run(
-        self, windows: PanelWindows, level: list[float], states: ModelState | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Standardised forecasts [W, H], bounds [W, H, levels, 2], and each window's own scale [W].
-
-        states: of the memory before each window; None begins anew.
-        """
-        output, sides = self.module_.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
-        found, bounds, scales = [], [], []
-        for begin in range(0, len(windows), EVAL_BATCH):
-            chosen = slice(begin, min(begin + EVAL_BATCH, len(windows)))
-            batch = on_device(windows.__getitems__(range(chosen.start, chosen.stop)), self.module_.network)
-            args, loc, scale = self.module_.forecast(batch, None if states is None else states.select(chosen))
-            middle = centre(output, args, loc, scale)
-            found.append(middle)
-            if isinstance(output, PointOutput):
-                bounds.append(np.repeat(middle[..., None], len(sides), axis=-1))
-            elif sides:
-                bounds.append(quantiles(output, args, loc, scale, sides))
-            scales.append(scale[:, 0].double().cpu().numpy())
-        middle = np.concatenate(found)
-        both = np.concatenate(bounds) if sides else np.empty((*middle.shape, 0))
-        return middle, both.reshape(*middle.shape, len(level), 2), np.concatenate(scales)
 
     def _forecast(
         self,
@@ -490,9 +515,9 @@ class TitansForecaster(BaseEstimator):
         """Columns of the forecast of every series at its row `first`, in the units of the data, [N * H] each."""
         past = self._context if states is None else self._lookback
         windows = PanelWindows(panel, scaling, past, self.horizon, (np.arange(len(panel)), first))
-        middle, bounds, scales = self._run(windows, level, states)
+        middle, bounds = _run(self.module_, windows, level, states)
         if self.conformal_ is not None:
-            bounds = self.conformal_.apply(bounds, scales, level)
+            bounds = self.conformal_.apply(middle, bounds, level)
         mean, deviation = scaling.of_target(panel).T
         middle = middle * deviation[:, None] + mean[:, None]
         bounds = bounds * deviation[:, None, None, None] + mean[:, None, None, None]
@@ -513,6 +538,7 @@ class TitansForecaster(BaseEstimator):
         past = history.tail(self._context)
         first = long_enough.lengths - cut
         rows = (long_enough.offsets[:-1] + first)[:, None] + np.arange(self.horizon)
+        _require_known(long_enough, rows)
         ahead = past.extended(self.horizon, long_enough.known[rows])
         found = self._forecast(ahead, past.lengths, self.scaling_.with_series(history), level)
         frame = self._frame(ahead, past.lengths, found)
@@ -533,10 +559,39 @@ class _Losses(Callback):
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def windows_targets(windows: PanelWindows) -> np.ndarray:
+@torch.inference_mode()
+def _run(
+    module: PanelModule, windows: PanelWindows, level: list[float], states: ModelState | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised forecasts [W, H] and bounds [W, H, levels, 2]; states: of the memory before each window, None begins anew."""
+    output, sides = module.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
+    found, bounds = [], []
+    for begin in range(0, len(windows), EVAL_BATCH):
+        chosen = slice(begin, min(begin + EVAL_BATCH, len(windows)))
+        batch = on_device(windows.__getitems__(range(chosen.start, chosen.stop)), module.network)
+        args, loc, scale = module.forecast(batch, None if states is None else states.select(chosen))
+        middle = centre(output, args, loc, scale)
+        found.append(middle)
+        if isinstance(output, PointOutput):
+            bounds.append(np.repeat(middle[..., None], len(sides), axis=-1))
+        elif sides:
+            bounds.append(quantiles(output, args, loc, scale, sides))
+    middle = np.concatenate(found)
+    both = np.concatenate(bounds) if sides else np.empty((*middle.shape, 0))
+    return middle, both.reshape(*middle.shape, len(level), 2)
+
+
+def _targets(windows: PanelWindows) -> np.ndarray:
     """Standardised targets [W, H] of windows, NaN where missing."""
     rows = windows.offsets[windows.series, None] + windows.first[:, None] + torch.arange(windows.horizon)
     return torch.where(windows.observed[rows], windows.target[rows].double(), torch.nan).numpy()
+
+
+def _plain(value: Any) -> Any:
+    """For comparison: a list is as good as a tuple, an output as good as one with the same arguments."""
+    if isinstance(value, Output):
+        return type(value).__name__, output_arguments(value)
+    return list(value) if isinstance(value, tuple | list | np.ndarray) else value
 
 
 def _wide(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
@@ -551,6 +606,28 @@ def _wide(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
     return table.droplevel(1, axis=1) if len(plain) == 1 else table
 
 
+def _warn_of_empty(panel: Panel, scaling: PanelScaling) -> None:
+    empty = np.isnan(scaling.of_target(panel)[:, 0])
+    if empty.any():
+        warnings.warn(
+            f"{int(empty.sum())} series have no value at all, the first is {panel.ids[int(np.argmax(empty))]}: their forecasts are NaN",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _require_known(panel: Panel, rows: np.ndarray) -> None:
+    """A covariate that is known ahead must be known where there is something to score, as `predict` demands it."""
+    lost = np.isnan(panel.known[rows]).any(axis=-1) & ~np.isnan(panel.target[rows])
+    if lost.any():
+        i, step = np.argwhere(lost)[0]
+        row = rows[i, step]
+        name = panel.columns.known[int(np.argmax(np.isnan(panel.known[row])))]
+        raise DataError(
+            f"column {name!r} is missing in series {panel.ids[i]} at {panel.times[row]}, which is to be forecast"
+        )
+
+
 def best_device(accelerator: str) -> torch.device:
     """Where forecasts are made: a GPU of CUDA where training would take one, else the CPU."""
     return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
@@ -558,6 +635,8 @@ def best_device(accelerator: str) -> torch.device:
 
 def _check_levels(levels: Any, name: str) -> None:
     if isinstance(levels, str) or not isinstance(levels, Sequence | np.ndarray):
+        raise ValueError(f"{name} must be percentages such as (80, 95); got {levels!r}")
+    if not all(isinstance(level, int | float | np.number) for level in levels):
         raise ValueError(f"{name} must be percentages such as (80, 95); got {levels!r}")
     wrong = [level for level in levels if not 0 < level < 100]
     if wrong:

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gluonts.torch.distributions import NegativeBinomialOutput, QuantileOutput, StudentTOutput
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules import DataError
+from titans_seq.datamodules import DataError, DataWarning
 from titans_seq.forecast.metrics import evaluate
 
 H = 6
@@ -163,6 +164,11 @@ def damaged(folder, name, text) -> None:
     (folder / name).write_text(text)
 
 
+def rewritten(folder, key, value) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    damaged(folder, "config.json", json.dumps(config | {key: value}))
+
+
 DAMAGE = {
     "no folder": (lambda f: [p.unlink() for p in f.iterdir()], "holds no forecaster"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "is not whole"),
@@ -171,7 +177,12 @@ DAMAGE = {
     "cut weights": (lambda f: damaged(f, "model.safetensors", "x" * 40), "is damaged"),
     "other version": (lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 1', '"version": 9')), "reads format 1"),
     "other size": (lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"dim": 8', '"dim": 16')), "do not fit each other"),
-    "code": (lambda f: damaged(f, "config.json", json.dumps(json.loads((f / "config.json").read_text()) | {"arguments": {"output": {"gluonts": json.dumps({"__kind__": "instance", "class": "os.system", "args": ["true"], "kwargs": {}})}}})), "not loaded from a file"),
+    "code": (lambda f: rewritten(f, "arguments", {"output": {"class": "os.system", "arguments": {"command": "true"}}}), "'os.system' is none of"),
+    "nested code": (
+        lambda f: rewritten(f, "arguments", {"output": {"class": "PointOutput", "arguments": {"loss": {"__kind__": "instance", "class": "os.system"}}}}),
+        "output has wrong arguments",
+    ),
+    "other files": (lambda f: rewritten(f, "saved", "another"), "were not saved together"),
 }  # fmt: skip
 
 
@@ -187,54 +198,87 @@ def test_damaged_folders_are_one_line(fitted, tmp_path, damage, message):
 POISONS = {"NaN": np.nan, "large": 1e9, "noise": None}
 
 
+@pytest.mark.parametrize("refit", [False, True], ids=["once", "refit"])
 @pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
-def test_nothing_after_the_cutoff_is_seen(data, poison):
-    """Targets and past covariates of the last horizon are replaced; scaler, weights, intervals and forecasts stay bit by bit."""
-    model = TitansForecaster(**SMALL, **COVARIATES)
-    bad = data.copy()
-    late = data.groupby("unique_id")["ds"].transform("max") - data["ds"] < pd.Timedelta(hours=H)
+def test_nothing_after_a_cutoff_is_seen(poison, refit):
+    """Targets and past covariates after the first cutoff are replaced: scaler, weights, intervals, forecasts stay bit by bit."""
+    data = frame(gaps=False)
+    late = data.groupby("unique_id")["ds"].transform("max") - data["ds"] < pd.Timedelta(hours=2 * H)
     noise = np.random.default_rng(7).standard_normal(int(late.sum()))
-    bad.loc[late, "y"] = noise if poison is None else poison
-    bad.loc[late, "temp"] = noise if poison is None else poison
-    one, two = (model.backtest(each) for each in (data, bad))
-    forecasts = [name for name in one if name.startswith("Titans")]
-    pd.testing.assert_frame_equal(
-        one[["unique_id", "ds", "cutoff", *forecasts]], two[["unique_id", "ds", "cutoff", *forecasts]]
-    )
+    bad = data.copy()
+    for column in ("y", "temp"):
+        bad.loc[late, column] = noise if poison is None else poison
+    found, models = [], []
+    for each in (data, bad):
+        model = TitansForecaster(**SMALL, **COVARIATES)
+        table = model.backtest(each, windows=2, refit=refit)
+        found.append(table[table["cutoff"] == table.groupby("unique_id")["cutoff"].transform("min")])
+        models.append(clone(model).fit(each[~late]))
+    names = ["unique_id", "ds", "cutoff", *(name for name in found[0] if name.startswith("Titans"))]
+    pd.testing.assert_frame_equal(found[0][names], found[1][names])
+    assert len(found[0]) == 3 * H
+    pd.testing.assert_frame_equal(models[0].scaling_.scales, models[1].scaling_.scales)
+    weights = [model.module_.state_dict() for model in models]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    np.testing.assert_array_equal(models[0].conformal_.margin, models[1].conformal_.margin)
 
 
-def test_a_backtest_is_fit_and_predict_at_each_cutoff(data):
+def test_a_wide_backtest_sees_nothing_either():
+    wide = frame((120, 120), gaps=False).pivot(index="ds", columns="unique_id", values="y")
+    bad = wide.copy()
+    bad.iloc[-H:] = np.nan
+    one, two = (TitansForecaster(**SMALL).backtest(each) for each in (wide, bad))
+    names = ["unique_id", "ds", "cutoff", *(name for name in one if name.startswith("Titans"))]
+    pd.testing.assert_frame_equal(one[names], two[names])
+    assert two["y"].isna().all()
+
+
+def test_a_backtest_is_fit_and_predict_at_each_cutoff():
+    data = frame(gaps=False)
+    data.loc[[3, 50, 200], "y"] = np.nan
     model = TitansForecaster(**SMALL, **COVARIATES)
     found = model.backtest(data, windows=3, step=4)
     assert not hasattr(model, "module_")
     end = data.groupby("unique_id")["ds"].transform("max")
     assert found.groupby("unique_id")["cutoff"].nunique().eq(3).all() and len(found) == 3 * 3 * H
     fresh = clone(model).fit(data[data["ds"] <= end - pd.Timedelta(hours=H + 8)])
-    for hours, (_, part) in zip(
-        (H + 8, H + 4, H), found.groupby(found.groupby("unique_id")["cutoff"].rank("dense")), strict=True
-    ):
+    for hours, (_, part) in zip((H + 8, H + 4, H), found.groupby(found.groupby("unique_id")["cutoff"].rank("dense")), strict=True):
         history = data[data["ds"] <= end - pd.Timedelta(hours=hours)]
-        grid = ahead(history).merge(
-            data[["unique_id", "ds", "price"]], on=["unique_id", "ds"], how="left", suffixes=("_", "")
-        )
-        if grid["price"].notna().all():  # a row dropped from the frame has no price, which predict would refuse
-            alone = fresh.predict(history, grid)
-            np.testing.assert_allclose(part["Titans"], alone["Titans"], rtol=1e-5)
-            np.testing.assert_allclose(part["Titans-lo-95"], alone["Titans-lo-95"], rtol=1e-5)
+        grid = ahead(history).drop(columns="price").merge(data[["unique_id", "ds", "price"]], on=["unique_id", "ds"])
+        alone = fresh.predict(history, grid)
+        for name in alone.columns[2:]:
+            np.testing.assert_allclose(part[name], alone[name], rtol=1e-5)
         truth = part.merge(data, on=["unique_id", "ds"], how="left")
         np.testing.assert_array_equal(truth["y_x"], truth["y_y"])
 
 
+def test_a_covariate_that_is_missing_ahead_is_refused_in_a_backtest_too():
+    data = frame(gaps=False)
+    data.loc[data.index[-1], "price"] = np.nan
+    with pytest.raises(DataError, match="column 'price' is missing in series s2 at 2024-01-07 05:00:00, which is to be forecast"):
+        TitansForecaster(**SMALL, **COVARIATES).backtest(data)
+
+
 @pytest.mark.parametrize("size", [1, 7, 32, 128])
-def test_scores_do_not_depend_on_the_batch_size(data, fitted, size, monkeypatch):
+def test_scores_do_not_depend_on_the_batch_size(size, monkeypatch):
+    """150 forecasts in batches of any size: the same metrics, margins and validation loss, and those of one pass in NumPy."""
+    wide = pd.DataFrame(
+        np.random.default_rng(0).standard_normal((80, 150)).cumsum(axis=0), index=pd.date_range("2024", periods=80, freq="h")
+    ).rename(columns=str)
+    small = SMALL | {"max_epochs": 1, "steps_per_epoch": 2, "val_size": 8}
+    model = TitansForecaster(**small).fit(wide.iloc[:-H])
+    truth = wide.iloc[-H:].melt(ignore_index=False, value_name="y", var_name="unique_id").rename_axis("ds").reset_index()
+
+    def scores() -> dict[str, float]:
+        found = model.predict().stack(level=0, future_stack=True).rename_axis(["ds", "unique_id"]).reset_index()
+        found.columns = [name if name in ("ds", "unique_id") else "Titans" if name == "forecast" else f"Titans-{name}" for name in found]
+        return evaluate(found.merge(truth, on=["ds", "unique_id"]))
+
+    whole = scores()
     monkeypatch.setattr("titans_seq.forecaster.EVAL_BATCH", size)
-    history = data[data.groupby("unique_id").cumcount(ascending=False) >= H]
-    known = data[["unique_id", "ds", "price"]]
-    steps = ahead(history).drop(columns="price").merge(known, how="left").fillna(0.0)
-    found = fitted.predict(history, steps).merge(data[["unique_id", "ds", "y"]], how="left")
-    monkeypatch.setattr("titans_seq.forecaster.EVAL_BATCH", 1024)
-    whole = fitted.predict(history, steps).merge(data[["unique_id", "ds", "y"]], how="left")
-    assert evaluate(found) == pytest.approx(evaluate(whole), rel=1e-5)
+    assert scores() == pytest.approx(whole, rel=1e-5)
+    exact = (model.predict(level=None).to_numpy() - wide.iloc[-H:].to_numpy()) ** 2
+    assert whole["mse"] == pytest.approx(exact.mean(), rel=1e-5)
 
 
 def test_known_covariates_count(data):
@@ -307,14 +351,25 @@ def test_ctrl_c_leaves_the_forecaster_as_it_was(data, monkeypatch):
 WRONG = {
     "horizon": ({"horizon": 0}, "horizon must be a whole number of at least 1; got 0"),
     "lookback": ({"lookback": 8}, "lookback must be at least patch_size"),
+    "lookback text": ({"lookback": "96"}, "lookback must be a whole number of at least 1; got '96'"),
     "output": ({"output": "gauss"}, "output must be one of"),
+    "counts": ({"output": NegativeBinomialOutput()}, "output must be a name or one of .*; got NegativeBinomialOutput"),
+    "levels of the output": ({"levels": (50, 98)}, "output has quantiles from 0.025 to 0.975, too few for an interval of 98 %"),
     "val_size": ({"val_size": 3}, "val_size must be 0 or at least the horizon 6; got 3"),
     "no validation": ({"val_size": 0}, "give val_size > 0 or conformal=False"),
     "levels": ({"levels": [80, 120]}, "levels must lie between 0 and 100; got 120"),
+    "no levels": ({"levels": ()}, "levels must name an interval to calibrate"),
+    "text levels": ({"levels": ["80"]}, "levels must be percentages such as"),
+    "seed": ({"seed": None}, "seed must be a whole number"),
     "mixer": ({"mixer": "mamba"}, "mixer must be one of"),
     "column": ({"target_col": "sales"}, "the frame has no column 'sales'"),
     "covariate": ({"future_covariates": ["promo"]}, "the frame has no column 'promo'"),
+    "covariates as text": ({"past_covariates": "temp"}, "past_covariates must be a list of columns; got 'temp'"),
+    "alias": ({"alias": "y"}, "another has that name already: 'y'"),
     "too short": ({"val_size": 150}, "no series has rows to spare for the calibration of intervals"),
+    "diverged": ({"learning_rate": 1e30}, "training diverged: no epoch has a finite val_loss"),
+    "freq": ({"freq": "-1h"}, "freq must be a step forward; got '-1h'"),
+    "calendar": ({"freq": "100ms", "conformal": False, "val_size": 0}, "over .* steps|no calendar covariates for freq '100ms'"),
 }
 
 
@@ -369,3 +424,66 @@ def test_scores_by_hand(model, exact):
         # pinball at .25 (1.5, 2, 1), .5 (2, 2, 2), .75 (3, 2, 4), each twice the plain one
         wanted = [2 * (0.75 * 0.5 + 0 + 0.25 * 2) / 3, 2 * (0.5 + 0 + 0.5) / 3, 2 * (0.25 * 2 + 0 + 0.25 * 1) / 3]
         assert found["crps"] == pytest.approx(np.mean(wanted))
+
+
+def test_wrong_scores_are_named():
+    rows = pd.DataFrame({"unique_id": ["a"], "y": [1.0], "Titans": [2.0]})
+    assert np.isnan(evaluate(rows, {"a": np.arange(4.0)}, seasonality=24)["mase"])  # no season in the history
+    with pytest.raises(ValueError, match="forecasts has no column 'other'"):
+        evaluate(rows, model="other")
+    with pytest.raises(ValueError, match="history has no series 'a'"):
+        evaluate(rows, {})
+
+
+def test_arguments_that_are_built_in_cannot_change(data, tmp_path):
+    model = TitansForecaster(**SMALL).fit(data)
+    model.set_params(learning_rate=1e-4).fit(data)  # a smaller rate to go on with
+    assert model.module_.learning_rate == 1e-4
+    model.set_params(mixer="attention")
+    for use in (lambda: model.fit(data), model.predict, lambda: model.save(tmp_path)):
+        with pytest.raises(ValueError, match="mixer was 'memory' when the forecaster was fitted"):
+            use()
+
+
+def test_flat_stretches_do_not_blow_intervals_up():
+    """20 days of demand, then 40 of none, and so on: after a flat lookback the interval is of the size of the series."""
+    random = np.random.default_rng(0)
+    t = np.arange(600)
+    parts = [
+        pd.DataFrame({"unique_id": i, "ds": t, "y": np.where((t + 7 * i) % 60 < 20, 3 + random.random(600), 0.0)}) for i in range(8)
+    ]
+    data = pd.concat(parts)
+    found = TitansForecaster(**(SMALL | {"lookback": 16, "val_size": 60, "max_epochs": 4})).backtest(data, windows=10, level=(95,))
+    width = found["Titans-hi-95"] - found["Titans-lo-95"]
+    assert width.max() < 40 and width.min() > 0.05  # one margin in scales of the window gave 98,000
+    assert evaluate(found)["coverage_95"] > 0.8
+
+
+def test_series_without_a_value(data):
+    empty = pd.DataFrame({"unique_id": "empty", "ds": pd.date_range("2024", periods=50, freq="h"), "y": np.nan})
+    model = TitansForecaster(**SMALL).fit(pd.concat([data, empty]))
+    with pytest.warns(DataWarning, match="1 series have no value at all, the first is empty: their forecasts are NaN"):
+        found = model.predict().set_index("unique_id")
+    assert found.loc["empty", "Titans"].isna().all() and found.drop(index="empty")["Titans"].notna().all()
+
+
+@pytest.mark.parametrize("kind", ["int", "category", "string"])
+def test_names_of_any_kind(kind, tmp_path):
+    data = frame((120, 120), gaps=False)[["unique_id", "ds", "y"]]
+    names = pd.Series(data["unique_id"].map({"s0": 7, "s1": 3})) if kind == "int" else data["unique_id"]
+    model = TitansForecaster(**SMALL).fit(data.assign(unique_id=names.astype("int64" if kind == "int" else kind)))
+    found = model.predict()
+    assert list(found["unique_id"].unique()) == ([7, 3] if kind == "int" else ["s0", "s1"])
+    model.save(tmp_path)
+    pd.testing.assert_frame_equal(TitansForecaster.load(tmp_path).predict(), found)
+
+
+@pytest.mark.parametrize("output", [QuantileOutput([0.1, 0.5, 0.9]), StudentTOutput(), "huber"], ids=["quantile", "student-t", "huber"])
+@pytest.mark.parametrize("layout", ["wide", "numbers", "no name"])
+def test_every_kind_of_forecaster_is_saved(output, layout, tmp_path):
+    data = frame((120,), gaps=False)[["ds", "y"]]
+    data = data.set_index("ds").rename(columns={"y": "sales"}) if layout == "wide" else data
+    data = data.assign(ds=np.arange(120) * 2) if layout == "numbers" else data
+    model = TitansForecaster(**(SMALL | {"levels": (80,)}), output=output).fit(data)
+    model.save(tmp_path)
+    pd.testing.assert_frame_equal(TitansForecaster.load(tmp_path).predict(level=[80]), model.predict(level=[80]))

@@ -1,19 +1,18 @@
 """Split conformal intervals over any forecast.
 
-    score = max(low - y, y - high) / scale        of every calibration window and step
+    score = max(low - y, y - high)        of every calibration window and step, in deviations of its series
     k     = the ceil((n + 1) p)-th smallest score of n
-    interval = [low - k scale, high + k scale]
+    interval = [low - k, high + k]
 
-W windows, H horizon, P levels; scale is the deviation of what the window had observed, so that quiet series get narrow intervals. A
-model of one value has low = high. If windows were exchangeable, the interval would cover at least p of new ones; windows of a series
-follow one another and overlap, so the coverage is to be measured.
+W windows, H horizon, P levels. A model of one value has low = high. Scores are not divided by the window's own deviation: after a flat
+lookback that would be next to nothing, and one such window would widen all others without bound. If windows were exchangeable, the interval
+would cover at least p of new ones; windows of a series follow one another and overlap, so the coverage is to be measured.
 
 Source: Vovk et al. 2005; Romano et al. 2019 (arXiv 1905.03222) for the scores.
 """
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,7 @@ from jaxtyping import Float
 
 @dataclass(frozen=True, eq=False)
 class Conformal:
-    """How far intervals must be moved outwards, in scales of their window.
+    """How far intervals must be moved outwards, on the scale of the forecasts they were calibrated on.
 
     Args:
         levels: P percentages, ascending. margin: [P, H]; negative where the model's own intervals were too wide.
@@ -35,9 +34,7 @@ class Conformal:
     def fit(
         cls,
         target: Float[np.ndarray, "W H"],
-        middle: Float[np.ndarray, "W H"],
         bounds: Float[np.ndarray, "W H P 2"],
-        scales: Float[np.ndarray, " W"],
         *,
         levels: list[float],
     ) -> "Conformal":
@@ -46,9 +43,7 @@ class Conformal:
         Each step of the horizon has a margin of its own where it has enough scores, else one margin counts for all steps. Where
         even these are too few for a level, its intervals are infinite, and a warning says so.
         """
-        scores = (
-            np.maximum(bounds[..., 0] - target[..., None], target[..., None] - bounds[..., 1]) / scales[:, None, None]
-        )
+        scores = np.maximum(bounds[..., 0] - target[..., None], target[..., None] - bounds[..., 1])
         margin = np.stack([_margins(scores[..., i], level / 100) for i, level in enumerate(levels)])
         lost = [level for level, row in zip(levels, margin, strict=True) if np.isinf(row).any()]
         if lost:
@@ -59,24 +54,18 @@ class Conformal:
             )
         return cls(levels, margin)
 
-    def require(self, levels: Sequence[float]) -> None:
-        """Raise a ValueError for levels that were not calibrated."""
-        unknown = [level for level in levels if level not in self.levels]
-        if unknown:
-            raise ValueError(
-                f"level {unknown[0]:g} was not calibrated; there are {', '.join(f'{p:g}' for p in self.levels)} (levels=...)"
-            )
-
     def apply(
-        self, bounds: Float[np.ndarray, "W H P 2"], scales: Float[np.ndarray, " W"], levels: list[float]
+        self,
+        middle: Float[np.ndarray, "W H"],
+        bounds: Float[np.ndarray, "W H P 2"],
+        levels: list[float],
     ) -> Float[np.ndarray, "W H P 2"]:
-        """Move the bounds of these levels; narrowed bounds meet in their middle at the least, wider levels hold narrower ones."""
-        margin = self.margin[[self.levels.index(level) for level in levels]].T * scales[:, None, None]  # [W, H, P]
+        """Move the bounds of these levels, at the most to the forecast `middle`; wider levels hold narrower ones."""
+        margin = self.margin[[self.levels.index(level) for level in levels]].T  # [H, P]
         low, high = bounds[..., 0] - margin, bounds[..., 1] + margin
-        middle = bounds.mean(axis=-1)
         # each level has its margin, and margins may cross where levels are close
-        low = np.minimum.accumulate(np.minimum(low, middle), axis=-1)
-        high = np.maximum.accumulate(np.maximum(high, middle), axis=-1)
+        low = np.minimum.accumulate(np.minimum(low, middle[..., None]), axis=-1)
+        high = np.maximum.accumulate(np.maximum(high, middle[..., None]), axis=-1)
         return np.stack([low, high], axis=-1)
 
 

@@ -299,7 +299,8 @@ class TitansEstimator(PyTorchLightningEstimator):
 
     def _series(self, data: Dataset, name: str, transformation: Transformation, cache: bool) -> Dataset:
         steps = self.prediction_length
-        if not any(np.shape(entry[FieldName.TARGET])[-1] > steps for entry in data):
+        # SeriesInputs says what is wrong with a series
+        if not any(np.size(entry.get(FieldName.TARGET, range(steps + 1))) > steps for entry in data):
             raise ValueError(f"{name} must have a series longer than prediction_length {steps}; got none")
         series = transformation.apply(data, is_train=True)
         return Cached(series) if cache else series

@@ -32,9 +32,15 @@ def evaluate(
         seasonality: m, steps of a season.
 
     Returns:
-        mse, mae, smape, mase, crps, and per interval level L: coverage_L, width_L. A series whose history never changes over a
-        season has no MASE and does not count there.
+        mse, mae, smape, mase, crps, and per interval level L: coverage_L, width_L. A series whose history is no longer than a season, or
+        never changes over one, has no MASE and does not count there.
+
+    Raises:
+        ValueError: a column or a history is absent, or no row has a target.
     """
+    for column in (target, model):
+        if column not in forecasts.columns:
+            raise ValueError(f"forecasts has no column {column!r}; it has: {', '.join(map(str, forecasts.columns))}")
     rows = forecasts[forecasts[target].notna()]
     if not len(rows):
         raise ValueError(f"no row has a value in column {target!r}: nothing can be scored")
@@ -74,8 +80,13 @@ def _mase(
     names = rows[id] if id in rows else pd.Series(target, index=rows.index)
     scaled = []
     for name, part in rows.groupby(names, sort=False):
+        if name not in history:
+            raise ValueError(f"history has no series {name!r}")
         past = np.ma.masked_invalid(np.asarray(history[name], dtype=np.float64))
-        error = gluonts.calculate_seasonal_error(past, seasonality=seasonality) if len(past) > 1 else np.ma.masked
+        # GluonTS would take steps of 1 where the history is shorter than a season
+        error = (
+            gluonts.calculate_seasonal_error(past, seasonality=seasonality) if len(past) > seasonality else np.ma.masked
+        )
         if error is not np.ma.masked and error > 0:
             scaled.append(
                 gluonts.mase(part[target].to_numpy(np.float64), part[model].to_numpy(np.float64), float(error))

@@ -4,6 +4,7 @@ An output turns `size` raw numbers per step into arguments, says the loss of a t
 them; any `gluonts.torch.distributions.Output` of one number per step will do. These are the ones GluonTS lacks.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from gluonts.core.component import validated
 from gluonts.model.forecast_generator import ForecastGenerator, QuantileForecastGenerator
-from gluonts.torch.distributions import Output, QuantileOutput, StudentTOutput
+from gluonts.torch.distributions import LaplaceOutput, NormalOutput, Output, QuantileOutput, StudentTOutput
 from gluonts.torch.distributions.distribution_output import DistributionOutput
 from torch import Tensor
 
@@ -75,6 +76,13 @@ class MonotoneQuantileOutput(QuantileOutput):
         return (torch.cat([below, centre, above], dim=-1),)
 
 
+# of standardised series: a density over all numbers, or quantiles. By name, since a saved forecaster names its output
+OUTPUTS: dict[str, type[Output]] = {
+    cls.__name__: cls
+    for cls in (MonotoneQuantileOutput, PointOutput, QuantileOutput, StudentTOutput, NormalOutput, LaplaceOutput)
+}
+
+
 def make_output(name: str | Output) -> Output:
     """An output by name ("quantiles", "student_t", or "mse", "mae", "huber" for one value), or the given one."""
     if isinstance(name, Output):
@@ -85,9 +93,26 @@ def make_output(name: str | Output) -> Output:
         return MonotoneQuantileOutput(list(QUANTILES))
     if name == "student_t":
         return StudentTOutput()
-    if name in LOSSES:
+    if isinstance(name, str) and name in LOSSES:
         return PointOutput(name)
     raise ValueError(f"output must be one of quantiles, student_t, {', '.join(LOSSES)}; got {name!r}")
+
+
+def output_arguments(output: Output) -> dict[str, Any]:
+    """What the output was made with; GluonTS keeps it."""
+    return dict(output.__getnewargs_ex__()[1])
+
+
+def require_levels(output: Output, levels: Sequence[float]) -> None:
+    """Raise a ValueError unless the output has a middle and the bounds of intervals of these percentages."""
+    if not isinstance(output, QuantileOutput):
+        return
+    low, high = min(output.quantiles), max(output.quantiles)
+    for level in (0.0, *levels):
+        sides = 0.5 - level / 200, 0.5 + level / 200
+        if sides[0] < low - 1e-9 or sides[1] > high + 1e-9:
+            what = f"an interval of {level:g} %" if level else "a middle"
+            raise ValueError(f"output has quantiles from {low:g} to {high:g}, too few for {what}")
 
 
 def raw_size(output: Output) -> int:
@@ -131,13 +156,16 @@ def quantiles(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tens
 
 
 def _between(known: np.ndarray, values: np.ndarray, levels: list[float]) -> np.ndarray:
+    if len(known) == 1:
+        known, values = np.repeat(known, 2), np.repeat(values, 2, axis=-1)
     outside = [level for level in levels if not known[0] - 1e-9 <= level <= known[-1] + 1e-9]
     if outside:
         raise ValueError(
             f"quantile {outside[0]:g} lies outside of those the model has learned ({known[0]:g} to {known[-1]:g})"
         )
     above = np.clip(np.searchsorted(known, np.array(levels) - 1e-9), 1, len(known) - 1)
-    share = np.clip((np.array(levels) - known[above - 1]) / (known[above] - known[above - 1]), 0, 1)
+    gap = known[above] - known[above - 1]
+    share = np.clip((np.array(levels) - known[above - 1]) / np.where(gap > 0, gap, 1), 0, 1)
     return values[..., above - 1] * (1 - share) + values[..., above] * share
 
 

@@ -35,6 +35,8 @@ class PanelForecaster(SimbaForecaster):
         outputs: P, raw numbers per step of the forecast.
         past_features: F + G covariates of the lookback. future_features: F, those known over the horizon.
         static_features: E covariates of the series.
+        min_scale: the least deviation a lookback is said to have, where targets have a size of about 1: without it a flat lookback makes
+            whatever follows as large as its rounding is small.
         options: as of `SimbaForecaster`.
     """
 
@@ -47,13 +49,14 @@ class PanelForecaster(SimbaForecaster):
         past_features: int = 0,
         future_features: int = 0,
         static_features: int = 0,
+        min_scale: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(lookback, horizon, **options)
         dim, width = self.embed.out_features, self.head.in_features
         self.outputs = outputs
         self.sizes = {"past_features": past_features, "future_features": future_features}
-        self.static_size = static_features
+        self.static_size, self.min_scale = static_features, min_scale
         self.embed_more = nn.Linear(
             self.patch_size * (1 + past_features), dim, bias=False
         )  # 1: the mark of missing steps
@@ -127,7 +130,7 @@ class PanelForecaster(SimbaForecaster):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Patch tokens [B, N, D], their mask [B, N], loc and scale [B, 1]."""
         observed = observed.to(past_target.dtype)
-        x, loc, scale = masked_scaling(past_target, observed)
+        x, loc, scale = masked_scaling(past_target, observed, self.min_scale)
         return *self._panel_tokens(x, observed, past_features, static_features), loc, scale
 
     def _forecast(self, x: Tensor, future_features: Tensor | None) -> Tensor:
@@ -180,16 +183,16 @@ class PanelForecaster(SimbaForecaster):
                 raise ValueError(f"{name} must be {list(shape)}; got {None if given is None else list(given.shape)}")
 
 
-def masked_scaling(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def masked_scaling(x: Tensor, observed: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """[B, L] -> (x - loc) / scale with 0 where not observed, loc [B, 1], scale [B, 1].
 
-    The scale is never below 1e-4 of the mean's size, so that a constant series is not blown up by rounding, nor below 1e-5.
+    The scale is never below `least`, nor 1e-4 of the mean's size, so that a constant series is not blown up by rounding, nor 1e-5.
     """
     count = observed.sum(dim=1, keepdim=True)
     loc = torch.where(observed > 0, x, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
     centred = torch.where(observed > 0, x - loc, 0)
     variance = centred.square().sum(dim=1, keepdim=True) / count.clamp(min=1)
-    scale = torch.sqrt(variance + (1e-4 * loc).square() + 1e-10)
+    scale = torch.sqrt(variance + (1e-4 * loc).square() + 1e-10).clamp(min=least)
     scale = torch.where(count > 0, scale, torch.ones_like(scale))
     return centred / scale, loc, scale
 
@@ -228,7 +231,7 @@ class PanelModule(TrainedModule):
             raise ValueError(
                 f"output needs {raw_size(self.output)} raw numbers per step; the network has {network.outputs}"
             )
-        self.val_loss = MeanMetric().set_dtype(torch.float64)
+        self.val_loss = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)  # a loss that is NaN is to be seen
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """Inputs of the network -> arguments of the output, loc [B, 1], scale [B, 1]."""

@@ -1,6 +1,7 @@
 """A fitted forecaster in a folder: `config.json`, `model.safetensors`, `series.safetensors`. Nothing is pickled."""
 
 import json
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ import numpy as np
 import pandas as pd
 import safetensors
 import torch
-from gluonts.core import serde
 from gluonts.torch.distributions import Output
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_weights
@@ -23,6 +23,7 @@ from titans_seq.datamodules.scaling import scaler_from
 from titans_seq.files import replacing
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream
+from titans_seq.forecast.outputs import OUTPUTS, output_arguments
 from titans_seq.forecast.panel import PanelForecaster, PanelModule
 from titans_seq.state_io import ObservedState, load_state, save_state
 
@@ -53,14 +54,18 @@ def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
             arrays |= {f"{name}_mean": scaler.mean_, f"{name}_scale": scaler.scale_}
     if forecaster.conformal_ is not None:
         arrays["margin"] = forecaster.conformal_.margin
-    text = _json(forecaster)
-    folder.mkdir(parents=True, exist_ok=True)
+    # one name for what is written together: a folder that was being written over when the lights went out is known by it
+    together = {"saved": uuid.uuid4().hex}
+    text = _json(forecaster, together)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{folder} is a file; give a folder") from None
+    weights = {key: value.detach().cpu().contiguous() for key, value in forecaster.module_.network.state_dict().items()}
     with replacing(folder / WEIGHTS) as part:
-        save_weights(
-            {k: v.detach().cpu().contiguous() for k, v in forecaster.module_.network.state_dict().items()}, part
-        )
+        save_weights(weights, part, metadata=together)
     with replacing(folder / SERIES) as part:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part)
+        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, part, metadata=together)
     with replacing(folder / CONFIG) as part:
         part.write_text(text, encoding="utf-8")
     return folder
@@ -70,14 +75,17 @@ def load_fitted(cls: "type[TitansForecaster]", folder: Path) -> Any:
     """Read a forecaster; see `TitansForecaster.load`."""
     config = _config(folder)
     try:
+        names = {_saved(folder / file) for file in (WEIGHTS, SERIES)} | {config.get("saved")}
         weights, arrays = load_weights(folder / WEIGHTS), load_file(folder / SERIES)
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not whole: {error}") from None
     except safetensors.SafetensorError as error:
         raise ValueError(f"{folder} is damaged: {error}") from None
+    if len(names) != 1:
+        raise ValueError(f"the files in {folder} were not saved together; save the forecaster again")
     try:
         return _rebuilt(cls, config, weights, arrays)
-    except (KeyError, TypeError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, IndexError, RuntimeError, AttributeError) as error:
         raise ValueError(f"the files in {folder} do not fit each other: {str(error).splitlines()[0]}") from None
 
 
@@ -121,17 +129,27 @@ def load_stream(path: Path, network: nn.Module, tail: Panel, scaling: PanelScali
     return Stream(rows, blocks, state.before.to(device), state.now.to(device), own)
 
 
-def _json(forecaster: "TitansForecaster") -> str:
+def _saved(path: Path) -> str | None:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return (file.metadata() or {}).get("saved")
+
+
+def _json(forecaster: "TitansForecaster", name: dict[str, str]) -> str:
     scaling, tail, network = forecaster.scaling_, forecaster.tail_, forecaster.module_.network
     given = forecaster.get_params()
     if isinstance(given["output"], Output):
-        # GluonTS's own text form of an output: its class and arguments
-        given["output"] = {"gluonts": serde.dump_json(given["output"])}
+        given["output"] = {"class": type(given["output"]).__name__, "arguments": output_arguments(given["output"])}
     config = {
         "format": FORMAT,
         "version": VERSION,
+        **name,
         "arguments": given,
-        "network": {"outputs": network.outputs, **network.sizes, "static_features": network.static_size},
+        "network": {
+            "outputs": network.outputs,
+            **network.sizes,
+            "static_features": network.static_size,
+            "min_scale": network.min_scale,
+        },
         "freq": tail.freq,
         "dates": not np.issubdtype(tail.times.dtype, np.integer),
         "wide": forecaster.wide_,
@@ -140,6 +158,7 @@ def _json(forecaster: "TitansForecaster") -> str:
         "scale_ids": scaling.scales.index.tolist(),
         "ids": tail.ids.tolist(),
         "static": {name: tail.static[name].tolist() for name in tail.static},
+        "numeric": scaling.numeric,
         "categories": scaling.categories,
         "calendar": scaling.calendar,
         "id": tail.columns.id,
@@ -179,7 +198,7 @@ def _rebuilt(
 ) -> Any:
     given = config["arguments"]
     if isinstance(given["output"], dict):
-        given["output"] = _output(given["output"]["gluonts"])
+        given["output"] = _output(given["output"])
     model = cls(**given)
     network = PanelForecaster(
         model._lookback, model.horizon, **config["network"], mixer=model.mixer, **(model.network or {})
@@ -192,6 +211,7 @@ def _rebuilt(
     model.scaling_ = PanelScaling(
         scales=pd.DataFrame(arrays["scales"], index=pd.Index(config["scale_ids"]), columns=["mean", "scale"]),
         covariates=_scaler(arrays, "covariates"),
+        numeric=config["numeric"],
         numbers=_scaler(arrays, "numbers"),
         categories=config["categories"],
         calendar=config["calendar"],
@@ -206,17 +226,19 @@ def _rebuilt(
     model.freq_, model.wide_, model.fits_, model.history_ = (
         config[name] for name in ("freq", "wide", "fits", "history")
     )
+    model.built_ = model._architecture()
     model.conformal_ = None if config["levels"] is None else Conformal(config["levels"], arrays["margin"])
     return model
 
 
-def _output(text: str) -> Output:
-    """An output of GluonTS or of ours. Naming a class imports its module, so a file may name nothing else, nor one inside."""
-    module = str(json.loads(text).get("class")).rpartition(".")[0]
-    known = module == "titans_seq.forecast.outputs" or f"{module}.".startswith("gluonts.torch.distributions.")
-    if not known or text.count("__kind__") != 1:
-        raise ValueError("the forecaster's output is of a class that is not loaded from a file")
-    return serde.load_json(text)
+def _output(saved: dict[str, Any]) -> Output:
+    """An output by its name and plain arguments: nothing a file says is imported."""
+    if saved.get("class") not in OUTPUTS:
+        raise ValueError(f"the forecaster's output {saved.get('class')!r} is none of {', '.join(OUTPUTS)}")
+    try:
+        return OUTPUTS[saved["class"]](**saved["arguments"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the forecaster's output has wrong arguments: {' '.join(str(error).split())}") from None
 
 
 def _scaler(arrays: dict[str, np.ndarray], name: str) -> StandardScaler | None:

@@ -14,6 +14,7 @@ from titans_seq.forecast.outputs import (
     make_output,
     quantiles,
     raw_size,
+    require_levels,
 )  # fmt: skip
 
 LOC, SCALE = torch.tensor([[2.0], [-1.0]]), torch.tensor([[3.0], [0.5]])
@@ -108,3 +109,14 @@ def test_names_of_outputs():
         make_output("normal")
     with pytest.raises(ValueError, match="between 0 and 1"):
         MonotoneQuantileOutput([0.5, 1.0])
+
+
+def test_a_single_quantile_is_what_it_is():
+    output = MonotoneQuantileOutput([0.5])
+    args = arguments(output, raw(output))
+    exact = args[0][..., 0].double().numpy() * SCALE.numpy() + LOC.numpy()
+    np.testing.assert_allclose(centre(output, args, LOC, SCALE), exact, rtol=1e-5)
+    with pytest.raises(ValueError, match="output has quantiles from 0.5 to 0.5, too few for an interval of 80 %"):
+        require_levels(output, [80])
+    with pytest.raises(ValueError, match="too few for a middle"):
+        require_levels(QuantileOutput([0.6, 0.9]), [])
