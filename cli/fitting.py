@@ -133,7 +133,10 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
     job = prepare(task, config)
     task.begin(job)
     folder = _claim(task, config, folder) if _first_process() else _claimed(config)
-    metrics, pictures = _fit(job, folder)
+    try:
+        metrics, pictures = _fit(job, folder)
+    finally:
+        os.environ.pop(_RUN_FOLDER, None)
     if show:
         _show_fit(task, metrics, folder, pictures)
     return metrics
@@ -145,6 +148,8 @@ def _first_process() -> bool:
 
 def _claim(task: Task, config: DictConfig, folder: Path | None) -> Path:
     explicit = folder is not None or config.output is not None
+    if not explicit and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise _unknown_folder()
     wanted = folder or (Path(config.output).expanduser() if config.output else None)
     folder = runs.claim(wanted or task.default_folder(config), explicit=explicit)
     runs.write_config(folder, config)
@@ -154,10 +159,14 @@ def _claim(task: Task, config: DictConfig, folder: Path | None) -> Path:
 
 def _claimed(config: DictConfig) -> Path:
     """The folder of the first process: Lightning starts the others with its environment, a cluster does not."""
-    known = os.environ.get(_RUN_FOLDER) or config.output
+    known = config.output or os.environ.get(_RUN_FOLDER)
     if known is None:
-        raise UsageError("processes that something else has started need --output to write to the same run folder")
+        raise _unknown_folder()
     return Path(known).expanduser()
+
+
+def _unknown_folder() -> UsageError:
+    return UsageError("processes that something else has started need --output to write to the same run folder")
 
 
 def prepare(task: Task, config: DictConfig) -> Job:
