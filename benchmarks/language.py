@@ -17,7 +17,7 @@ from pages import line, replace_part, row
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD = DOCS / "results_lm.json"
-# widths that make the variants as large as each other (within 7 %), four layers and heads
+# widths that make the variants as large as each other (within 10 %), four layers and heads
 WIDTHS = {"lmm": 120, "mac": 96, "mag": 104, "mal": 104, "transformer": 128}
 STEPS = ("data.steps_per_epoch=250", "--epochs", "8")  # 2,000 steps
 SHORT = ("--length", "64", "data.batch_size=12", *STEPS)  # nanoGPT's recipe for a CPU
@@ -38,6 +38,7 @@ NEEDLE_LENGTHS = ("160", "640", "2560", "10240")
 TRACKING = {
     task: ("--task", task, "--length", "32", "data.batch_size=32", *TASKS) for task in ("parity", "permutations")
 }
+SAMPLES = "32"  # per length
 TRACKING_LENGTHS = ("8", "16", "32", "64", "128")
 TRACKERS = {
     "deep memory, chunk 1": ("--variant", "lmm", "model.chunk_size=1"),
@@ -82,7 +83,8 @@ def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
         asked = kind in ("needle", *TRACKING) and only in name
         # not only recorded, not yet measured
         if asked and (root / name).is_dir() and not (root / name / "eval").is_dir():
-            error = titans_seq("eval", "lm", "--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths)
+            words = ("--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths, "--samples", SAMPLES)
+            error = titans_seq("eval", "lm", *words)
             failed += [error] if error else []
     return failed
 
