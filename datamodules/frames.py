@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from titans_seq.datamodules.series import DataError, usual_step
 
-MOST_STEPS = 50  # steps of the grid per row given, beyond which a date or the frequency must be wrong
+MOST_STEPS = 10  # steps of the grid per row given, beyond which a date or the frequency must be wrong
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,17 @@ def long_from_wide(frame: pd.DataFrame | pd.Series, columns: Columns) -> pd.Data
         raise DataError(f"column {doubles[0]!r} stands twice in the frame; give each series a name of its own")
     if not len(frame.columns):
         raise DataError("the frame has no column of values")
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise DataError(f"a wide frame needs one name per series; it has {frame.columns.nlevels} levels of names")
     for name in frame.columns:
-        if not (pd.api.types.is_numeric_dtype(frame[name].dtype) or frame[name].dtype == object):
+        if frame[name].dtype.kind in "mMc":
             raise DataError(f"column {name!r} must hold numbers; it holds {frame[name].dtype}")
+        wrong = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
+        if wrong.any():
+            row = int(np.argmax(wrong.to_numpy()))
+            raise DataError(
+                f"column {name!r}, {frame.index[row]} (row {row}): {frame[name].iloc[row]!r} is not a number"
+            )
     names = np.empty(len(frame.columns), dtype=object)
     names[:] = list(frame.columns)
     return pd.DataFrame(
@@ -350,18 +358,38 @@ def _times(column: pd.Series, columns: Columns, freq: str | int | None) -> np.nd
             raise DataError(
                 f"column {columns.time!r} holds whole numbers, so freq must be a whole number too; got {freq!r}"
             )
-        return column.to_numpy(dtype=np.int64)
+        numbers = column.to_numpy(dtype=np.int64)
+        if _like_dates(numbers):
+            hint = f"pd.to_datetime(df[{columns.time!r}], format='%Y%m%d')"
+            raise DataError(
+                f"column {columns.time!r} holds dates written as whole numbers such as {numbers[0]}; convert it: {hint}"
+            )
+        return numbers
     if isinstance(freq, int):
         raise DataError(f"freq={freq} is for whole numbers in column {columns.time!r}; it holds {column.dtype}")
     if pd.api.types.is_numeric_dtype(column.dtype):
         raise DataError(f"column {columns.time!r} must hold dates or whole numbers; it holds {column.dtype}")
-    dates = pd.to_datetime(column, errors="coerce")
+    text = pd.api.types.infer_dtype(column) == "string"
+    # pandas would guess which number is the day, for each file anew
+    dates = pd.to_datetime(column, errors="coerce", format="ISO8601" if text else None)
     if dates.isna().any():
         row = int(np.argmax(dates.isna().to_numpy()))
-        raise DataError(f"column {columns.time!r}, row {row}: {column.iloc[row]!r} is no date")
+        hint = (
+            "; text must be like 2024-01-31 13:00, anything else goes through pd.to_datetime(..., format=...) first"
+            if text
+            else ""
+        )
+        raise DataError(f"column {columns.time!r}, row {row}: {column.iloc[row]!r} is no date{hint}")
     if getattr(dates.dtype, "tz", None) is not None:
         raise DataError(f"column {columns.time!r} has a time zone; drop it with .dt.tz_localize(None)")
     return dates.to_numpy(dtype="datetime64[ns]")
+
+
+def _like_dates(numbers: Int[np.ndarray, " R"]) -> bool:
+    month, day = numbers // 100 % 100, numbers % 100
+    return bool(
+        ((numbers >= 19000101) & (numbers <= 21001231) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all()
+    )
 
 
 def plain_freq(freq: Any) -> str | int | None:
@@ -378,18 +406,24 @@ def plain_freq(freq: Any) -> str | int | None:
         freq = int(freq)
     else:
         raise DataError(f"freq must be a frequency of pandas such as 'h', or a whole number; got {freq!r}")
-    steps = pd.tseries.frequencies.to_offset(_known(freq)).n if isinstance(freq, str) else freq
+    if isinstance(freq, str):
+        offset = _known(freq)
+        freq, steps = offset.freqstr, offset.n
+    else:
+        steps = freq
     if steps is not None and steps < 1:
         raise DataError(f"freq must be a step forward; got {freq!r}")
     return freq
 
 
-def _known(freq: str) -> str:
+def _known(freq: str) -> Any:
+    """The offset of an alias; old aliases such as "H" and "M" are taken as what they are called now."""
     try:
-        pd.tseries.frequencies.to_offset(freq)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return pd.tseries.frequencies.to_offset(freq)
     except ValueError:
         raise DataError(f"freq {freq!r} is no frequency pandas knows; give e.g. 'h', 'D' or '15min'") from None
-    return freq
 
 
 def _numbers(frame: pd.DataFrame, name: str, columns: Columns, what: str = "") -> Float[np.ndarray, " R"]:
@@ -428,14 +462,33 @@ def _find_freq(times: np.ndarray, codes: np.ndarray, lengths: np.ndarray, column
         raise DataError(f"no series has two rows, so the step of {columns.time!r} is unknown; give freq=")
     if np.issubdtype(times.dtype, np.integer):
         return int(pd.Series(np.diff(longest)).mode().iloc[0])
-    found = usual_step(pd.DatetimeIndex(longest))
+    dates = pd.DatetimeIndex(longest)
+    found = usual_step(dates)
     assert found is not None  # two different time stamps
+    return _calendar_step(dates, found)
+
+
+def _calendar_step(dates: pd.DatetimeIndex, found: str) -> str:
+    """What the most frequent difference of days means where some rows are missing: months, quarters, years, business days."""
+    days = pd.Timedelta(_fixed_step(found) or 0).days
+    if not (dates == dates.normalize()).all():
+        return found
+    if days == 1 and len(dates) > 10 and (dates.dayofweek < 5).all():
+        return "B"
+    for least, most, name in ((28, 31, "month"), (90, 92, "quarter"), (365, 366, "year")):
+        if least <= days <= most:
+            for side, alias in (
+                ("start", {"month": "MS", "quarter": "QS", "year": "YS"}),
+                ("end", {"month": "ME", "quarter": "QE", "year": "YE"}),
+            ):
+                if getattr(dates, f"is_{name}_{side}").all():
+                    return alias[name]
     return found
 
 
 def _fixed_step(freq: str) -> np.timedelta64 | None:
     """The length of a step, None for steps of the calendar (months, business days, ...)."""
-    offset = pd.tseries.frequencies.to_offset(_known(freq))
+    offset = _known(freq)
     if isinstance(offset, pd.offsets.Day):  # no tick any more in pandas 3
         return np.timedelta64(offset.n, "D").astype("timedelta64[ns]")
     if isinstance(offset, pd.offsets.Tick):
@@ -461,6 +514,11 @@ def _grid(
         raise DataError(
             f"series {ids[codes[row]]}: {columns.time} {_stamp(times[row])} (row {order[row]}) is not on the grid of "
             f"freq {freq!r}; give the right freq= or round the time stamps"
+        )
+    inside = np.diff(place)[np.diff(codes) == 0]
+    if len(inside) and inside.min() > 1:
+        raise DataError(
+            f"no two rows are one step of freq {freq!r} apart, the nearest are {inside.min()} steps; give a freq= that fits the data"
         )
     steps = place[firsts + lengths - 1] + 1
     sparse = steps > MOST_STEPS * lengths + 1000

@@ -44,6 +44,7 @@ from titans_seq.forecast.saving import load_fitted, load_stream, save_fitted, sa
 from titans_seq.training import interruptible
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
+LEVEL = (80, 95)  # intervals that are given unless others are asked for
 EVAL_BATCH = 1024  # windows per step of prediction
 MIN_SCALE = 0.05  # of a lookback, in deviations of its series; see `PanelForecaster`
 # arguments that are whole numbers, and the least they may be
@@ -184,14 +185,15 @@ class TitansForecaster(BaseEstimator):
         return self._fit_panel(panel, wide)
 
     def predict(
-        self, df: Frame | None = None, future: pd.DataFrame | None = None, level: Sequence[float] | None = (80, 95)
+        self, df: Frame | None = None, future: pd.DataFrame | None = None, level: Sequence[float] | None = LEVEL
     ) -> pd.DataFrame:
         """Forecast the `horizon` steps after the last row of each series.
 
         Args:
             df: the series' rows up to now, of series known or new; None: as they ended in `fit`.
             future: known covariates over the horizon (id, time and their columns), where there are any.
-            level: percentages of intervals; None for none.
+            level: percentages of intervals; None for none. The default falls back on the calibrated `levels` where 80 and 95 are not among
+                them, and on none for a model of one value without conformal.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Wide: one column per series, or with intervals
@@ -278,7 +280,7 @@ class TitansForecaster(BaseEstimator):
         step: int | None = None,
         *,
         refit: bool = False,
-        level: Sequence[float] | None = (80, 95),
+        level: Sequence[float] | None = LEVEL,
     ) -> pd.DataFrame:
         """Forecast the last `windows` cutoffs of each series as if each were now, and set them beside what came.
 
@@ -358,7 +360,7 @@ class TitansForecaster(BaseEstimator):
                     f"covariates need a long frame with columns {self.id_col!r}, {self.time_col!r} and {self.target_col!r}"
                 )
             df = long_from_wide(df, columns)
-        elif isinstance(df, pd.DataFrame) and self.id_col not in df.columns:
+        elif isinstance(df, pd.DataFrame) and self.id_col not in df.columns and self.id_col == "unique_id":
             columns = Columns(**(asdict(columns) | {"id": None}))
         return read_panel(df, columns, self.freq if freq is None else freq), wide
 
@@ -378,6 +380,10 @@ class TitansForecaster(BaseEstimator):
         for name in ("past_covariates", "future_covariates", "static_covariates"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} must be a list of columns; got {getattr(self, name)!r}")
+        for name in ("learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+                raise ValueError(f"{name} must be a number of at least 0; got {value!r}")
         columns = self._columns
         if self.alias in (columns.id, columns.time, columns.target, "cutoff"):
             raise ValueError(
@@ -401,8 +407,13 @@ class TitansForecaster(BaseEstimator):
         """The asked levels, ascending; a ValueError where they cannot be had."""
         if level is None:
             return []
-        _check_levels(level, "level")
         output = self._output()
+        if level is LEVEL:  # as not asked for: what there is
+            if self.conformal:
+                level = [each for each in LEVEL if each in self.levels] or list(self.levels)
+            elif isinstance(output, PointOutput):
+                return []
+        _check_levels(level, "level")
         if self.conformal:
             unknown = [each for each in level if each not in self.levels]
             if unknown:
@@ -463,10 +474,13 @@ class TitansForecaster(BaseEstimator):
 
     def _make_module(self, data: PanelData) -> PanelModule:
         windows, output = data.train, self._output()
-        network = PanelForecaster(
-            self._lookback, self.horizon, outputs=raw_size(output), past_features=windows.features.shape[1],
-            future_features=windows.ahead, static_features=windows.static.shape[1], min_scale=MIN_SCALE, mixer=self.mixer, **(self.network or {}),
-        )  # fmt: skip
+        try:
+            network = PanelForecaster(
+                self._lookback, self.horizon, outputs=raw_size(output), past_features=windows.features.shape[1],
+                future_features=windows.ahead, static_features=windows.static.shape[1], min_scale=MIN_SCALE, mixer=self.mixer, **(self.network or {}),
+            )  # fmt: skip
+        except TypeError as error:
+            raise ValueError(f"network has a wrong option: {error}") from None
         return PanelModule(network, output=output, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
 
     def _train(self, module: PanelModule, data: PanelData) -> list[dict[str, float]]:
@@ -654,6 +668,7 @@ def _undisturbed() -> Iterator[None]:
             # windows are cut from memory, so workers would only cost
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+            warnings.filterwarnings("ignore", message=".*Total length of .* across ranks is zero.*")
             # Lightning's own use of PyTorch
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield

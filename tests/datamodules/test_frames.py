@@ -144,3 +144,38 @@ def test_wrong_frequencies_and_static_covariates():
         read_panel(long_frame(size=[np.nan] * 5 + [1.0] * 3), Columns(static=("size",)), "h")
     with pytest.raises(DataError, match="column 'y' has two roles"):
         read_panel(long_frame(), Columns(past=("y",)), "h")
+
+
+@pytest.mark.parametrize("freq, lost", [("B", 60), ("MS", 5), ("ME", 7), ("QS", 3), ("YE", 4), ("D", 5), ("h", 5)])
+def test_a_missing_row_does_not_change_the_step(freq, lost):
+    frame = long_frame((120,) if freq == "B" else (30,), freq).drop(index=lost)
+    panel = read_panel(frame, Columns())
+    assert panel.freq.split("-")[0] == freq
+    assert np.isnan(panel.target).sum() == 1 and np.isnan(panel.target[lost])
+
+
+MISREAD = {
+    "day or month first": (lambda f: f.assign(ds=f["ds"].dt.strftime("%d/%m/%Y")), None, "'31/01/2024' is no date; text must be like 2024-01-31"),
+    "dates as numbers": (lambda f: f.assign(ds=f["ds"].dt.strftime("%Y%m%d").astype(int)), None, "dates written as whole numbers such as 20240131"),
+    "too fine a step": (lambda f: f, "h", r"no two rows are one step of freq 'h' apart, the nearest are 24 steps"),
+    "a slip": (lambda f: changed(f, "ds", 0, pd.Timestamp("1970-01-01")), "D", "look for a wrong date"),
+}
+
+
+@pytest.mark.parametrize("change, freq, message", MISREAD.values(), ids=MISREAD)
+def test_what_could_be_misread_is_refused(change, freq, message):
+    with pytest.raises(DataError, match=message):
+        read_panel(change(long_frame((40, 30), "D")), Columns(), freq)
+
+
+def test_dates_as_iso_text_and_old_aliases():
+    frame = long_frame((8, 6), "D")
+    panel = read_panel(frame.assign(ds=frame["ds"].dt.strftime("%Y-%m-%d")), Columns(), "D")
+    assert list(panel.times) == list(frame["ds"])
+    assert read_panel(long_frame((8, 6), "h"), Columns(), "1h").freq == "h"
+
+
+def test_text_in_a_wide_frame_is_named_by_its_column():
+    wide = pd.DataFrame({"a": [1.0, 2.0], "note": ["x", "y"]}, index=pd.date_range("2024", periods=2))
+    with pytest.raises(DataError, match=r"column 'note', 2024-01-01 00:00:00 \(row 0\): 'x' is not a number"):
+        long_from_wide(wide, Columns())

@@ -297,7 +297,7 @@ def test_intervals_of_every_output(data, output, conformal):
     model = TitansForecaster(**SMALL, output=output, conformal=conformal).fit(data)
     if output == "mse" and not conformal:
         with pytest.raises(ValueError, match="has no intervals; ask with level=None"):
-            model.predict()
+            model.predict(level=(80,))
         assert list(model.predict(level=None)) == ["unique_id", "ds", "Titans"]
         return
     found = model.predict(level=(95, 50))
@@ -368,8 +368,11 @@ WRONG = {
     "alias": ({"alias": "y"}, "another has that name already: 'y'"),
     "too short": ({"val_size": 150}, "no series has rows to spare for the calibration of intervals"),
     "diverged": ({"learning_rate": 1e30}, "training diverged: no epoch has a finite val_loss"),
+    "network": ({"network": {"dims": 16}}, "network has a wrong option: .*'dims'"),
+    "learning rate": ({"learning_rate": "1e-3"}, "learning_rate must be a number of at least 0; got '1e-3'"),
+    "id_col": ({"id_col": "shop"}, "the frame has no column 'shop'"),
     "freq": ({"freq": "-1h"}, "freq must be a step forward; got '-1h'"),
-    "calendar": ({"freq": "100ms", "conformal": False, "val_size": 0}, "over .* steps|no calendar covariates for freq '100ms'"),
+    "calendar": ({"freq": "100ms", "conformal": False, "val_size": 0}, "no two rows are one step of freq '100ms' apart"),
 }
 
 
@@ -487,3 +490,17 @@ def test_every_kind_of_forecaster_is_saved(output, layout, tmp_path):
     model = TitansForecaster(**(SMALL | {"levels": (80,)}), output=output).fit(data)
     model.save(tmp_path)
     pd.testing.assert_frame_equal(TitansForecaster.load(tmp_path).predict(level=[80]), model.predict(level=[80]))
+
+
+def test_default_levels_are_what_there_is(data):
+    other = TitansForecaster(**SMALL, levels=(70,)).fit(data)
+    assert list(other.predict().columns[3:]) == ["Titans-lo-70", "Titans-hi-70"]
+    plain = TitansForecaster(**(SMALL | {"val_size": 0}), conformal=False, output="mse").fit(data)
+    assert list(plain.predict()) == ["unique_id", "ds", "Titans"]
+
+
+def test_little_history_gives_no_narrow_interval(data, fitted):
+    known = data.groupby("unique_id").tail(1)
+    found = fitted.predict(known, ahead(known))
+    whole = fitted.predict(future=ahead(data))
+    assert ((found["Titans-hi-95"] - found["Titans-lo-95"]) > 0.3 * (whole["Titans-hi-95"] - whole["Titans-lo-95"])).all()

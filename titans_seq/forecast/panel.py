@@ -20,6 +20,7 @@ from titans_seq.memory import LayerState
 from titans_seq.training import TrainedModule
 
 Batch = dict[str, Tensor]
+FEW = 8  # observed steps
 INPUTS = ("past_target", "past_observed_values", "past_features", "future_features", "static_features")
 
 
@@ -186,13 +187,15 @@ class PanelForecaster(SimbaForecaster):
 def masked_scaling(x: Tensor, observed: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """[B, L] -> (x - loc) / scale with 0 where not observed, loc [B, 1], scale [B, 1].
 
-    The scale is never below `least`, nor 1e-4 of the mean's size, so that a constant series is not blown up by rounding, nor 1e-5.
+    The scale is never below `least` (1 where fewer than 8 steps were observed), nor 1e-4 of the mean's size, so that a constant series is not blown up by rounding, nor 1e-5.
     """
     count = observed.sum(dim=1, keepdim=True)
     loc = torch.where(observed > 0, x, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
     centred = torch.where(observed > 0, x - loc, 0)
     variance = centred.square().sum(dim=1, keepdim=True) / count.clamp(min=1)
-    scale = torch.sqrt(variance + (1e-4 * loc).square() + 1e-10).clamp(min=least)
+    scale = torch.sqrt(variance + (1e-4 * loc).square() + 1e-10)
+    if least > 0:  # a few steps say nothing of how far the next may lie
+        scale = torch.maximum(scale, torch.where(count < FEW, 1.0, least))
     scale = torch.where(count > 0, scale, torch.ones_like(scale))
     return centred / scale, loc, scale
 

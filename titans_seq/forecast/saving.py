@@ -203,6 +203,8 @@ def _rebuilt(
     network = PanelForecaster(
         model._lookback, model.horizon, **config["network"], mixer=model.mixer, **(model.network or {})
     )
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise TypeError("not all weights are finite")
     network.load_state_dict(weights)
     model.stream_ = None
     model.module_ = PanelModule(

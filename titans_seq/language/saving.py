@@ -52,6 +52,8 @@ def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
         raise ValueError(f"no weights at {folder / WEIGHTS}") from None
     except safetensors.SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from None
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise ValueError(f"{folder / WEIGHTS} is damaged: not all of its weights are finite")
     try:
         model.load_state_dict(weights)
     except RuntimeError:
