@@ -172,7 +172,8 @@ class PanelWindows(Dataset[Batch]):
         self.series, self.first = (torch.from_numpy(part.astype(np.int64)) for part in anchors)
         self.offsets = torch.from_numpy(panel.offsets)
         mean, scale = scaling.of_target(panel).T[:, panel.series]
-        self.observed: Bool[Tensor, " R"] = torch.from_numpy(~np.isnan(panel.target))
+        # a series without any value in training has no scale: what came of it later counts as missing
+        self.observed: Bool[Tensor, " R"] = torch.from_numpy(~np.isnan(panel.target) & ~np.isnan(mean))
         scaled = np.where(self.observed.numpy(), (panel.target - mean) / scale, 0.0)
         self.target = torch.from_numpy(scaled.astype(np.float32))
         features, self.ahead = scaling.features(panel)
@@ -247,7 +248,8 @@ class PanelData(lightning.LightningDataModule):
     """Training and validation windows of a panel.
 
     The last `val_rows` rows of every series are for validation: nothing of them enters scaling or training. Series too short to spare
-    them train with all they have. Validation takes at most two million steps, windows evenly thinned out. Training windows are shuffled by seed and epoch.
+    them train with all they have. Validation takes at most two million steps, windows evenly thinned out. Training windows are
+    shuffled by seed and epoch.
 
     Args:
         panel: all rows a model may see.

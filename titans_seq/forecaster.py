@@ -325,7 +325,9 @@ class TitansForecaster(BaseEstimator):
         Raises:
             ValueError: the folder or one of its files is missing, damaged or of another version.
         """
-        return load_fitted(cls, Path(folder))
+        model = load_fitted(cls, Path(folder))
+        model.module_.to(best_device(model.accelerator))
+        return model
 
     # reading ---------------------------------------------------------------------------------------------------------
 

@@ -129,3 +129,13 @@ def test_unseen_categories_and_series():
 def test_series_too_short_for_any_window():
     with pytest.raises(ValueError, match="no series has a row before a horizon of 3"):
         PanelData(panel((3, 2)), lookback=L, horizon=H)
+
+
+def test_a_series_without_a_value_in_training_does_not_spoil_validation():
+    data = panel((40, 40))
+    data.target[data.offsets[1] : data.offsets[1] + 34] = np.nan  # its first values are in the validation rows
+    made = PanelData(data, lookback=L, horizon=H, val_rows=6)
+    assert made.val is not None
+    for batch in (*made.train_dataloader(), *made.val_dataloader()):
+        assert all(torch.isfinite(value).all() for value in batch.values())
+    assert sum(float(batch["future_observed_values"].sum()) for batch in made.val_dataloader()) > 0

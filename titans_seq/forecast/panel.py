@@ -187,7 +187,8 @@ class PanelForecaster(SimbaForecaster):
 def masked_scaling(x: Tensor, observed: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """[B, L] -> (x - loc) / scale with 0 where not observed, loc [B, 1], scale [B, 1].
 
-    The scale is never below `least` (1 where fewer than 8 steps were observed), nor 1e-4 of the mean's size, so that a constant series is not blown up by rounding, nor 1e-5.
+    The scale is never below `least` (1 where fewer than 8 steps were observed), nor 1e-4 of the mean's size, so that a constant series
+    is not blown up by rounding, nor 1e-5.
     """
     count = observed.sum(dim=1, keepdim=True)
     loc = torch.where(observed > 0, x, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
