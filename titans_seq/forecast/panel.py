@@ -16,7 +16,6 @@ from torchmetrics import MeanMetric
 from titans_seq.blocks import ModelState
 from titans_seq.forecast.outputs import arguments, make_output, raw_size
 from titans_seq.forecast.simba import SimbaForecaster
-from titans_seq.memory import LayerState
 from titans_seq.training import TrainedModule
 
 Batch = dict[str, Tensor]
@@ -109,15 +108,8 @@ class PanelForecaster(SimbaForecaster):
         """
         self._check(past_target, past_observed_values, past_features, future_features, static_features)
         x, mask, loc, scale = self._embedded(past_target, past_observed_values, past_features, static_features)
-        total, after = x.new_zeros(x.shape[:2]), []
-        blocks = self._memory_blocks("a carried state")
-        for block, state in zip(blocks, states.blocks if states else [None] * len(blocks), strict=True):
-            assert state is None or isinstance(state, LayerState)
-            x, new, surprise = block.carry(x, mask, state)
-            after.append(new)
-            total = total + surprise / len(blocks)
-        steps = self._overlap_mean(total[:, None].expand(-1, self.patch_size, -1))
-        return (self._forecast(x, future_features), loc, scale), ModelState(tuple(after)), steps
+        x, after, steps = self._carried(x, mask, states, "a carried state")
+        return (self._forecast(x, future_features), loc, scale), after, steps
 
     def fresh(self, batch: int) -> ModelState:
         """The states at the beginning of `batch` streams: what is learned, and the persistent tokens read."""

@@ -152,17 +152,25 @@ class SimbaForecaster(nn.Module):
 
     def read(self, past_target: Tensor, states: ModelState | None = None) -> tuple[Tensor, ModelState]:
         """As `surprise`, from the memory's states after the L steps before; also the states after these."""
-        blocks = self._memory_blocks("surprise")
-        x = self._tokens(self._normalise(past_target)[0])
-        total, after = x.new_zeros(x.shape[:2]), []
+        _, after, steps = self._carried(self._tokens(self._normalise(past_target)[0]), None, states, "surprise")
+        return steps.unflatten(0, (len(past_target), -1)).mT, after
+
+    def _carried(
+        self, x: Tensor, mask: Tensor | None, states: ModelState | None, what: str
+    ) -> tuple[Tensor, ModelState, Tensor]:
+        """Tokens [G, N, D] through the blocks from the memory's states: tokens, states after them, surprise of every step [G, L].
+
+        what: needs the memory, for the error where there is none.
+        """
+        blocks, after = self._memory_blocks(what), []
+        total = x.new_zeros(x.shape[:2])
         for block, state in zip(blocks, states.blocks if states else [None] * len(blocks), strict=True):
             assert state is None or isinstance(state, LayerState)
-            x, new, surprise = block.carry(x, state=state)
+            x, new, surprise = block.carry(x, mask, state)
             after.append(new)
             total = total + surprise
-        patches = (total / len(blocks))[:, None].expand(-1, self.patch_size, -1)  # [B * C, P, N]
-        steps = self._overlap_mean(patches).unflatten(0, (len(past_target), -1)).mT
-        return steps, ModelState(tuple(after))
+        patches = (total / len(blocks))[:, None].expand(-1, self.patch_size, -1)  # [G, P, N]
+        return x, ModelState(tuple(after)), self._overlap_mean(patches)
 
     def _memory_blocks(self, what: str) -> list[Block]:
         blocks = [block for block in self.blocks if isinstance(block, Block) and isinstance(block.mixer, NeuralMemory)]
