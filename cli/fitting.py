@@ -202,6 +202,7 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         enable_model_summary=False,
         enable_progress_bar=not config.quiet and sys.stderr.isatty(),
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # Lightning's would repeat samples in validation and test; ours deal out the training
     )
 
 

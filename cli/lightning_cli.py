@@ -43,6 +43,7 @@ def lightning_command(arguments: argparse.Namespace) -> None:
             ForecastDataModule,
             args=arguments.rest,
             seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False},  # see `make_trainer`
             parser_kwargs={"exit_on_error": False} | {name: {"exit_on_error": False} for name in SUBCOMMANDS},
         )
 

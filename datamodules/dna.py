@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.embedded_dna import embedded_dna
 from titans_seq.datamodules.fasta import (
@@ -36,7 +36,7 @@ from titans_seq.datamodules.labelled import Labelled, read_labelled_csv
 from titans_seq.datamodules.registry import EMBEDDED
 from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
-from titans_seq.datamodules.windows import EpochShuffle
+from titans_seq.datamodules.windows import EpochShuffle, dealt
 from titans_seq.genomics.alphabet import BASES, PAD
 
 Batch = dict[str, Tensor]
@@ -104,7 +104,7 @@ class _SequenceData(lightning.LightningDataModule):
         self.sets: dict[str, Dataset[Batch]] = {}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("train", self.batch_size, EpochShuffle(self.sets["train"], self.seed))
+        return self._loader("train", self.batch_size, dealt(EpochShuffle(self.sets["train"], self.seed)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader("val", self.eval_batch_size)
@@ -112,7 +112,7 @@ class _SequenceData(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._loader("test", self.eval_batch_size)
 
-    def _loader(self, split: str, batch_size: int, sampler: EpochShuffle | None = None) -> DataLoader[Batch]:
+    def _loader(self, split: str, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
         return self._load(self.sets[split], batch_size=batch_size, sampler=sampler)
 
     def _load(self, dataset: Dataset[Batch], **order: Any) -> DataLoader[Batch]:

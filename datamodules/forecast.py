@@ -10,7 +10,7 @@ import lightning
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from titans_seq.datamodules.csv_files import read_published_csv, read_user_csv
 from titans_seq.datamodules.download import download_dataset
@@ -19,7 +19,7 @@ from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate, missing
 from titans_seq.datamodules.scaling import fit_scaler, scaler_from, standardise
 from titans_seq.datamodules.series import DataError, Series
 from titans_seq.datamodules.splits import SPLITS, Borders, require_windows, split_borders
-from titans_seq.datamodules.windows import Batch, EpochShuffle, WindowDataset, as_is
+from titans_seq.datamodules.windows import Batch, EpochShuffle, WindowDataset, as_is, dealt
 
 
 class ForecastDataModule(lightning.LightningDataModule):
@@ -166,7 +166,7 @@ class ForecastDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         windows = self.dataset_for("train")
-        return self._loader(windows, self.batch_size, EpochShuffle(windows, self.seed))
+        return self._loader(windows, self.batch_size, dealt(EpochShuffle(windows, self.seed)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.dataset_for("val"), self.eval_batch_size)
@@ -180,7 +180,7 @@ class ForecastDataModule(lightning.LightningDataModule):
         return self._loader(self._windows(rows - self.lookback, rows, 0, 1, 0), self.eval_batch_size)
 
     def _loader(
-        self, windows: WindowDataset, batch_size: int, sampler: EpochShuffle | None = None
+        self, windows: WindowDataset, batch_size: int, sampler: Sampler[int] | None = None
     ) -> DataLoader[Batch]:
         return DataLoader(
             windows,

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.windows import dealt, processes
 from titans_seq.language.tokenizers import IGNORED
 
 Batch = dict[str, Tensor]
@@ -258,8 +259,8 @@ class LongContextData(lightning.LightningDataModule):
         return self.task
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        count = self.steps_per_epoch * self.batch_size
-        return self._load("train", self.length, count, self.batch_size, FreshNumbers(count))
+        count = self.steps_per_epoch * self.batch_size * processes()
+        return self._load("train", self.length, count, self.batch_size, dealt(FreshNumbers(count)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._load("val", self.eval_length, self.eval_samples, self.eval_batch_size)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from titans_seq.datamodules.frames import Panel
 from titans_seq.datamodules.series import DataError
-from titans_seq.datamodules.windows import Batch, EpochShuffle, as_is
+from titans_seq.datamodules.windows import Batch, EpochShuffle, as_is, dealt, processes
 
 MOST_VALIDATED = 2_000_000  # steps of validation windows; more of them are thinned out evenly
 
@@ -300,8 +300,8 @@ class PanelData(lightning.LightningDataModule):
         self.steps_per_epoch = steps_per_epoch
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
-        drawn = EpochShuffle(self.train, self.seed, samples)
+        samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size * processes()
+        drawn = dealt(EpochShuffle(self.train, self.seed, samples))
         return DataLoader(self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=as_is)
 
     def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:

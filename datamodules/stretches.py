@@ -5,10 +5,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import Sampler
 
 from titans_seq.datamodules.series import DataError
-from titans_seq.datamodules.windows import EpochShuffle
+from titans_seq.datamodules.windows import EpochShuffle, processes
 
 
 class Reading(NamedTuple):
@@ -22,8 +23,8 @@ class Reading(NamedTuple):
 class StretchBatches(Sampler[list[Reading]]):
     """Batches of windows, in each row of which stretches of consecutive windows are read in order.
 
-    The stretches come in an order that depends on seed and epoch only and are dealt to `batch_size` rows of the same length.
-    So up to `batch_size - 1` windows, others in each epoch, are left out. With `both_strands` they are turned by chance:
+    The stretches come in an order that depends on seed and epoch only and are dealt to `batch_size` rows of the same length, in a run of
+    several processes to so many of each. So fewer windows than rows, others in each epoch, are left out. With `both_strands` they are turned by chance:
     read from the last window to the first, each on the other strand.
 
     Raises:
@@ -32,9 +33,11 @@ class StretchBatches(Sampler[list[Reading]]):
 
     def __init__(self, stretches: list[range], *, batch_size: int, both_strands: bool, seed: int) -> None:
         windows = sum(map(len, stretches))
-        require_rows(windows, batch_size)
+        rows = batch_size * processes()
+        require_rows(windows, rows)
         self.stretches = stretches
-        self.batch_size, self.both_strands, self.steps = batch_size, both_strands, windows // batch_size
+        self.batch_size, self.both_strands, self.steps = batch_size, both_strands, windows // rows
+        self.first = batch_size * (dist.get_rank() if processes() > 1 else 0)  # of this process's rows
         self.sampler = EpochShuffle(self.stretches, seed)  # where Lightning looks for what to tell the epoch
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ class StretchBatches(Sampler[list[Reading]]):
             for place, index in enumerate(self.stretches[which][:: -1 if turned else 1])
         ]
         for step in range(self.steps):
-            row = readings[step :: self.steps][: self.batch_size]
+            row = readings[step :: self.steps][self.first : self.first + self.batch_size]
             yield [reading._replace(goes_on=reading.goes_on and step > 0) for reading in row]
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
-from titans_seq.datamodules.windows import epoch_seed
+from titans_seq.datamodules.windows import dealt, epoch_seed, processes
 from titans_seq.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 
 Batch = dict[str, Tensor]
@@ -165,8 +165,9 @@ class TextData(lightning.LightningDataModule):
         windows = TextWindows(self.parts["train"], self.length)
         if self.carry > 1:
             return self._load(StreamWindows(windows), batch_sampler=self._stretches())
-        steps = self.steps_per_epoch or -(-len(windows) // self.batch_size)
-        begins = RandomBegins(windows, steps * self.batch_size, self.seed)
+        once = -(-len(windows) // (self.batch_size * processes()))
+        count = (self.steps_per_epoch or once) * self.batch_size * processes()
+        begins = dealt(RandomBegins(windows, count, self.seed))
         return self._load(windows, batch_size=self.batch_size, sampler=begins)
 
     def _stretches(self) -> StretchBatches:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from titans_seq.datamodules import DataError, GenomeData
+from titans_seq.datamodules import DataError, GenomeData, stretches
 from titans_seq.genomics.alphabet import decode
 
 LENGTH, ROWS = 8, 3
@@ -98,3 +98,14 @@ def test_too_few_windows_for_the_rows_are_refused(data):
         data(batch_size=64)
     with pytest.raises(DataError, match="carry at least 1; got 8 and 0"):
         data(carry=0)
+
+
+def test_rows_are_dealt_to_processes(data, monkeypatch):
+    """Three rows of one process are one row each of three."""
+    alone = rows(data())
+    shared = []
+    for rank in range(ROWS):
+        monkeypatch.setattr(stretches, "processes", lambda: ROWS)
+        monkeypatch.setattr(stretches.dist, "get_rank", lambda rank=rank: rank)
+        shared += rows(data(batch_size=1))
+    assert shared == alone

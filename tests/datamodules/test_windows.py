@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from titans_seq.datamodules import WindowDataset
-from titans_seq.datamodules.windows import EpochShuffle
+from titans_seq.datamodules.windows import Dealt, EpochShuffle
 
 T, C = 50, 3
 VALUES = torch.arange(T * C, dtype=torch.float32).reshape(T, C)
@@ -80,3 +80,17 @@ def test_each_pass_takes_the_next_epoch() -> None:
     sampler.set_epoch(1)
     assert passes[0] != passes[1] != passes[2]
     assert list(sampler) == passes[1]
+
+
+def test_processes_share_the_draws_of_one() -> None:
+    """A batch of 2 of each of three processes is the batch of 6 of one; where they do not go round the first are drawn again."""
+    alone = EpochShuffle(range(40), seed=1)
+    shares = [Dealt(EpochShuffle(range(40), seed=1), num_replicas=3, rank=rank) for rank in range(3)]
+    for share in (alone, *shares):
+        share.set_epoch(4)
+    drawn, parts = list(alone), [list(share) for share in shares]
+    assert [len(part) for part in parts] == [14, 14, 14]
+    for first in range(0, 36, 6):
+        batch = [index for part in parts for index in part[first // 3 : first // 3 + 2]]
+        assert sorted(batch) == sorted(drawn[first : first + 6])
+    assert {part[-1] for part in parts} == {drawn[39], drawn[0], drawn[1]}
