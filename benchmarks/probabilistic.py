@@ -93,7 +93,7 @@ def gluonts(frame: pd.DataFrame, step: int, make: Callable[[str], object]) -> pd
     dataset = PandasDataset(frames, target="target")
     training, test = split(dataset, offset=-(H + (WINDOWS - 1) * step))
     model = make(str(dataset.freq))
-    predictor = model.train(training) if hasattr(model, "train") else model
+    predictor = model.train(training, cache_data=True) if hasattr(model, "train") else model
     pairs = test.generate_instances(prediction_length=H, windows=WINDOWS, distance=step)
     parts = []
     for (past, future), forecast in zip(pairs, predictor.predict(pairs.input, **_samples(model)), strict=True):
