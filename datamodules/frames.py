@@ -4,7 +4,7 @@ R rows of all series one after another, N series, F known covariates, G past one
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,13 +74,27 @@ class Panel:
     def rows(self, begin: Int[np.ndarray, " N"], end: Int[np.ndarray, " N"]) -> "Panel":
         """The panel of the rows [begin, end) of each series, counted inside the series; series left without any are gone."""
         begin, end = np.clip(begin, 0, self.lengths), np.clip(end, 0, self.lengths)
-        kept = end > begin
-        first, lengths = (self.offsets[:-1] + begin)[kept], (end - begin)[kept]
+        kept = np.flatnonzero(end > begin)
+        return self._runs(kept, (self.offsets[:-1] + begin)[kept], (end - begin)[kept])
+
+    def taken(self, which: Int[np.ndarray, " M"]) -> "Panel":
+        """The panel of these series, in this order."""
+        return self._runs(which, self.offsets[:-1][which], self.lengths[which])
+
+    def divided(self, rows: int) -> Iterator["Panel"]:
+        """Panels of whole series, in their order, each of about so many rows or of one longer series."""
+        part = (self.offsets[1:] - 1) // rows
+        for each in np.split(np.arange(len(self)), np.flatnonzero(np.diff(part)) + 1):
+            yield self if len(each) == len(self) else self.taken(each)
+
+    def _runs(
+        self, which: Int[np.ndarray, " M"], first: Int[np.ndarray, " M"], lengths: Int[np.ndarray, " M"]
+    ) -> "Panel":
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        taken = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
+        rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
         return replace(
-            self, ids=self.ids[kept], times=self.times[taken], offsets=offsets, target=self.target[taken],
-            past=self.past[taken], known=self.known[taken], static=self.static[kept].reset_index(drop=True),
+            self, ids=self.ids[which], times=self.times[rows], offsets=offsets, target=self.target[rows],
+            past=self.past[rows], known=self.known[rows], static=self.static.iloc[which].reset_index(drop=True),
         )  # fmt: skip
 
     def until(self, steps: int) -> "Panel":
@@ -152,6 +166,24 @@ class Panel:
         )
 
 
+def joined(panels: Sequence[Panel]) -> Panel:
+    """One panel of the series of several."""
+    first, *others = panels
+    if not others:
+        return first
+    lengths = np.concatenate([panel.lengths for panel in panels])
+    return replace(
+        first,
+        ids=first.ids.append([panel.ids for panel in others]),
+        times=first.times.append([panel.times for panel in others]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        target=np.concatenate([panel.target for panel in panels]),
+        past=np.concatenate([panel.past for panel in panels]),
+        known=np.concatenate([panel.known for panel in panels]),
+        static=pd.concat([panel.static for panel in panels], ignore_index=True),
+    )
+
+
 # reading -------------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +204,7 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: str | int | None = N
     if not len(frame):
         raise DataError("the frame has no rows")
     freq = plain_freq(freq)
-    _check_columns(frame, columns)
+    require_columns(frame.columns, columns)
     codes, ids = _codes(frame, columns)
     times = _times(frame[columns.time], columns, freq)
     order = np.lexsort((times, codes))
@@ -318,15 +350,16 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
 # pieces --------------------------------------------------------------------------------------------------------------
 
 
-def _check_columns(frame: pd.DataFrame, columns: Columns) -> None:
-    doubles = frame.columns[frame.columns.duplicated()]
+def require_columns(names: pd.Index, columns: Columns, what: str = "the frame") -> None:
+    """Refuse names that are absent, that stand twice, or that have two roles."""
+    doubles = names[names.duplicated()]
     if len(doubles):
-        raise DataError(f"column {doubles[0]!r} stands twice in the frame")
+        raise DataError(f"column {doubles[0]!r} stands twice in {what}")
     key = [columns.id] if columns.id is not None else []
     wanted = (*key, columns.time, columns.target, *columns.past, *columns.known, *columns.static)
     for name in wanted:
-        if name not in frame.columns:
-            raise DataError(f"the frame has no column {name!r}; it has: {_listed(frame.columns)}")
+        if name not in names:
+            raise DataError(f"{what} has no column {name!r}; it has: {_listed(names)}")
     twice = [name for name in wanted if wanted.count(name) > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} has two roles; name each column once")
@@ -435,9 +468,11 @@ def _numbers(frame: pd.DataFrame, name: str, columns: Columns, what: str = "") -
         row = int(np.argmax(wrong))
         where = frame[columns.time].iloc[row]
         series = "" if columns.id is None else f"series {frame[columns.id].iloc[row]}, "
+        value = frame[name].iloc[row]
+        value = value.item() if isinstance(value, np.generic) else value
         raise DataError(
             f"{what + ': ' if what else ''}column {name!r}, {series}{columns.time} {where} (row {row}): "
-            f"{frame[name].iloc[row]!r} is not a finite number"
+            f"{value!r} is not a finite number"
         )
     return numbers
 

@@ -3,10 +3,9 @@
 B batch, L lookback, H horizon, R rows of all series, N series, F known covariates (calendar included), G past ones, E static ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -14,13 +13,12 @@ from gluonts.time_feature import time_features_from_frequency_str
 from jaxtyping import Bool, Float, Int
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from titans_seq.datamodules.frames import Panel
+from titans_seq.datamodules.scaling import scaler_from
 from titans_seq.datamodules.series import DataError
-from titans_seq.datamodules.windows import Batch, EpochShuffle, as_is, dealt, processes
-
-MOST_VALIDATED = 2_000_000  # steps of validation windows; more of them are thinned out evenly
+from titans_seq.datamodules.windows import Batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +40,23 @@ class PanelScaling:
     calendar: bool
 
     @classmethod
-    def fit(cls, panel: Panel, *, calendar: bool) -> "PanelScaling":
-        both = np.concatenate([panel.past, panel.known], axis=1)
-        numeric = list(panel.static.select_dtypes("number"))
+    def fit(cls, panels: Panel | Iterable[Panel], *, calendar: bool) -> "PanelScaling":
+        """Learn from all rows of one panel or of several, which are looked at one after the other."""
+        scales, covariates, numbers = [], _ColumnScalers(), _ColumnScalers()
+        categories: dict[str, set[str]] = {}
+        for panel in [panels] if isinstance(panels, Panel) else panels:
+            scales.append(series_scales(panel))
+            covariates.learn(np.concatenate([panel.past, panel.known], axis=1))
+            numeric = list(panel.static.select_dtypes("number"))
+            numbers.learn(panel.static[numeric].to_numpy(dtype=np.float64))
+            for name in panel.static.columns.difference(numeric, sort=False):
+                categories.setdefault(name, set()).update(panel.static[name].unique())
         return cls(
-            scales=series_scales(panel),
-            covariates=_scaler(both),
+            scales=pd.concat(scales),
+            covariates=covariates.scaler(),
             numeric=numeric,
-            numbers=_scaler(panel.static[numeric].to_numpy(dtype=np.float64)),
-            categories={name: sorted(panel.static[name].unique()) for name in panel.static if name not in numeric},
+            numbers=numbers.scaler(),
+            categories={name: sorted(values) for name, values in categories.items()},
             calendar=calendar and not isinstance(panel.freq, int),
         )
 
@@ -140,12 +146,25 @@ def _marked(values: Float[np.ndarray, "R K"]) -> Float[np.ndarray, "R K2"]:
     return np.stack([np.where(missing, 0.0, values), missing], axis=-1).reshape(len(values), -1)
 
 
-def _scaler(values: Float[np.ndarray, "R K"]) -> StandardScaler | None:
-    if not values.shape[1]:
-        return None
-    # a column without any number has no mean; it is missing everywhere it is used
-    empty = np.isnan(values).all(axis=0)
-    return StandardScaler().fit(np.where(empty, 0.0, values))
+class _ColumnScalers:
+    """A scaler for every column: one for all would keep the NaN that it makes of rows in which a column is empty."""
+
+    def __init__(self) -> None:
+        self.columns: list[StandardScaler] = []
+
+    def learn(self, values: Float[np.ndarray, "R K"]) -> None:
+        self.columns = self.columns or [StandardScaler() for _ in range(values.shape[1])]
+        for scaler, column in zip(self.columns, values.T, strict=True):
+            if len(known := column[~np.isnan(column)]):
+                scaler.partial_fit(known[:, None])
+
+    def scaler(self) -> StandardScaler | None:
+        """One scaler of all columns, None without any; a column without a number is missing wherever it is used: 0 and 1."""
+        if not self.columns:
+            return None
+        known = [(one.mean_[0], one.scale_[0]) if hasattr(one, "mean_") else (0.0, 1.0) for one in self.columns]
+        mean, scale = np.array(known).T
+        return scaler_from(mean, scale)
 
 
 class PanelWindows(Dataset[Batch]):
@@ -234,77 +253,3 @@ def training_anchors(panel: Panel, lookback: int, horizon: int, last: int = 0) -
     future = seen[at + horizon] - seen[at]
     kept = (past > 0) & (future > 0)
     return series[kept], first[kept]
-
-
-def _thinned(anchors: tuple[np.ndarray, np.ndarray], horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    most = max(1, MOST_VALIDATED // horizon)
-    if len(anchors[0]) <= most:
-        return anchors
-    kept = np.linspace(0, len(anchors[0]) - 1, most).astype(np.int64)
-    return anchors[0][kept], anchors[1][kept]
-
-
-class PanelData(lightning.LightningDataModule):
-    """Training and validation windows of a panel.
-
-    The last `val_rows` rows of every series are for validation: nothing of them enters scaling or training. Series too short to spare
-    them train with all they have. Validation takes at most two million steps, windows evenly thinned out. Training windows are
-    shuffled by seed and epoch.
-
-    Args:
-        panel: all rows a model may see.
-        lookback, horizon: L and H.
-        val_rows: at least H, or 0 for no validation.
-        calendar: whether time stamps give covariates.
-        scaling: of an earlier training, to go on with; None is fitted here.
-        batch_size, eval_batch_size, seed: of the loaders.
-        steps_per_epoch: batches of an epoch, from fewer windows than there are or from all of them several times; None: each window once.
-
-    Raises:
-        ValueError: no window fits.
-    """
-
-    def __init__(
-        self,
-        panel: Panel,
-        *,
-        lookback: int,
-        horizon: int,
-        val_rows: int = 0,
-        calendar: bool = True,
-        scaling: PanelScaling | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int = 512,
-        seed: int = 0,
-        steps_per_epoch: int | None = None,
-    ) -> None:
-        super().__init__()
-        spare = np.where(panel.lengths >= val_rows + 2 * horizon, val_rows, 0)
-        train = panel.rows(np.zeros(len(panel), dtype=np.int64), panel.lengths - spare)
-        self.scaling = scaling.with_series(train) if scaling is not None else PanelScaling.fit(train, calendar=calendar)
-        cut = (lookback, horizon)
-        self.train = PanelWindows(train, self.scaling, *cut, training_anchors(train, *cut))
-        spared = panel.rows(np.where(spare > 0, 0, panel.lengths), panel.lengths)
-        self.val = (
-            PanelWindows(spared, self.scaling, *cut, _thinned(training_anchors(spared, *cut, last=val_rows), horizon))
-            if val_rows and len(spared)
-            else None
-        )
-        if not len(self.train):
-            longest = int(panel.lengths.max())
-            raise ValueError(
-                f"no series has a row before a horizon of {horizon} observed ones; the longest has {longest} rows: "
-                "give more rows or a shorter horizon"
-            )
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.steps_per_epoch = steps_per_epoch
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size * processes()
-        drawn = dealt(EpochShuffle(self.train, self.seed, samples))
-        return DataLoader(self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=as_is)
-
-    def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:
-        if self.val is None or not len(self.val):
-            return []
-        return DataLoader(self.val, batch_size=self.eval_batch_size, collate_fn=as_is)

@@ -8,7 +8,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -24,8 +24,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from titans_seq.blocks import ModelState
-from titans_seq.datamodules.frames import Columns, Panel, known_ahead, long_from_wide, read_panel
-from titans_seq.datamodules.panel import PanelData, PanelScaling, PanelWindows
+from titans_seq.datamodules.frames import Columns, Panel, joined, known_ahead, long_from_wide, plain_freq, read_panel
+from titans_seq.datamodules.panel import PanelScaling, PanelWindows
+from titans_seq.datamodules.panel_data import PanelData
+from titans_seq.datamodules.parquet import Parts, sort_parquet
 from titans_seq.datamodules.series import DataError, DataWarning
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream, surprise_of
@@ -44,8 +46,10 @@ from titans_seq.forecast.saving import load_fitted, load_stream, save_fitted, sa
 from titans_seq.training import interruptible
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
+Data: TypeAlias = Frame | str | Path  # a path: of Parquet files
 LEVEL = (80, 95)  # intervals that are given unless others are asked for
 EVAL_BATCH = 1024  # windows per step of prediction
+AT_ONCE = 1_000_000  # rows of series that are made ready for prediction together
 MIN_SCALE = 0.05  # of a lookback, in deviations of its series; see `PanelForecaster`
 # arguments that are whole numbers, and the least they may be
 LEAST = {
@@ -65,6 +69,7 @@ class TitansForecaster(BaseEstimator):
     Frames are long (columns `unique_id`, `ds`, `y`, names by argument; without an id column one series) or wide (time in the index or
     in the time column, one series per column); forecasts come back in the same shape and in the units of the data. Time stamps that
     are absent and values that are NaN are masked, never filled. Nothing after a cutoff enters any scaling, input or forecast before it.
+    Long tables that do not fit into memory are given as the path of a folder of Parquet files.
 
         model = TitansForecaster(horizon=24, freq="h").fit(df)
         model.predict(level=(80, 95))
@@ -169,11 +174,12 @@ class TitansForecaster(BaseEstimator):
 
     # the interface ---------------------------------------------------------------------------------------------------
 
-    def fit(self, df: Frame, y: None = None) -> Self:
+    def fit(self, df: Data, y: None = None) -> Self:
         """Train on a frame; on a fitted forecaster, go on training.
 
         Args:
-            df: long or wide frame, or a series with dates in its index.
+            df: long or wide frame, a series with dates in its index, or the path of Parquet files that hold a long table: they are sorted
+                into the folder for temporary files, and memory holds a part of the series at a time.
             y: not used; scikit-learn's pipelines pass it.
 
         Raises:
@@ -181,38 +187,36 @@ class TitansForecaster(BaseEstimator):
             ValueError: an argument of the constructor is wrong.
         """
         self._check_arguments()
-        panel, wide = self._read(df, getattr(self, "freq_", None))
-        return self._fit_panel(panel, wide)
+        with self._opened(df, getattr(self, "freq_", None)) as (panels, wide):
+            return self._fit_panels(panels, wide)
 
     def predict(
-        self, df: Frame | None = None, future: pd.DataFrame | None = None, level: Sequence[float] | None = LEVEL
+        self, df: Data | None = None, future: pd.DataFrame | None = None, level: Sequence[float] | None = LEVEL
     ) -> pd.DataFrame:
         """Forecast the `horizon` steps after the last row of each series.
 
         Args:
-            df: the series' rows up to now, of series known or new; None: as they ended in `fit`.
+            df: the series' rows up to now, of series known or new, as of `fit`; None: as they ended there.
             future: known covariates over the horizon (id, time and their columns), where there are any.
             level: percentages of intervals; None for none. The default falls back on the calibrated `levels` where 80 and 95 are not among
                 them, and on none for a model of one value without conformal.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Wide: one column per series, or with intervals
-            columns (series, "forecast" | "lo-80" | ...).
+            columns (series, "forecast" | "lo-80" | ...). Of Parquet files in the order of the series' names.
         """
         self._require_fitted()
-        level = self._levels(level)
-        stream = self.stream_ if df is None else None
-        panel, wide = (self.tail_, self.wide_) if df is None else self._read(df, self.freq_)
-        if stream is not None:
-            panel, scaling = stream.rows, stream.scaling
-        else:
-            scaling = self.scaling_.with_series(panel)
-            panel = panel.tail(self._context)
-        ahead = panel.extended(self.horizon, known_ahead(future, panel, self.horizon))
-        found = self._forecast(ahead, panel.lengths, scaling, level, stream.before if stream is not None else None)
-        _warn_of_empty(panel, scaling)
-        frame = self._frame(ahead, panel.lengths, found)
-        return _wide(frame, self._columns, self.alias) if wide else frame
+        asked = self._levels(level)
+        if df is None and self.stream_ is not None:
+            stream = self.stream_
+            return self._shaped(self._predicted(stream.rows, future, asked, stream.scaling, stream.before), self.wide_)
+        with nullcontext(([self.tail_], self.wide_)) if df is None else self._opened(df, self.freq_) as (panels, wide):
+            parts = [
+                self._predicted(part.tail(self._context), future, asked, self.scaling_.with_series(part))
+                for panel in panels
+                for part in panel.divided(AT_ONCE)
+            ]
+            return self._shaped(self._ordered(pd.concat(parts, ignore_index=True), panels), wide)
 
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` goes on from them.
@@ -225,6 +229,8 @@ class TitansForecaster(BaseEstimator):
             ValueError: the forecaster has no memory (mixer).
         """
         self._require_fitted()
+        if isinstance(df, str | Path):
+            raise DataError("observe takes a frame: the memories of all its series are held at once")
         panel, _ = self._read(df, self.freq_)
         network = self.module_.network
         if self.stream_ is None:
@@ -254,10 +260,10 @@ class TitansForecaster(BaseEstimator):
             ValueError: no such state, a damaged one, or that of another model.
         """
         self._require_fitted()
-        self.stream_ = load_stream(Path(path), self.module_.network, self.tail_, self.scaling_)
+        self.stream_ = load_stream(Path(path), self.module_.network, self._columns, self.scaling_)
         return self
 
-    def surprise(self, df: Frame) -> pd.DataFrame:
+    def surprise(self, df: Data) -> pd.DataFrame:
         """How much each row surprised the memory, which reads every series from its first row on.
 
         The norm of the gradient the memory learns by, the mean over blocks and heads, spread over the steps of its patch. The first
@@ -267,15 +273,18 @@ class TitansForecaster(BaseEstimator):
             Long: id, time, "surprise". Wide: one column per series.
         """
         self._require_fitted()
-        panel, wide = self._read(df, self.freq_)
+        with self._opened(df, self.freq_) as (panels, wide):
+            frame = self._ordered(pd.concat(map(self._surprised, panels), ignore_index=True), panels)
+            return _wide(frame, self._columns, "surprise") if wide else frame
+
+    def _surprised(self, panel: Panel) -> pd.DataFrame:
         found = surprise_of(self.module_.network, panel, self.scaling_.with_series(panel))
         key: dict[str, Any] = {} if panel.columns.id is None else {self.id_col: panel.ids.repeat(panel.lengths)}
-        frame = pd.DataFrame(key | {self.time_col: panel.times, "surprise": found})
-        return _wide(frame, self._columns, "surprise") if wide else frame
+        return pd.DataFrame(key | {self.time_col: panel.times, "surprise": found})
 
     def backtest(
         self,
-        df: Frame,
+        df: Data,
         windows: int = 1,
         step: int | None = None,
         *,
@@ -298,19 +307,21 @@ class TitansForecaster(BaseEstimator):
             raise ValueError(f"windows and step must be at least 1; got windows {windows}, step {step}")
         self._check_arguments()
         asked = self._levels(level)
-        panel, wide = self._read(df, getattr(self, "freq_", None))
         step = self.horizon if step is None else step
         cuts = [self.horizon + (windows - 1 - i) * step for i in range(windows)]
-        if not (panel.lengths > cuts[0]).any():
-            raise DataError(
-                f"no series is longer than the {cuts[0]} rows that {windows} windows of step {step} and horizon "
-                f"{self.horizon} take; the longest has {int(panel.lengths.max())}"
-            )
         model, parts = self, []
-        for cut in cuts:
-            if model is self or refit:
-                model = clone(self)._fit_panel(panel.until(cut), wide)
-            parts.append(model._backtest_window(panel, cut, asked))
+        with self._opened(df, getattr(self, "freq_", None)) as (panels, wide):
+            longest = max(int(panel.lengths.max()) for panel in panels)
+            if longest <= cuts[0]:
+                raise DataError(
+                    f"no series is longer than the {cuts[0]} rows that {windows} windows of step {step} and horizon "
+                    f"{self.horizon} take; the longest has {longest}"
+                )
+            for cut in cuts:
+                if model is self or refit:
+                    model = clone(self)._fit_panels(_until(panels, cut), wide)
+                found = [model._backtest_window(panel, cut, asked) for panel in panels]
+                parts.append(self._ordered(pd.concat(found, ignore_index=True), panels))
         return pd.concat(parts, ignore_index=True)
 
     def save(self, folder: str | Path) -> Path:
@@ -346,6 +357,24 @@ class TitansForecaster(BaseEstimator):
     def _context(self) -> int:
         """Rows a forecast without observing begins at."""
         return self._lookback * self.train_blocks
+
+    @contextmanager
+    def _opened(self, data: Data, freq: str | int | None) -> Iterator[tuple[Sequence[Panel], bool]]:
+        """The panels of a frame or of Parquet files, and whether the frame was wide."""
+        if isinstance(data, str | Path):
+            with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
+                freq = plain_freq(self.freq if freq is None else freq)
+                yield (
+                    sort_parquet(Path(data).expanduser(), self._columns, freq, Path(folder), progress=self.progress),
+                    False,
+                )
+        else:
+            panel, wide = self._read(data, freq)
+            yield [panel], wide
+
+    def _ordered(self, frame: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
+        """Series of several panels by name; those of one as they are."""
+        return frame if len(panels) == 1 else frame.sort_values(self.id_col, kind="stable", ignore_index=True)
 
     def _read(self, df: Frame, freq: str | int | None = None) -> tuple[Panel, bool]:
         """The panel of a frame, and whether the frame was wide."""
@@ -440,13 +469,13 @@ class TitansForecaster(BaseEstimator):
 
     # training --------------------------------------------------------------------------------------------------------
 
-    def _fit_panel(self, panel: Panel, wide: bool) -> Self:
+    def _fit_panels(self, panels: Sequence[Panel], wide: bool) -> Self:
         again = hasattr(self, "module_")
         if again:
             self._require_fitted()
-        val_rows = self._val_rows(panel)
+        val_rows = self._val_rows(panels)
         data = PanelData(
-            panel, lookback=self._context, horizon=self.horizon, val_rows=val_rows, calendar=self.calendar,
+            panels, lookback=self._context, horizon=self.horizon, val_rows=val_rows, calendar=self.calendar,
             scaling=self.scaling_ if again else None, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
             seed=self.seed + getattr(self, "fits_", 0),
         )  # fmt: skip
@@ -462,17 +491,20 @@ class TitansForecaster(BaseEstimator):
             history = self._train(module, data)
         conformal = self._calibrate(module, data.val) if self.conformal and data.val is not None else None
         # all at once: an error or Ctrl-C above leaves the forecaster as it was
-        self.module_, self.scaling_, self.freq_, self.conformal_ = module, data.scaling, panel.freq, conformal
+        self.module_, self.scaling_, self.freq_, self.conformal_ = module, data.scaling, panels[0].freq, conformal
         self.history_ = [*getattr(self, "history_", []), *history]
         self.fits_ = getattr(self, "fits_", 0) + 1
-        self.wide_, self.tail_, self.stream_ = wide, panel.tail(self._context), None
+        tail = joined([panel.tail(self._context) for panel in panels])
+        self.tail_ = tail if len(panels) == 1 else tail.taken(tail.ids.argsort())
+        self.wide_, self.stream_ = wide, None
         self.built_ = self._architecture()
         return self
 
-    def _val_rows(self, panel: Panel) -> int:
+    def _val_rows(self, panels: Sequence[Panel]) -> int:
         if self.val_size is not None:
             return self.val_size
-        return max(2 * self.horizon, int(0.15 * np.median(panel.lengths)))
+        lengths = np.concatenate([panel.lengths for panel in panels])
+        return max(2 * self.horizon, int(0.15 * np.median(lengths)))
 
     def _make_module(self, data: PanelData) -> PanelModule:
         windows, output = data.train, self._output()
@@ -519,6 +551,22 @@ class TitansForecaster(BaseEstimator):
         return Conformal.fit(_targets(windows), bounds, levels=levels)
 
     # forecasting -----------------------------------------------------------------------------------------------------
+
+    def _predicted(
+        self,
+        past: Panel,
+        future: pd.DataFrame | None,
+        level: list[float],
+        scaling: PanelScaling,
+        states: ModelState | None = None,
+    ) -> pd.DataFrame:
+        ahead = past.extended(self.horizon, known_ahead(future, past, self.horizon))
+        found = self._forecast(ahead, past.lengths, scaling, level, states)
+        return self._frame(ahead, past.lengths, found)
+
+    def _shaped(self, frame: pd.DataFrame, wide: bool) -> pd.DataFrame:
+        _warn_of_empty(frame, self._columns, self.alias)
+        return _wide(frame, self._columns, self.alias) if wide else frame
 
     def _forecast(
         self,
@@ -622,13 +670,14 @@ def _wide(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
     return table.droplevel(1, axis=1) if len(plain) == 1 else table
 
 
-def _warn_of_empty(panel: Panel, scaling: PanelScaling) -> None:
-    empty = np.isnan(scaling.of_target(panel)[:, 0])
-    if empty.any():
+def _warn_of_empty(frame: pd.DataFrame, columns: Columns, alias: str) -> None:
+    empty = frame[frame[alias].isna()]
+    if len(empty):
+        names = empty[columns.id] if columns.id in frame else pd.Series([columns.target])
         warnings.warn(
-            f"{int(empty.sum())} series have no value at all, the first is {panel.ids[int(np.argmax(empty))]}: their forecasts are NaN",
+            f"{names.nunique()} series have no value at all, the first is {names.iloc[0]}: their forecasts are NaN",
             DataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -642,6 +691,11 @@ def _require_known(panel: Panel, rows: np.ndarray) -> None:
         raise DataError(
             f"column {name!r} is missing in series {panel.ids[i]} at {panel.times[row]}, which is to be forecast"
         )
+
+
+def _until(panels: Sequence[Panel], steps: int) -> Sequence[Panel]:
+    """The panels without the last `steps` rows of each series."""
+    return panels.until(steps) if isinstance(panels, Parts) else [panel.until(steps) for panel in panels]
 
 
 def best_device(accelerator: str) -> torch.device:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from titans_seq.datamodules.frames import Columns, Panel, read_panel
-from titans_seq.datamodules.panel import PanelData, PanelScaling, PanelWindows, training_anchors
+from titans_seq.datamodules.panel import PanelScaling, PanelWindows, training_anchors
+from titans_seq.datamodules.panel_data import PanelData
 
 L, H = 8, 3
 COLUMNS = Columns(past=("temp",), known=("price",), static=("kind", "size"))

@@ -17,8 +17,9 @@ from safetensors.torch import save_file as save_weights
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from titans_seq.datamodules.frames import Columns, Panel
+from titans_seq.datamodules.frames import Columns
 from titans_seq.datamodules.panel import PanelScaling
+from titans_seq.datamodules.panel_io import packed, unpacked
 from titans_seq.datamodules.scaling import scaler_from
 from titans_seq.files import replacing
 from titans_seq.forecast.conformal import Conformal
@@ -40,15 +41,9 @@ def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
     Raises:
         ValueError: a name or an option cannot be written as JSON.
     """
-    scaling, tail = forecaster.scaling_, forecaster.tail_
-    arrays: dict[str, np.ndarray] = {
-        "scales": scaling.scales.to_numpy(np.float64),
-        "times": tail.times.to_numpy().astype(np.int64),
-        "offsets": tail.offsets,
-        "target": tail.target,
-        "past": tail.past,
-        "known": tail.known,
-    }
+    scaling = forecaster.scaling_
+    about, arrays = packed(forecaster.tail_)
+    arrays["scales"] = scaling.scales.to_numpy(np.float64)
     for name, scaler in (("covariates", scaling.covariates), ("numbers", scaling.numbers)):
         if scaler is not None:
             arrays |= {f"{name}_mean": scaler.mean_, f"{name}_scale": scaler.scale_}
@@ -56,7 +51,7 @@ def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
         arrays["margin"] = forecaster.conformal_.margin
     # one name for what is written together: a folder that was being written over when the lights went out is known by it
     together = {"saved": uuid.uuid4().hex}
-    text = _json(forecaster, together)
+    text = _json(forecaster, together | about)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -95,38 +90,26 @@ def save_stream(stream: Stream, network: nn.Module, path: Path) -> Path:
     Raises:
         ValueError: the path is no file in a folder that exists.
     """
-    rows = stream.rows
-    header = {
-        "ids": rows.ids.tolist(),
-        "freq": rows.freq,
-        "static": {name: rows.static[name].tolist() for name in rows.static},
-    }
-    tensors = {
-        "times": torch.from_numpy(rows.times.to_numpy().astype(np.int64)), "offsets": torch.from_numpy(rows.offsets),
-        "target": torch.from_numpy(rows.target), "past": torch.from_numpy(rows.past), "known": torch.from_numpy(rows.known),
-        "scales": torch.from_numpy(stream.scaling.of_target(rows)), "blocks": torch.from_numpy(stream.blocks),
-    }  # fmt: skip
-    state = ObservedState(stream.before, stream.now, json.dumps(header, default=_plain), tuple(tensors.values()))
+    header, arrays = packed(stream.rows)
+    arrays |= {"scales": stream.scaling.of_target(stream.rows), "blocks": stream.blocks}
+    header["arrays"] = list(arrays)
+    tensors = tuple(torch.from_numpy(array) for array in arrays.values())
+    state = ObservedState(stream.before, stream.now, json.dumps(header, default=_plain), tensors)
     save_state(path, state, model=network)
     return path
 
 
-def load_stream(path: Path, network: nn.Module, tail: Panel, scaling: PanelScaling) -> Stream:
-    """Read what `save_stream` wrote; tail and scaling: of the forecaster, for what is the same in every stream."""
+def load_stream(path: Path, network: nn.Module, columns: Columns, scaling: PanelScaling) -> Stream:
+    """Read what `save_stream` wrote; columns and scaling: of the forecaster."""
     state = load_state(path, model=network)
     if not isinstance(state, ObservedState):
         raise ValueError(f"{path} holds no observations of a forecaster")
     header = json.loads(state.header)
-    times, offsets, target, past, known, scales, blocks = (tensor.numpy() for tensor in state.rows)
-    ids = pd.Index(header["ids"])
-    dates = not np.issubdtype(tail.times.dtype, np.integer)
-    rows = replace(
-        tail, ids=ids, freq=header["freq"], times=pd.DatetimeIndex(times.view("datetime64[ns]")) if dates else pd.Index(times),
-        offsets=offsets, target=target, past=past, known=known, static=pd.DataFrame(header["static"], index=pd.RangeIndex(len(ids))),
-    )  # fmt: skip
-    own = replace(scaling, scales=pd.DataFrame(scales, index=ids, columns=["mean", "scale"]))
+    arrays = {name: tensor.numpy() for name, tensor in zip(header["arrays"], state.rows, strict=True)}
+    rows = unpacked(header, arrays, columns)
+    own = replace(scaling, scales=pd.DataFrame(arrays["scales"], index=rows.ids, columns=["mean", "scale"]))
     device = next(network.parameters()).device
-    return Stream(rows, blocks, state.before.to(device), state.now.to(device), own)
+    return Stream(rows, arrays["blocks"], state.before.to(device), state.now.to(device), own)
 
 
 def _saved(path: Path) -> str | None:
@@ -134,15 +117,15 @@ def _saved(path: Path) -> str | None:
         return (file.metadata() or {}).get("saved")
 
 
-def _json(forecaster: "TitansForecaster", name: dict[str, str]) -> str:
-    scaling, tail, network = forecaster.scaling_, forecaster.tail_, forecaster.module_.network
+def _json(forecaster: "TitansForecaster", more: dict[str, Any]) -> str:
+    scaling, network = forecaster.scaling_, forecaster.module_.network
     given = forecaster.get_params()
     if isinstance(given["output"], Output):
         given["output"] = {"class": type(given["output"]).__name__, "arguments": output_arguments(given["output"])}
     config = {
         "format": FORMAT,
         "version": VERSION,
-        **name,
+        **more,
         "arguments": given,
         "network": {
             "outputs": network.outputs,
@@ -150,18 +133,13 @@ def _json(forecaster: "TitansForecaster", name: dict[str, str]) -> str:
             "static_features": network.static_size,
             "min_scale": network.min_scale,
         },
-        "freq": tail.freq,
-        "dates": not np.issubdtype(tail.times.dtype, np.integer),
         "wide": forecaster.wide_,
         "fits": forecaster.fits_,
         "history": forecaster.history_,
         "scale_ids": scaling.scales.index.tolist(),
-        "ids": tail.ids.tolist(),
-        "static": {name: tail.static[name].tolist() for name in tail.static},
         "numeric": scaling.numeric,
         "categories": scaling.categories,
         "calendar": scaling.calendar,
-        "id": tail.columns.id,
         "levels": None if forecaster.conformal_ is None else forecaster.conformal_.levels,
     }
     try:
@@ -218,13 +196,7 @@ def _rebuilt(
         categories=config["categories"],
         calendar=config["calendar"],
     )
-    times = pd.DatetimeIndex(arrays["times"].view("datetime64[ns]")) if config["dates"] else pd.Index(arrays["times"])
-    columns = model._columns
-    model.tail_ = Panel(
-        ids=pd.Index(config["ids"]), freq=config["freq"], times=times, offsets=arrays["offsets"], target=arrays["target"],
-        past=arrays["past"], known=arrays["known"], static=pd.DataFrame(config["static"], index=pd.RangeIndex(len(config["ids"]))),
-        columns=Columns(config["id"], columns.time, columns.target, columns.past, columns.known, columns.static),
-    )  # fmt: skip
+    model.tail_ = unpacked(config, arrays, model._columns)
     model.freq_, model.wide_, model.fits_, model.history_ = (
         config[name] for name in ("freq", "wide", "fits", "history")
     )

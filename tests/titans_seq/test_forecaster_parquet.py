@@ -1,0 +1,148 @@
+"""The forecaster on folders of Parquet files: what frames give, a part of the series in memory at a time."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from titans_seq import TitansForecaster
+from titans_seq.datamodules import parquet
+from titans_seq.datamodules.series import DataError
+
+SMALL = {
+    "horizon": 4, "lookback": 16, "network": {"dim": 16, "depth": 1}, "max_epochs": 2, "steps_per_epoch": 6, "batch_size": 8,
+    "accelerator": "cpu",
+}  # fmt: skip
+
+
+def table(series=30, rows=80, seed=0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    hours = pd.date_range("2024", periods=rows, freq="h")
+    return pd.concat([
+        pd.DataFrame({
+            "unique_id": f"s{i:02d}", "ds": hours, "y": 10.0 ** (i % 3) * (3 + np.sin(np.arange(rows) / 4 + i)) + random.standard_normal(rows),
+            "price": random.standard_normal(rows), "kind": "ab"[i % 2],
+        }) for i in range(series)
+    ], ignore_index=True)  # fmt: skip
+
+
+def write(frame: pd.DataFrame, folder: Path) -> Path:
+    folder.mkdir()
+    mixed = frame.sample(frac=1, random_state=1)
+    for i in range(2):
+        mixed[i::2].to_parquet(folder / f"{i}.parquet", index=False, row_group_size=10_000)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder of files, and one for temporary files that shows what is left in it."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    return write(table(), tmp_path / "rows")
+
+
+def test_a_folder_of_one_part_is_a_frame(folder, tmp_path):
+    """Bit by bit, for training, forecasts, backtests and surprise."""
+    frame = table()
+    one, other = (TitansForecaster(**SMALL).fit(data) for data in (frame, str(folder)))
+    assert one.history_ == other.history_
+    pd.testing.assert_frame_equal(one.predict(), other.predict())
+    pd.testing.assert_frame_equal(one.predict(frame), other.predict(folder))
+    pd.testing.assert_frame_equal(one.surprise(frame), other.surprise(folder))
+    pd.testing.assert_frame_equal(one.backtest(frame, windows=2), other.backtest(folder, windows=2))
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_many_parts(folder, tmp_path, monkeypatch):
+    """Scales, tails and shapes are those of the frame; the network learns from all parts."""
+    monkeypatch.setattr(parquet, "PART_ROWS", 500)
+    frame = table()
+    long = {**SMALL, "max_epochs": 6, "steps_per_epoch": 30, "learning_rate": 5e-3, "static_covariates": ["kind"]}
+    one, other = (TitansForecaster(**long).fit(data) for data in (frame, folder))
+    pd.testing.assert_frame_equal(one.scaling_.scales.sort_index(), other.scaling_.scales.sort_index())
+    np.testing.assert_array_equal(one.tail_.target, other.tail_.target)
+    assert min(epoch["val_loss"] for epoch in other.history_) == pytest.approx(
+        min(epoch["val_loss"] for epoch in one.history_), rel=0.2
+    )
+    assert other.history_[-1]["val_loss"] < 0.95 * other.history_[0]["val_loss"]
+    kept = other.predict()
+    assert list(kept["unique_id"]) == list(one.predict()["unique_id"])
+    for data in (frame, folder):
+        pd.testing.assert_frame_equal(kept, other.predict(data), rtol=1e-4)
+    checked = other.backtest(folder, windows=2)
+    assert len(checked) == 2 * 30 * 4
+    assert checked["cutoff"].is_monotonic_increasing
+    truth = frame.set_index(["unique_id", "ds"])["y"]
+    np.testing.assert_array_equal(checked["y"], truth.loc[list(zip(checked["unique_id"], checked["ds"], strict=True))])
+    found = other.surprise(folder)
+    pd.testing.assert_frame_equal(found, other.surprise(frame), rtol=1e-4)
+    again = other.fit(folder)
+    assert again.fits_ == 2
+    assert np.isfinite(again.predict()["Titans"]).all()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_known_covariates_of_parts(folder, monkeypatch):
+    monkeypatch.setattr(parquet, "PART_ROWS", 500)
+    model = TitansForecaster(**SMALL, future_covariates=["price"]).fit(folder)
+    hours = pd.date_range("2024-01-04 08:00", periods=4, freq="h")
+    future = pd.DataFrame(
+        {"unique_id": np.repeat([f"s{i:02d}" for i in range(30)], 4), "ds": np.tile(hours, 30), "price": 0.5}
+    )
+    assert np.isfinite(model.predict(folder, future)["Titans"]).all()
+    with pytest.raises(DataError, match="future has no row for series s29"):
+        model.predict(folder, future[:-1])
+
+
+def test_errors_leave_nothing_behind(folder, tmp_path):
+    model = TitansForecaster(**SMALL)
+    with pytest.raises(DataError, match="has no column 'z'"):
+        TitansForecaster(**SMALL, target_col="z").fit(folder)
+    with pytest.raises(DataError, match="no file or folder"):
+        model.fit(tmp_path / "absent")
+    with pytest.raises(DataError, match="observe takes a frame"):
+        model.fit(table()).observe(folder)
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+MEASURED = r"""
+import re, sys
+from pathlib import Path
+import pandas as pd
+from titans_seq import TitansForecaster
+from titans_seq.datamodules import panel_data, parquet
+
+parquet.PART_ROWS, parquet.BUFFERED_ROWS, parquet.BATCH_ROWS, panel_data.MOST_HELD = 50_000, 20_000, 8_000, 20_000
+path, framed = sys.argv[1:]
+data = pd.read_parquet(path) if framed == "frame" else path
+options = {options}
+model = TitansForecaster(**options).fit(data)
+forecasts = len(model.predict(data))
+# not ru_maxrss, which begins with the memory of the process that started this one
+print(forecasts, re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def peak(path: Path, how: str) -> int:
+    """KiB of a process that trains and predicts."""
+    program = MEASURED.replace("{options}", repr(SMALL | {"max_epochs": 1, "val_size": 8}))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(path), how], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    forecasts, found = map(int, done.stdout.split())
+    assert forecasts == 200 * 4
+    return found
+
+
+def test_memory_hardly_grows_with_the_rows(tmp_path):
+    """Two million rows in parts of 50,000 take little of what they take as a frame."""
+    few, many = (write(table(200, rows)[["unique_id", "ds", "y"]], tmp_path / str(rows)) for rows in (100, 10_000))
+    least = peak(few, "parts")
+    assert peak(many, "parts") - least < 0.25 * (peak(many, "frame") - least)
