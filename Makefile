@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test
+.PHONY: help demo test browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -17,6 +17,11 @@ demo: $(STAMP)  ## install, then train and test a forecaster on the embedded ser
 # one process per core with one thread each takes half the time of one process with a thread per core
 test: $(STAMP)  ## install, then run the tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses auto
+
+# for root only: elsewhere the test of the report takes the chromium that is there, or is skipped
+browser:  ## install Debian's chromium, which a test draws the report in, if there is none
+	@command -v chromium || { apt-get update --quiet --quiet && \
+		DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends chromium; }
 
 # PyTorch comes first and alone: the project then keeps whatever was chosen, also a build for another device
 $(STAMP): pyproject.toml constraints.txt

@@ -82,7 +82,7 @@ class ForecastTask(Task):
         return build(config.training, "training", network=build(config.model, "model"))
 
     def about(self, job: Job) -> dict[str, Any]:
-        data = _series_of(job)
+        data = series_of(job)
         return {
             "dataset": data.series.name,
             "lookback": data.lookback,
@@ -98,13 +98,13 @@ class ForecastTask(Task):
         return f"{metrics['dataset']}, horizon {metrics['horizon']}, {metrics['mixer']}"
 
     def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
-        data = _series_of(job)
+        data = series_of(job)
         windows = data.dataset_for("test")
         window = windows[len(windows) // 2]
         past, truth = window["past_target"], window["future_target"]
         first = int(window["index"])
         pictures = [plot_training(history, best_epoch, folder / "training.png")]
-        return pictures + _draw(data, _module_of(job), past, truth, _axis(data, first), folder)
+        return pictures + _draw(data, module_of(job), past, truth, _axis(data, first), folder)
 
 
 FORECAST = ForecastTask()
@@ -115,12 +115,12 @@ def fit_command(arguments: argparse.Namespace) -> None:
     fitting.fit_command(FORECAST, arguments)
 
 
-def _series_of(job: Job) -> ForecastDataModule:
+def series_of(job: Job) -> ForecastDataModule:
     assert isinstance(job.data, ForecastDataModule)
     return job.data
 
 
-def _module_of(job: Job) -> ForecastModule:
+def module_of(job: Job) -> ForecastModule:
     assert isinstance(job.module, ForecastModule)
     return job.module
 
@@ -165,20 +165,20 @@ def _look(module: ForecastModule, past: torch.Tensor) -> tuple[np.ndarray, np.nd
     """Return forecast [H, C] and, for the memory, surprise [L, C] of one window [L, C], standardised."""
     module.eval().to("cpu")
     forecast = module(past[None])[0].double().numpy()
-    if not _has_surprise(module):
+    if not has_surprise(module):
         return forecast, None
     assert isinstance(module.network, SimbaForecaster)
     return forecast, module.network.surprise(past[None])[0].double().numpy()
 
 
-def _has_surprise(module: ForecastModule) -> bool:
+def has_surprise(module: ForecastModule) -> bool:
     return any(isinstance(part, NeuralMemory) for part in module.network.modules())
 
 
 # test and predict ------------------------------------------------------------------------------------------------------
 
 
-def _load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
+def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     """Rebuild the objects of a run with its weights, on its own series or on --csv."""
     folder, path = runs.split_checkpoint(Path(arguments.checkpoint).expanduser())
     config = runs.read_config(folder, FORECAST.key)
@@ -200,7 +200,7 @@ def _load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
 
 def test_command(arguments: argparse.Namespace) -> None:
     """`titans-seq test forecast`: metrics on the test split, to RUN/test_metrics.json."""
-    job, folder = _load_run(arguments, "test")
+    job, folder = load_run(arguments, "test")
     with training.interruptible(job.trainer, "nothing was written"):
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = {**FORECAST.about(job), **tested}
@@ -212,8 +212,8 @@ def test_command(arguments: argparse.Namespace) -> None:
 
 def predict_command(arguments: argparse.Namespace) -> None:
     """`titans-seq predict forecast`: the rows after the last one, in original units."""
-    job, run = _load_run(arguments, "predict")
-    data, module = _series_of(job), _module_of(job)
+    job, run = load_run(arguments, "predict")
+    data, module = series_of(job), module_of(job)
     past = next(iter(data.predict_dataloader()))["past_target"][0]
     forecast, _ = _look(module, past)
     dates = future_dates(data.series, data.horizon)
@@ -248,9 +248,9 @@ def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
 
 def surprise_command(arguments: argparse.Namespace) -> None:
     """`titans-seq surprise forecast`: how much each row surprised the memory, and where most."""
-    job, run = _load_run(arguments, "predict")
-    data, module = _series_of(job), _module_of(job)
-    if not isinstance(module.network, SimbaForecaster) or not _has_surprise(module):
+    job, run = load_run(arguments, "predict")
+    data, module = series_of(job), module_of(job)
+    if not isinstance(module.network, SimbaForecaster) or not has_surprise(module):
         raise UsageError(f"{run} has no memory to surprise; train one with model=memory")
     module.eval().to("cpu")
     found = surprise_of_values(module.network, data.standardised)

@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
   titans-seq fit forecast                                  the embedded series, no download
   titans-seq fit forecast --dataset ETTh1 --horizon 96
   titans-seq predict forecast --checkpoint RUN --csv FILE
+  titans-seq report RUN                                    a page about a forecaster, to look at
   titans-seq fit dna --csv train.csv --test-csv test.csv   a classifier of DNA sequences
   titans-seq pretrain dna --fasta genome.fa                a language model of a genome
   titans-seq fit lm --variant mac --text book.txt          a language model of a text
@@ -78,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     surprise = _verb(verbs, "surprise", "write what surprised the memory of a series or a genome")
     _surprise_forecast(surprise)
     _surprise_dna(surprise)
+    _report(verbs)
     _eval_lm(_verb(verbs, "eval", "measure a language model"))
     _generate_lm(_verb(verbs, "generate", "continue a text"))
     _lightning(verbs)
@@ -196,6 +198,28 @@ the first rows surprise a memory that knows nothing yet.""",
     _series(parser, "a series of your own instead of the run's")
     parser.add_argument("--share", type=_share, default=0.01, help="of rows to call surprising (default: 0.01)")
     parser.add_argument("--output", metavar="FILE", help="(default: RUN/surprise-<series>.csv, -2 ...)")
+
+
+def _report(verbs: argparse._SubParsersAction) -> None:
+    what = "write a page about a finished run of `fit forecast`: one HTML file to look at in any browser"
+    parser = verbs.add_parser(
+        "report", help=what, description=f"{what[0].upper()}{what[1:]}.",
+        epilog="""examples:
+  titans-seq report runs/forecast/ETTh1-h96-memory-s0
+  titans-seq report RUN --output etth1.html
+  titans-seq report RUN --season 168                      the seasonal naive repeats the last week, not the last day
+
+Test metrics beside the last value and the last season, forecasts with intervals calibrated on the validation part, errors by step and
+by channel, the training, what surprised the memory. The file asks for nothing else, so that it can be sent or kept.""",
+    )  # fmt: skip
+    parser.add_argument("checkpoint", metavar="RUN", help="a run folder, or a checkpoint file in it")
+    parser.add_argument(
+        "--season", type=_positive, metavar="N", help="rows of a season (default: a guess by the dates)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="(default: RUN/report.html, -2 and so on if it is there)")
+    _quiet(parser)
+    # csv, fill: it is about the run's own series
+    parser.set_defaults(run="titans_seq.cli.report:report_command", csv=None, fill=None)
 
 
 # DNA -------------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from titans_seq.datamodules.frames import Columns, Panel, read_panel, require_co
 from titans_seq.datamodules.panel_io import packed, unpacked
 from titans_seq.datamodules.series import DataError
 
-if TYPE_CHECKING:  # of the extra `parquet`
+if TYPE_CHECKING:  # of the extra `large-data`
     import pyarrow as pa
     import pyarrow.dataset as ds
 
@@ -113,7 +113,7 @@ def _dataset(path: Path) -> "ds.Dataset":
         import pyarrow as pa
         import pyarrow.dataset as ds
     except ImportError:
-        raise DataError("Parquet is read by pyarrow: pip install 'titans-seq[parquet]'") from None
+        raise DataError("Parquet is read by pyarrow: pip install 'titans-seq[large-data]'") from None
     if not path.exists():
         raise DataError(f"no file or folder {path}; give a DataFrame, or Parquet files")
     try:

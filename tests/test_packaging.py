@@ -52,7 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_file(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {"titans_seq/py.typed"}
-    for pattern in ("*.py", "*.yaml"):
+    for pattern in ("*.py", "*.yaml", "page.*"):
         for top in MAPPED:
             expected |= {f"titans_seq/{path.relative_to(ROOT)}" for path in (ROOT / top).rglob(pattern)}
         inside = [path.relative_to(ROOT) for path in (ROOT / "titans_seq").rglob(pattern)]

@@ -24,7 +24,7 @@ CURVES = (
     ("val_mse", "validation MSE"),
     ("val_mae", "validation MAE"),
 )
-MAX_CHANNELS = 4  # panels of a picture; the first ones and the last, which the benchmark sets call their target
+MAX_CHANNELS = 4  # panels of a picture
 
 
 def plot_training(history: Sequence[Mapping[str, float]], best_epoch: int, path: str | Path) -> Path:
@@ -47,7 +47,7 @@ def plot_forecast(
     Args:
         axis: L + H entries, dates or row numbers.
     """
-    chosen = _channels(len(columns))
+    chosen = shown_channels(len(columns))
     figure = new_figure(len(chosen))
     panels = figure.subplots(len(chosen), sharex=True, squeeze=False)[:, 0]
     lookback = len(past)
@@ -81,7 +81,7 @@ def plot_surprise(
         axis: L entries, dates or row numbers.
         marked: spans to shade.
     """
-    chosen = _channels(len(columns))
+    chosen = shown_channels(len(columns))
     figure = new_figure(len(chosen), height=1.0 + 2.3 * len(chosen))
     ratios = [1, 2] * len(chosen)
     panels = figure.subplots(2 * len(chosen), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
@@ -103,10 +103,9 @@ def plot_surprise(
     return save(figure, path)
 
 
-def _channels(count: int) -> list[int]:
-    if count <= MAX_CHANNELS:
-        return list(range(count))
-    return [*range(MAX_CHANNELS - 1), count - 1]
+def shown_channels(count: int, most: int = MAX_CHANNELS) -> list[int]:
+    """Which of so many channels to show: the first ones and the last, which the benchmark sets call their target."""
+    return list(range(count)) if count <= most else [*range(most - 1), count - 1]
 
 
 def _head(

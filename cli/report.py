@@ -1,0 +1,257 @@
+"""`titans-seq report RUN`: one HTML page about a finished run of `fit forecast`."""
+
+import argparse
+import datetime
+import logging
+import math
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from titans_seq.cli import fitting, runs, training
+from titans_seq.cli.errors import UsageError
+from titans_seq.cli.fitting import Job
+from titans_seq.cli.forecast import FORECAST, MARKED, load_run, module_of, series_of
+from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.datamodules import ForecastDataModule
+from titans_seq.datamodules.splits import SPLITS
+from titans_seq.datamodules.windows import Batch, as_is
+from titans_seq.files import replacing
+from titans_seq.forecast import SimbaForecaster
+from titans_seq.forecast.anomalies import spans, surprise_of_values
+from titans_seq.forecast.pictures import shown_channels
+from titans_seq.forecast.report import intervals
+from titans_seq.forecast.report.scores import MODEL, Scores, Season
+
+try:
+    from titans_seq.forecast.report import figures
+    from titans_seq.forecast.report.page import Report, render
+    from titans_seq.forecast.report.plots import Plot, stamps
+except ModuleNotFoundError as error:
+    raise UsageError(f"a report needs the library {error.name}: pip install 'titans-seq[report]'") from None
+
+# of metrics.json
+NEEDED = ("test_mse", "val_mse", "best_epoch", "epochs", "seconds_per_epoch", "parameters")
+MOST_CHANNELS = 8  # of the menus
+BATCH_VALUES = 2**22  # rows x channels of a batch; a network needs many times that
+# whatever the run was trained with: every window once, in this process
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "limit_predict_batches": 1.0}
+
+# first target rows [B], forecasts and truth [B, H, C], standardised
+Take = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+
+
+def report_command(arguments: argparse.Namespace) -> None:
+    """Measure, draw and write the page; nothing is trained, and no older report is written over."""
+    job, run = load_run(arguments, "test")
+    metrics = _metrics(run)
+    path = _place(arguments, run)
+    logging.getLogger("gluonts").setLevel(logging.ERROR)  # its note on steps that divide no day: the page says it
+    job.config.trainer.update(ALONE)
+    report = _report(job, run, metrics, arguments.season)
+    with replacing(path) as part:
+        part.write_text(render(report), encoding="utf-8")
+    show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note in report.tiles})
+    show_paths("report", [path])
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    path = run / runs.METRICS
+    if not path.is_file():
+        raise UsageError(f"{run} is not finished: it has no {runs.METRICS}; go on with: "
+                         f"titans-seq fit forecast --output {run} --resume")  # fmt: skip
+    try:
+        found = runs.read_json(path)
+    except ValueError as error:  # no JSON, or no text
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    missing = [name for name in NEEDED if name not in found]
+    if missing:
+        raise UsageError(f"{path} is not of a finished training: it has no {missing[0]}")
+    return found
+
+
+def _place(arguments: argparse.Namespace, run: Path) -> Path:
+    path = Path(arguments.output).expanduser() if arguments.output else run / "report.html"
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
+    runs.make_folder(path.parent)
+    return runs.free(path)
+
+
+def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) -> Report:
+    data, module = series_of(job), module_of(job)
+    windows, validation = data.dataset_for("test"), data.dataset_for("val")
+    columns = data.series.columns
+    shown = shown_channels(len(columns), MOST_CHANNELS)
+    season = Season.of(data.series.freq, windows.targets[0], asked)
+
+    picks = intervals.thinned(len(validation), data.horizon * len(columns))
+    margin = _margin(job, Subset(validation, picks))
+    scores = Scores(data.standardised.numpy(), data.horizon, season.rows, margin)
+    _say(job, f"testing on {len(windows):,} windows")
+    _feed(job, windows, scores.add)
+
+    history = fitting.history_of(run, module)
+    plots = {
+        "forecast": figures.forecast_plot(_windows(job, scores, shown), [columns[c] for c in shown]),
+        "horizon": figures.horizon_plot(scores),
+        "channels": figures.channel_plot(scores, columns),
+        "training": figures.training_plot(history, metrics["best_epoch"]),
+    }
+    return Report(
+        about=FORECAST.about(job), made=datetime.datetime.now(datetime.UTC), columns=columns, hidden=len(columns) - len(shown),
+        scores=scores, season=season, calibrated=len(picks), validation=len(validation), training=_training(metrics),
+        facts=_facts(job, metrics), config=(run / runs.CONFIG).read_text(encoding="utf-8"), differs=_differs(scores, metrics),
+        **_surprise(job, plots, shown),
+    )  # fmt: skip
+
+
+def _say(job: Job, words: str) -> None:
+    if not job.config.quiet:
+        print(f"report: {words}", file=sys.stderr, flush=True)
+
+
+# forecasts ---------------------------------------------------------------------------------------------------------------
+
+
+class _Feed(L.Callback):
+    """Hands every batch on as it comes, so that none has to be kept."""
+
+    def __init__(self, take: Take) -> None:
+        self.take = take
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *more: Any
+    ) -> None:
+        arrays = (batch["index"], outputs.float(), batch["future_target"])
+        self.take(*(tensor.cpu().numpy() for tensor in arrays))
+
+
+def _feed(job: Job, windows: Dataset[Batch], take: Take) -> None:
+    """Forecast windows as the run tests them, on its device and at its precision."""
+    data = series_of(job)
+    size = max(1, BATCH_VALUES // ((data.lookback + data.horizon) * len(data.series.columns)))
+    loader = DataLoader(windows, batch_size=min(size, data.eval_batch_size), collate_fn=as_is)
+    trainer = fitting.make_trainer(job.config, [*fitting.bar(job.config), _Feed(take)])
+    with training.interruptible(trainer, "nothing was written"):
+        trainer.predict(job.module, dataloaders=loader, return_predictions=False)
+
+
+def _margin(job: Job, validation: Subset[Batch]) -> np.ndarray:
+    """Half widths [P, H, C] of the intervals, from validation windows."""
+    _say(job, f"calibrating intervals on {len(validation):,} validation windows")
+    errors: list[np.ndarray] = []
+    _feed(job, validation, lambda first, forecast, truth: errors.append(forecast - truth))
+    return intervals.margins(np.concatenate(errors))
+
+
+def _windows(job: Job, scores: Scores, shown: list[int]) -> list[figures.Window]:
+    """Some windows of the test part with their forecasts, in the units of the series."""
+    data = series_of(job)
+    windows, labels = data.dataset_for("test"), _labels(scores.each_window)
+    forecasts: list[np.ndarray] = []
+    _feed(job, Subset(windows, list(labels)), lambda first, forecast, truth: forecasts.extend(forecast))
+    errors, begins = scores.each_window[list(labels)], [windows.targets[place] for place in labels]
+    dates = stamps(_time(data)[begins])
+    names = [
+        f"{label}: {_words(date)}, MSE {error:.3f}"
+        for label, date, error in zip(labels.values(), dates, errors, strict=True)
+    ]
+    pairs = zip(names, begins, forecasts, strict=True)
+    return [_window(data, scores.margin, shown, name, first, forecast) for name, first, forecast in pairs]
+
+
+def _window(
+    data: ForecastDataModule, margin: np.ndarray, shown: list[int], label: str, first: int, forecast: np.ndarray
+) -> figures.Window:
+    begin, end = first - data.lookback, first + data.horizon
+    values = data.series.values[begin:end][:, shown]
+    middle = data.scaler.inverse_transform(forecast.astype(np.float64))
+    reach = margin * data.scaler.scale_  # not transformed: it may be infinite
+    bounds = np.stack([middle - reach, middle + reach], axis=1)
+    return figures.Window(
+        label=label,
+        time=_time(data)[begin:end],
+        past=values[: data.lookback],
+        truth=values[data.lookback :],
+        forecast=middle[:, shown],
+        bounds=bounds[..., shown],
+    )
+
+
+def _labels(errors: np.ndarray) -> dict[int, str]:
+    """Place of a window -> what it is; one window may be several things."""
+    count, order = len(errors), np.argsort(errors, kind="stable")
+    places = {
+        "first": 0, "middle": count // 2, "last": count - 1,
+        "best": order[0], "median": order[count // 2], "worst": order[-1],
+    }  # fmt: skip
+    labels: dict[int, str] = {}
+    for name, place in places.items():
+        labels[int(place)] = f"{labels[int(place)]}, {name}" if int(place) in labels else name
+    return labels
+
+
+def _words(stamp: str | int) -> str:
+    return f"row {stamp:,}" if isinstance(stamp, int) else stamp.replace("T", " ")
+
+
+def _time(data: ForecastDataModule) -> pd.Index:
+    return pd.RangeIndex(len(data.series.values)) if data.series.dates is None else data.series.dates
+
+
+# what else the page has --------------------------------------------------------------------------------------------------
+
+
+def _surprise(job: Job, plots: dict[str, Plot], shown: list[int]) -> dict[str, Any]:
+    """The plots, and the surprise of the test part where there is a memory."""
+    data, network = series_of(job), module_of(job).network
+    if job.config.model.mixer != "memory":
+        return {"plots": plots}
+    assert isinstance(network, SimbaForecaster)
+    end = data.borders["test"][1]
+    _say(job, f"reading {end:,} rows for the surprise of the memory")
+    rows = slice(data.borders["test"][0] + data.lookback, end)
+    found = surprise_of_values(network.eval().to("cpu"), data.standardised[:end])[rows]
+    most, time, columns = spans(found)[:MARKED], _time(data)[rows], data.series.columns
+    chosen = list(dict.fromkeys([*(span.channel for span in most), *shown]))[:MOST_CHANNELS]
+    names = {channel: columns[channel] for channel in chosen}
+    plot = figures.surprise_plot(data.series.values[rows], found, names, time, most)
+    dates = [_words(stamp) for stamp in stamps(time)]
+    table = [(span.peak, columns[span.channel], dates[span.begin], dates[span.end - 1]) for span in most]
+    return {"plots": {**plots, "surprise": plot}, "spans": table, "every": figures.rows_per_point(len(found))}
+
+
+def _training(metrics: Mapping[str, Any]) -> str:
+    return (
+        f"Epochs: {metrics['epochs']}, {metrics['seconds_per_epoch']:.1f} s each on average. The weights are "
+        f"those of epoch {metrics['best_epoch']}, the best by validation MSE ({metrics['val_mse']:.4f}). "
+        f"{metrics['parameters']:,} parameters."
+    )
+
+
+def _facts(job: Job, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    data = series_of(job)
+    rows, channels = data.series.values.shape
+    facts = [("series", f"{rows:,} rows of {channels:,} channels")]
+    if data.series.dates is not None:
+        first, last = map(_words, stamps(data.series.dates[[0, -1]]))
+        facts.append(("dates", f"{first} to {last}, step {data.series.freq or 'unknown'}"))
+    facts.append(("windows", ", ".join(f"{split} {len(data.dataset_for(split)):,}" for split in SPLITS)))
+    packages = (f"{name} {version(name)}" for name in ("titans-seq", "torch", "lightning", "plotly"))
+    return [*facts, ("versions", ", ".join([*packages, f"Python {platform.python_version()}"]))]
+
+
+def _differs(scores: Scores, metrics: Mapping[str, Any]) -> str | None:
+    before, now = metrics["test_mse"], scores.total(MODEL, "MSE")
+    if math.isclose(before, now, rel_tol=1e-3):
+        return None
+    return f"The run's own {runs.METRICS} has test MSE {before:.4f}: its data, its weights or its test windows were others than now."

@@ -1,0 +1,131 @@
+"""The page of a report: everything it shows, written into one file that asks for nothing else."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+from plotly.offline import get_plotlyjs
+
+from titans_seq.forecast.report.figures import MEASURES, MOST_BARS
+from titans_seq.forecast.report.intervals import LEVELS
+from titans_seq.forecast.report.plots import Plot
+from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores, Season
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report:
+    """What the page shows.
+
+    Args:
+        about: dataset, lookback, horizon, mixer and seed of the run.
+        columns: of all channels; hidden: how many of them cannot be chosen among the forecasts.
+        calibrated, validation: windows the intervals were calibrated on, and all of the validation part.
+        plots: forecast, horizon, channels, training and, where there is a memory, surprise.
+        training: a sentence. facts: names and values. config: the text of the run's configuration.
+        spans: of the surprise: peak, channel, first and last row. every: rows that a point of the track stands for.
+        differs: what to say where the run's own metrics are others.
+    """
+
+    about: Mapping[str, Any]
+    made: datetime.datetime
+    columns: Sequence[str]
+    hidden: int
+    scores: Scores
+    season: Season
+    calibrated: int
+    validation: int
+    plots: Mapping[str, Plot]
+    training: str
+    facts: Sequence[tuple[str, str]]
+    config: str
+    spans: Sequence[tuple[float, str, str, str]] = ()
+    every: int = 1
+    differs: str | None = None
+
+    bars = MOST_BARS
+
+    @property
+    def windows(self) -> int:
+        return self.scores.errors[MODEL].windows
+
+    @property
+    def summary(self) -> str:
+        """How good, and against what."""
+        mse, mae = (self.scores.total(MODEL, measure) for measure in MEASURES)
+        others = [(SEASONAL, "seasonal naive"), (NAIVE, "the last value")]
+        words = [f"against {what} {self._compared(name)}" for name, what in others if name in self.scores.errors]
+        return f"Test MSE {mse:.4f}, MAE {mae:.4f} on {self.windows:,} windows; {', '.join(words)}."
+
+    def _compared(self, name: str) -> str:
+        changes = ((measure, 100 * self.scores.change(name, measure)) for measure in MEASURES)
+        return " and ".join(f"{name} {abs(x):.1f} % {'lower' if x <= 0 else 'higher'}" for name, x in changes)
+
+    @property
+    def tiles(self) -> list[tuple[str, str, str]]:
+        """Label, value and note of the numbers at the top."""
+        other = SEASONAL if SEASONAL in self.scores.errors else NAIVE
+        tiles = [
+            ("Test MSE", f"{self.scores.total(MODEL, 'MSE'):.4f}", "standardised"),
+            ("Test MAE", f"{self.scores.total(MODEL, 'MAE'):.4f}", "standardised"),
+            (f"vs {other}", _signed_percent(self.scores.change(other, "MSE")), "MSE; below 0 is better"),
+        ]
+        for row in self.intervals:
+            value = _percent(row["coverage"]) if row["finite"] else "–"
+            tiles.append((f"{row['level']:g} % interval", value, "of test values inside"))
+        return tiles
+
+    @property
+    def intervals(self) -> list[dict[str, Any]]:
+        """Of each level: what was measured on the test windows."""
+        rows = []
+        for level, margin, coverage in zip(LEVELS, self.scores.margin, self.scores.coverage, strict=True):
+            lowest = int(coverage.argmin())
+            rows.append(
+                {
+                    "level": level,
+                    "finite": bool(np.isfinite(margin).all()),
+                    "coverage": float(coverage.mean()),
+                    "lowest": float(coverage[lowest]),
+                    "channel": self.columns[lowest],
+                    "width": 2 * float(margin.mean()),
+                }
+            )
+        return rows
+
+    @property
+    def calibration(self) -> str:
+        """What the intervals were calibrated on."""
+        if self.calibrated == self.validation:
+            return f"the {self.validation:,} validation windows"
+        return f"{self.calibrated:,} of {self.validation:,} validation windows, evenly spaced"
+
+    @property
+    def pooled(self) -> list[str]:
+        """Levels that have one width for all steps, since single steps had too few errors."""
+        if self.about["horizon"] == 1:
+            return []
+        alike = [bool(np.isfinite(margin).all() and (margin == margin[:1]).all()) for margin in self.scores.margin]
+        return [f"{level:g} %" for level, same in zip(LEVELS, alike, strict=True) if same]
+
+
+def render(report: Report) -> str:
+    """The whole page."""
+    # all text is escaped, in the page as in the JSON of the plots
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("titans_seq.forecast.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    pages.filters |= {"fixed": "{:.4f}".format, "percent": _percent, "signed_percent": _signed_percent}
+    return pages.get_template("page.html").render(report=report, plotly=get_plotlyjs())
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _signed_percent(share: float) -> str:
+    return f"{100 * share:+.1f} %".replace("-", "−")
