@@ -191,7 +191,9 @@ def test_a_jump_in_the_dates_is_said(write_csv: Write) -> None:
     message = r"2 of 5 steps between dates are not D, the first after line 4 \(2024-01-03 .* to 2024-01-07 .*\); windows run across"
     with pytest.warns(DataWarning, match=message):
         assert len(read_user_csv(write_csv(_table(*rows))).values) == 6
-    months = [f"2024-{month:02d}-01,1,2" for month in (1, 2, 3, 4)]  # of different lengths, but one step of the calendar
+    months = [
+        f"2024-{month:02d}-01,1,2" for month in (1, 2, 3, 4)
+    ]  # of different lengths, but one step of the calendar
     read_user_csv(write_csv(_table(*months)))
 
 

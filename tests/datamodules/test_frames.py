@@ -155,8 +155,16 @@ def test_a_missing_row_does_not_change_the_step(freq, lost):
 
 
 MISREAD = {
-    "day or month first": (lambda f: f.assign(ds=f["ds"].dt.strftime("%d/%m/%Y")), None, "'31/01/2024' is no date; text must be like 2024-01-31"),
-    "dates as numbers": (lambda f: f.assign(ds=f["ds"].dt.strftime("%Y%m%d").astype(int)), None, "dates written as whole numbers such as 20240131"),
+    "day or month first": (
+        lambda f: f.assign(ds=f["ds"].dt.strftime("%d/%m/%Y")),
+        None,
+        "'31/01/2024' is no date; text must be like 2024-01-31",
+    ),
+    "dates as numbers": (
+        lambda f: f.assign(ds=f["ds"].dt.strftime("%Y%m%d").astype(int)),
+        None,
+        "dates written as whole numbers such as 20240131",
+    ),
     "too fine a step": (lambda f: f, "h", r"no two rows are one step of freq 'h' apart, the nearest are 24 steps"),
     "a slip": (lambda f: changed(f, "ds", 0, pd.Timestamp("1970-01-01")), "D", "look for a wrong date"),
 }

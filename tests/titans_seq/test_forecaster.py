@@ -242,7 +242,9 @@ def test_a_backtest_is_fit_and_predict_at_each_cutoff():
     end = data.groupby("unique_id")["ds"].transform("max")
     assert found.groupby("unique_id")["cutoff"].nunique().eq(3).all() and len(found) == 3 * 3 * H
     fresh = clone(model).fit(data[data["ds"] <= end - pd.Timedelta(hours=H + 8)])
-    for hours, (_, part) in zip((H + 8, H + 4, H), found.groupby(found.groupby("unique_id")["cutoff"].rank("dense")), strict=True):
+    for hours, (_, part) in zip(
+        (H + 8, H + 4, H), found.groupby(found.groupby("unique_id")["cutoff"].rank("dense")), strict=True
+    ):
         history = data[data["ds"] <= end - pd.Timedelta(hours=hours)]
         grid = ahead(history).drop(columns="price").merge(data[["unique_id", "ds", "price"]], on=["unique_id", "ds"])
         alone = fresh.predict(history, grid)
@@ -255,7 +257,9 @@ def test_a_backtest_is_fit_and_predict_at_each_cutoff():
 def test_a_covariate_that_is_missing_ahead_is_refused_in_a_backtest_too():
     data = frame(gaps=False)
     data.loc[data.index[-1], "price"] = np.nan
-    with pytest.raises(DataError, match="column 'price' is missing in series s2 at 2024-01-07 05:00:00, which is to be forecast"):
+    with pytest.raises(
+        DataError, match="column 'price' is missing in series s2 at 2024-01-07 05:00:00, which is to be forecast"
+    ):
         TitansForecaster(**SMALL, **COVARIATES).backtest(data)
 
 
@@ -263,15 +267,21 @@ def test_a_covariate_that_is_missing_ahead_is_refused_in_a_backtest_too():
 def test_scores_do_not_depend_on_the_batch_size(size, monkeypatch):
     """150 forecasts in batches of any size: the same metrics, margins and validation loss, and those of one pass in NumPy."""
     wide = pd.DataFrame(
-        np.random.default_rng(0).standard_normal((80, 150)).cumsum(axis=0), index=pd.date_range("2024", periods=80, freq="h")
+        np.random.default_rng(0).standard_normal((80, 150)).cumsum(axis=0),
+        index=pd.date_range("2024", periods=80, freq="h"),
     ).rename(columns=str)
     small = SMALL | {"max_epochs": 1, "steps_per_epoch": 2, "val_size": 8}
     model = TitansForecaster(**small).fit(wide.iloc[:-H])
-    truth = wide.iloc[-H:].melt(ignore_index=False, value_name="y", var_name="unique_id").rename_axis("ds").reset_index()
+    truth = (
+        wide.iloc[-H:].melt(ignore_index=False, value_name="y", var_name="unique_id").rename_axis("ds").reset_index()
+    )
 
     def scores() -> dict[str, float]:
         found = model.predict().stack(level=0, future_stack=True).rename_axis(["ds", "unique_id"]).reset_index()
-        found.columns = [name if name in ("ds", "unique_id") else "Titans" if name == "forecast" else f"Titans-{name}" for name in found]
+        found.columns = [
+            name if name in ("ds", "unique_id") else "Titans" if name == "forecast" else f"Titans-{name}"
+            for name in found
+        ]
         return evaluate(found.merge(truth, on=["ds", "unique_id"]))
 
     whole = scores()
@@ -339,7 +349,9 @@ def test_ctrl_c_leaves_the_forecaster_as_it_was(data, monkeypatch):
 
     model = TitansForecaster(**SMALL).fit(data)
     before = model.predict()
-    monkeypatch.setattr(PanelModule, "on_train_epoch_end", lambda self: (_ for _ in ()).throw(KeyboardInterrupt), raising=False)
+    monkeypatch.setattr(
+        PanelModule, "on_train_epoch_end", lambda self: (_ for _ in ()).throw(KeyboardInterrupt), raising=False
+    )
     with pytest.raises(KeyboardInterrupt):
         model.fit(data)
     with pytest.raises(KeyboardInterrupt):
@@ -354,7 +366,10 @@ WRONG = {
     "lookback text": ({"lookback": "96"}, "lookback must be a whole number of at least 1; got '96'"),
     "output": ({"output": "gauss"}, "output must be one of"),
     "counts": ({"output": NegativeBinomialOutput()}, "output must be a name or one of .*; got NegativeBinomialOutput"),
-    "levels of the output": ({"levels": (50, 98)}, "output has quantiles from 0.025 to 0.975, too few for an interval of 98 %"),
+    "levels of the output": (
+        {"levels": (50, 98)},
+        "output has quantiles from 0.025 to 0.975, too few for an interval of 98 %",
+    ),
     "val_size": ({"val_size": 3}, "val_size must be 0 or at least the horizon 6; got 3"),
     "no validation": ({"val_size": 0}, "give val_size > 0 or conformal=False"),
     "levels": ({"levels": [80, 120]}, "levels must lie between 0 and 100; got 120"),
@@ -372,7 +387,10 @@ WRONG = {
     "learning rate": ({"learning_rate": "1e-3"}, "learning_rate must be a number of at least 0; got '1e-3'"),
     "id_col": ({"id_col": "shop"}, "the frame has no column 'shop'"),
     "freq": ({"freq": "-1h"}, "freq must be a step forward; got '-1h'"),
-    "calendar": ({"freq": "100ms", "conformal": False, "val_size": 0}, "no two rows are one step of freq '100ms' apart"),
+    "calendar": (
+        {"freq": "100ms", "conformal": False, "val_size": 0},
+        "no two rows are one step of freq '100ms' apart",
+    ),
 }
 
 
@@ -453,10 +471,13 @@ def test_flat_stretches_do_not_blow_intervals_up():
     random = np.random.default_rng(0)
     t = np.arange(600)
     parts = [
-        pd.DataFrame({"unique_id": i, "ds": t, "y": np.where((t + 7 * i) % 60 < 20, 3 + random.random(600), 0.0)}) for i in range(8)
+        pd.DataFrame({"unique_id": i, "ds": t, "y": np.where((t + 7 * i) % 60 < 20, 3 + random.random(600), 0.0)})
+        for i in range(8)
     ]
     data = pd.concat(parts)
-    found = TitansForecaster(**(SMALL | {"lookback": 16, "val_size": 60, "max_epochs": 4})).backtest(data, windows=10, level=(95,))
+    found = TitansForecaster(**(SMALL | {"lookback": 16, "val_size": 60, "max_epochs": 4})).backtest(
+        data, windows=10, level=(95,)
+    )
     width = found["Titans-hi-95"] - found["Titans-lo-95"]
     assert width.max() < 40 and width.min() > 0.05  # one margin in scales of the window gave 98,000
     assert evaluate(found)["coverage_95"] > 0.8
@@ -481,7 +502,9 @@ def test_names_of_any_kind(kind, tmp_path):
     pd.testing.assert_frame_equal(TitansForecaster.load(tmp_path).predict(), found)
 
 
-@pytest.mark.parametrize("output", [QuantileOutput([0.1, 0.5, 0.9]), StudentTOutput(), "huber"], ids=["quantile", "student-t", "huber"])
+@pytest.mark.parametrize(
+    "output", [QuantileOutput([0.1, 0.5, 0.9]), StudentTOutput(), "huber"], ids=["quantile", "student-t", "huber"]
+)
 @pytest.mark.parametrize("layout", ["wide", "numbers", "no name"])
 def test_every_kind_of_forecaster_is_saved(output, layout, tmp_path):
     data = frame((120,), gaps=False)[["ds", "y"]]
@@ -503,4 +526,6 @@ def test_little_history_gives_no_narrow_interval(data, fitted):
     known = data.groupby("unique_id").tail(1)
     found = fitted.predict(known, ahead(known))
     whole = fitted.predict(future=ahead(data))
-    assert ((found["Titans-hi-95"] - found["Titans-lo-95"]) > 0.3 * (whole["Titans-hi-95"] - whole["Titans-lo-95"])).all()
+    assert (
+        (found["Titans-hi-95"] - found["Titans-lo-95"]) > 0.3 * (whole["Titans-hi-95"] - whole["Titans-lo-95"])
+    ).all()
