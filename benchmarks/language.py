@@ -23,6 +23,7 @@ STEPS = ("data.steps_per_epoch=250", "--epochs", "8")  # 2,000 steps
 SHORT = ("--length", "64", "data.batch_size=12", *STEPS)  # nanoGPT's recipe for a CPU
 LONG = ("--length", "1024", "data.batch_size=3", "data.eval_batch_size=8", "data.steps_per_epoch=24", "--epochs", "8")
 LOCAL = {"mac": "model.segment=64", "mag": "model.window=64", "mal": "model.window=64"}
+SMALL_STEPS = "model.theta_scale=1"  # the memory's, for every variant that has one
 ABLATIONS = {
     "linear memory": ("model.depth=1",),
     "depth 3": ("model.depth=3",),
@@ -63,6 +64,8 @@ def cells() -> Iterator[Command]:
             local = [LOCAL[variant]] if variant in LOCAL else []
             words = (*fit, "--variant", variant, f"model.dim={width}", *local, *options)
             yield Command(f"{name}-{variant}", words)
+            if name == "long" and variant != "transformer":
+                yield Command(f"{name}-{variant}, small steps", (*words, SMALL_STEPS))
     for name, changed in ABLATIONS.items():
         yield Command(f"long-{name}", (*fit, "--variant", "lmm", f"model.dim={WIDTHS['lmm']}", *changed, *LONG))
     for variant, width in WIDTHS.items():
@@ -106,13 +109,23 @@ def tables(results: dict[str, dict]) -> str:
     """Markdown: losses, ablations, needles, state tracking, commands."""
     parts = ["### tinyshakespeare, bytes: nats per byte on validation (test)\n"]
     parts += [
-        row("model", "parameters", "length 64, 2,000 steps", "minutes", "length 1,024, 192 steps", "minutes"),
-        line(6),
+        row(
+            "model",
+            "parameters",
+            "length 64, 2,000 steps",
+            "minutes",
+            "length 1,024, 192 steps",
+            "minutes",
+            "theta_scale 1",
+            "minutes",
+        ),
+        line(8),
     ]
     for variant in WIDTHS:
-        short, long = (results.get(f"{name}-{variant}", {}) for name in ("short", "long"))
-        size = next((f"{cell['parameters']:,}" for cell in (short, long) if cell), "-")
-        parts.append(row(variant, size, _loss(short), _minutes(short), _loss(long), _minutes(long)))
+        names = (f"short-{variant}", f"long-{variant}", f"long-{variant}, small steps")
+        found = [results.get(name, {}) for name in names]
+        size = next((f"{cell['parameters']:,}" for cell in found if cell), "-")
+        parts.append(row(variant, size, *(entry for cell in found for entry in (_loss(cell), _minutes(cell)))))
     parts += [
         "\n### LMM at length 1,024: depth, and parts left out\n",
         row("model", "parameters", "val (test)", "minutes"),

@@ -444,7 +444,8 @@ def test_a_bfloat16_layer():
         ({"chunk_size": 0}, "chunk_size"), ({"conv_size": -1}, "conv_size"), ({"num_persistent": -1}, "num_persistent"),
         ({"gate_per": "segment"}, "gate_per"), ({"backend": "magic"}, "backend"),
         ({"max_surprise": 0.0}, "max_surprise"),
-        ({"max_surprise": -1.0}, "max_surprise"),
+        ({"max_surprise": -1.0}, "max_surprise"), ({"theta_scale": 0}, "theta_scale"), ({"theta_scale": True}, "theta_scale"),
+        ({"theta_scale": float("nan")}, "theta_scale"),
     ],
     ids=str,
 )  # fmt: skip

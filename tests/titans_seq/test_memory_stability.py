@@ -188,6 +188,32 @@ def test_the_first_gates():
         assert ((ratio > 0.25) & (ratio < 4)).all()
 
 
+def test_theta_scale_is_of_a_chunk():
+    """Whatever the chunk, until theta reaches its bound."""
+    for chunk_size in (16, 64):
+        small, usual = (make(chunk_size=chunk_size, theta_scale=s).initial_gates()[2] for s in (1.0, 4.0))
+        torch.testing.assert_close(4 * small, usual)
+    largest = make(chunk_size=64, theta_scale=1e9)
+    _, eta, theta = largest.initial_gates()
+    torch.testing.assert_close(theta, 0.5 * (1 - eta))
+
+
+def gradient_norm(theta_scale: float, T: int) -> float:
+    """Of the layer's weights, on a slow stream: neighbouring tokens, and so their keys, are nearly the same."""
+    torch.manual_seed(0)
+    layer = NeuralMemory(32, heads=2, chunk_size=16, theta_scale=theta_scale)
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(4, T, 32, generator=g).cumsum(dim=1) / T**0.5 + 0.1 * torch.randn(4, T, 32, generator=g)
+    layer(x).square().mean().backward()
+    return float(torch.cat([p.grad.flatten() for p in layer.parameters()]).norm())
+
+
+def test_small_steps_keep_gradients_of_long_slow_streams_bounded():
+    """Steps of 4 overshoot where keys resemble each other: outputs are bounded, gradients are not."""
+    assert gradient_norm(1.0, 2048) < 5 * gradient_norm(1.0, 128)
+    assert gradient_norm(4.0, 2048) > 100 * gradient_norm(4.0, 128)
+
+
 def test_the_first_gates_are_those_of_a_zero_input():
     """A stream of zeros decays the memory by (1 - alpha) per token, and by nothing else: a zero key writes nothing."""
     layer = make(depth=2)
