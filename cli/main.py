@@ -45,7 +45,7 @@ def _nearest_flag(word: str, parser: argparse.ArgumentParser, arguments: argpars
     known = [f"--{name.replace('_', '-')}" for name in vars(arguments)]
     near = difflib.get_close_matches(word.split("=")[0], known, n=1, cutoff=0.7)
     command = " ".join([parser.prog, arguments.verb, *filter(None, [getattr(arguments, "task", None)])])
-    return f"; did you mean {near[0]}?" if near else f" (see `{command} --help`)"
+    return f"; did you mean {near[0]}?" if near and near[0] != word else f" (see `{command} --help`)"
 
 
 def _one_line(error: Exception | str) -> str:

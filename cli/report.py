@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from titans_seq.cli import fitting, runs, training
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import Job
-from titans_seq.cli.forecast import FORECAST, MARKED, load_run, module_of, series_of
+from titans_seq.cli.forecast import FORECAST, MARKED, has_surprise, load_run, module_of, series_of
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.datamodules.splits import SPLITS
@@ -214,9 +214,8 @@ def _time(data: ForecastDataModule) -> pd.Index:
 def _surprise(job: Job, plots: dict[str, Plot], shown: list[int]) -> dict[str, Any]:
     """The plots, and the surprise of the test part where there is a memory."""
     data, network = series_of(job), module_of(job).network
-    if job.config.model.mixer != "memory":
+    if not isinstance(network, SimbaForecaster) or not has_surprise(module_of(job)):
         return {"plots": plots}
-    assert isinstance(network, SimbaForecaster)
     end = data.borders["test"][1]
     _say(job, f"reading {end:,} rows for the surprise of the memory")
     rows = slice(data.borders["test"][0] + data.lookback, end)

@@ -4,7 +4,7 @@ R rows of all series one after another, N series, F known covariates, G past one
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,17 @@ class Columns:
     past: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All that a table must have."""
+        key = [] if self.id is None else [self.id]
+        return [*key, self.time, self.target, *self.past, *self.known, *self.static]
+
+
+def named(columns: Columns, names: Collection[Any]) -> Columns:
+    """The columns of a table of these names: without an id column of the default name it holds one series."""
+    return replace(columns, id=None) if columns.id == Columns().id and columns.id not in names else columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +141,12 @@ class Panel:
         lengths = self.lengths.copy()
         lengths[which] += later.lengths
 
-        def joined(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+        def both(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
             return np.concatenate([mine, theirs])[order]
 
         return replace(
-            self, times=pd.Index(joined(self.times.to_numpy(), later.times.to_numpy())), offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            target=joined(self.target, later.target), past=joined(self.past, later.past), known=joined(self.known, later.known),
+            self, times=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())), offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            target=both(self.target, later.target), past=both(self.past, later.past), known=both(self.known, later.known),
         )  # fmt: skip
 
     def extended(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
@@ -355,12 +366,10 @@ def require_columns(names: pd.Index, columns: Columns, what: str = "the frame") 
     doubles = names[names.duplicated()]
     if len(doubles):
         raise DataError(f"column {doubles[0]!r} stands twice in {what}")
-    key = [columns.id] if columns.id is not None else []
-    wanted = (*key, columns.time, columns.target, *columns.past, *columns.known, *columns.static)
-    for name in wanted:
+    for name in columns.names:
         if name not in names:
             raise DataError(f"{what} has no column {name!r}; it has: {_listed(names)}")
-    twice = [name for name in wanted if wanted.count(name) > 1]
+    twice = [name for name in columns.names if columns.names.count(name) > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} has two roles; name each column once")
 

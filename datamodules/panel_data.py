@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from titans_seq.datamodules.frames import Panel, joined
 from titans_seq.datamodules.panel import PanelScaling, PanelWindows, training_anchors
-from titans_seq.datamodules.windows import Batch, EpochShuffle, as_is, dealt, epoch_seed, processes
+from titans_seq.datamodules.windows import Batch, EpochShuffle, as_is, epoch_seed
 
 MOST_VALIDATED = 2_000_000  # steps of validation windows; more of them are thinned out evenly
 MOST_HELD = 1_000_000  # rows of several panels that are held for validation
@@ -64,9 +64,12 @@ class PanelData(lightning.LightningDataModule):
             for panel in self.panels:
                 scaling = scaling.with_series(self._learned(panel))
         self.scaling = scaling
-        self.kept = [i for i, panel in enumerate(self.panels) if len(self._anchors(self._learned(panel))[0])]
-        if not self.kept:
-            longest = max(int(panel.lengths.max()) for panel in self.panels)
+        counts = [len(self._anchors(self._learned(panel))[0]) for panel in self.panels]
+        self.counts = {
+            i: count for i, count in enumerate(counts) if count
+        }  # training windows of the panels that have any
+        if not self.counts:
+            longest = max(int(panel.lengths.max(initial=0)) for panel in self.panels)
             raise ValueError(
                 f"no series has a row before a horizon of {horizon} observed ones; the longest has {longest} rows: "
                 "give more rows or a shorter horizon"
@@ -86,7 +89,7 @@ class PanelData(lightning.LightningDataModule):
     @property
     def train(self) -> PanelWindows:
         """The training windows of the first panel that has any."""
-        return self.windows(self.kept[0])
+        return self.windows(next(iter(self.counts)))
 
     def _spare(self, panel: Panel) -> Int[np.ndarray, " N"]:
         return np.where(panel.lengths >= self.val_rows + 2 * self.horizon, self.val_rows, 0)
@@ -118,8 +121,8 @@ class PanelData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         if len(self.panels) > 1:
             return DataLoader(PanelBatches(self), batch_size=None)
-        samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size * processes()
-        drawn = dealt(EpochShuffle(self.train, self.seed, samples))
+        samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
+        drawn = EpochShuffle(self.train, self.seed, samples)
         return DataLoader(self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=as_is)
 
     def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:
@@ -131,37 +134,40 @@ class PanelData(lightning.LightningDataModule):
 class PanelBatches(IterableDataset[Batch]):
     """Training batches of several panels, each batch of one; an epoch of so many steps visits a few panels, the next epoch the next ones.
 
-    Panels come in an order that depends on the seed only, windows in one of seed and epoch. Each pass takes the next epoch.
+    Panels come in an order that depends on the seed only, each as often as the others; a visit's batches, as many as its share of the
+    windows in this epoch, are drawn by seed and number of the visit. Without a Trainer each pass takes the next epoch.
     """
 
     def __init__(self, data: PanelData) -> None:
         self.data, self.epoch = data, 0
 
     def __iter__(self) -> Iterator[Batch]:
-        data, seed = self.data, epoch_seed(self.data.seed, self.epoch)
-        visits, self.epoch = self._visits(), self.epoch + 1
-        for place, steps in visits:
+        data, epoch = self.data, self.epoch if self.data.trainer is None else self.data.trainer.current_epoch
+        self.epoch += 1
+        for visit, place, steps in self._visits(epoch):
             windows = data.windows(place)
-            samples = None if steps is None else steps * data.batch_size * processes()
-            drawn = list(dealt(EpochShuffle(windows, epoch_seed(seed, place), samples)))
+            samples = None if steps is None else steps * data.batch_size
+            drawn = list(EpochShuffle(windows, epoch_seed(data.seed, visit), samples))
             for begin in range(0, len(drawn), data.batch_size):
                 yield windows.__getitems__(drawn[begin : begin + data.batch_size])
             del windows  # before the next panel comes
 
-    def _visits(self) -> list[tuple[int, int | None]]:
-        """Panels of this epoch and how many batches of each, None for all."""
-        kept, steps = self.data.kept, self.data.steps_per_epoch
-        count = len(kept) if steps is None else min(VISITS, len(kept), steps)
-        places = [self._place(self.epoch * count + i) for i in range(count)]
+    def _visits(self, epoch: int) -> list[tuple[int, int, int | None]]:
+        """Number of each visit of this epoch, its panel, and how many batches, None for all."""
+        counts, steps = self.data.counts, self.data.steps_per_epoch
+        each = len(counts) if steps is None else min(VISITS, len(counts), steps)
+        visits = range(epoch * each, (epoch + 1) * each)
+        places = [self._place(visit) for visit in visits]
         if steps is None:
-            return [(place, None) for place in places]
-        shares = np.diff(np.linspace(0, steps, count + 1).astype(int)).tolist()
-        return list(zip(places, shares, strict=True))
+            return [(visit, place, None) for visit, place in zip(visits, places, strict=True)]
+        windows = np.cumsum([0, *(counts[place] for place in places)])
+        shares = np.diff(np.round(steps * windows / windows[-1]).astype(int)).tolist()
+        return [triple for triple in zip(visits, places, shares, strict=True) if triple[2]]
 
     def _place(self, visit: int) -> int:
-        kept = self.data.kept
-        order = np.random.default_rng(epoch_seed(self.data.seed, visit // len(kept))).permutation(len(kept))
-        return kept[int(order[visit % len(kept)])]
+        places = list(self.data.counts)
+        order = np.random.default_rng(epoch_seed(self.data.seed, visit // len(places))).permutation(len(places))
+        return places[int(order[visit % len(places)])]
 
 
 def _drawn(panel: Panel, rows: int, seed: int) -> Panel:

@@ -7,8 +7,10 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -18,7 +20,7 @@ from jaxtyping import Int
 from rich.progress import track
 from safetensors.numpy import load_file, save_file
 
-from titans_seq.datamodules.frames import Columns, Panel, read_panel, require_columns
+from titans_seq.datamodules.frames import Columns, Panel, named, read_panel, require_columns
 from titans_seq.datamodules.panel_io import packed, unpacked
 from titans_seq.datamodules.series import DataError
 
@@ -89,26 +91,36 @@ def sort_parquet(
     Raises:
         DataError: no such path, no Parquet, or what `read_panel` refuses; the message names series and time.
     """
-    dataset = _dataset(path)
-    names = dataset.schema.names
-    if columns.id not in names and columns.id == Columns().id:
-        columns = Columns(**(asdict(columns) | {"id": None}))
-    require_columns(pd.Index(names), columns, str(path))
-    rows = _count(dataset, columns, path)
-    if not len(rows):
-        raise DataError(f"{path} has no rows")
-    place = _places(rows.to_numpy(), PART_ROWS if part_rows is None else part_rows)
-    parts = int(place.max()) + 1
-    _deal(dataset, columns, rows.index, place, folder, progress)
-    files = [folder / f"{i}.safetensors" for i in range(parts)]
-    longest = int(place[rows.to_numpy().argmax()])  # tells the frequency of all
-    order = [longest, *(i for i in range(parts) if i != longest)]
-    for i in track(order, "checking series", disable=not progress):
-        freq = _check(folder / f"{PART}={i}", columns, freq, files[i], path)
+    dataset = _dataset(path, columns)
+    columns = named(columns, dataset.schema.names)
+    with _told(path, folder):
+        rows = _count(dataset, columns, path)
+        if not len(rows):
+            raise DataError(f"{path} has no rows")
+        place = _places(rows.to_numpy(), PART_ROWS if part_rows is None else part_rows)
+        _deal(dataset, columns, rows.index, place, folder, progress)
+        parts = int(place.max()) + 1
+        files = [folder / f"{i}.safetensors" for i in range(parts)]
+        longest = int(place[rows.to_numpy().argmax()])  # tells the frequency of all
+        order = [longest, *(i for i in range(parts) if i != longest)]
+        for i in track(order, "checking series", disable=not progress):
+            freq = _check(folder / f"{PART}={i}", columns, freq, files[i], path)
     return Parts(files, columns)
 
 
-def _dataset(path: Path) -> "ds.Dataset":
+@contextmanager
+def _told(path: Path, folder: Path) -> Iterator[None]:
+    """Arrow's errors, and those of a full disk, in one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be sorted in {folder.parent}: {str(error).splitlines()[0]}") from None
+
+
+def _dataset(path: Path, columns: Columns) -> "ds.Dataset":
+    """The files with the wanted columns, which all must have, and types that hold those of all."""
     try:
         import pyarrow as pa
         import pyarrow.dataset as ds
@@ -118,11 +130,57 @@ def _dataset(path: Path) -> "ds.Dataset":
         raise DataError(f"no file or folder {path}; give a DataFrame, or Parquet files")
     try:
         dataset = ds.dataset(path, format="parquet", partitioning="hive")
-    except (pa.ArrowInvalid, OSError) as error:
+        if not dataset.files:
+            raise DataError(f"{path} holds no Parquet file")
+        keys = ds.get_partition_keys(next(dataset.get_fragments()).partition_expression)
+        folders = pa.schema([dataset.schema.field(name) for name in keys])
+        if columns.id in keys:  # "01" is a name and no number
+            place = folders.get_field_index(columns.id)
+            folders = folders.set(place, pa.field(columns.id, pa.string()))
+        schema = _schema(dataset, columns, folders)
+        return ds.dataset(path, schema, format="parquet", partitioning=ds.partitioning(folders, flavor="hive"))
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    if not dataset.files:
-        raise DataError(f"{path} holds no Parquet file")
-    return dataset
+
+
+def _schema(dataset: "ds.Dataset", columns: Columns, folders: "pa.Schema") -> "pa.Schema":
+    import pyarrow as pa
+
+    known: dict[str, tuple[pa.Field, str]] = {field.name: (field, "the names of folders") for field in folders}
+    for fragment in dataset.get_fragments():
+        found = fragment.physical_schema
+        columns = named(columns, [*found.names, *folders.names])
+        both = [name for name in columns.names if name in found.names and name in folders.names]
+        if both:
+            raise DataError(
+                f"{fragment.path}: {both[0]!r} is a column of the file and a name of its folders; one must go"
+            )
+        require_columns(pd.Index([*found.names, *folders.names]), columns, fragment.path)
+        for name in columns.names:
+            if name in found.names:
+                field, before = pa.field(name, _plain_type(found.field(name).type)), known.get(name)
+                known[name] = (field if before is None else _common(before, field, fragment.path), fragment.path)
+    return pa.schema([known[name][0] for name in columns.names])
+
+
+def _plain_type(kind: "pa.DataType") -> "pa.DataType":
+    """Text is text, however it is kept."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _common(before: "tuple[pa.Field, str]", field: "pa.Field", file: str) -> "pa.Field":
+    import pyarrow as pa
+
+    try:
+        both = pa.unify_schemas([pa.schema([before[0]]), pa.schema([field])], promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        raise DataError(
+            f"column {field.name!r} is {before[0].type} in {before[1]} and {field.type} in {file}"
+        ) from None
+    return both.field(field.name)
 
 
 def _count(dataset: "ds.Dataset", columns: Columns, path: Path) -> "pd.Series[int]":
@@ -165,31 +223,35 @@ def _deal(
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
-    key = [] if columns.id is None else [columns.id]
-    names = [*key, columns.time, columns.target, *columns.past, *columns.known, *columns.static]
-    scanner = dataset.scanner(columns=names, batch_size=BATCH_ROWS, batch_readahead=4, fragment_readahead=1)
+    scanner = dataset.scanner(columns=columns.names, batch_size=BATCH_ROWS, batch_readahead=4, fragment_readahead=1)
     total = -(-dataset.count_rows() // BATCH_ROWS)
-    known = None if columns.id is None else pa.array(ids)
+    schema = scanner.projected_schema.append(pa.field(PART, pa.int32()))
+    known = None if columns.id is None else pa.array(ids).cast(schema.field(columns.id).type)
+    parts, stopped = int(place.max()) + 1, Event()
 
     def dealt() -> "Iterator[pa.RecordBatch]":
         for batch in track(scanner.to_batches(), "sorting rows", total, disable=not progress):
+            if stopped.is_set():
+                return
             found = np.zeros(batch.num_rows, dtype=np.int32)
             if known is not None:
-                column = batch.column(columns.id)
-                column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-                found = place[pc.index_in(column, value_set=known.cast(column.type)).to_numpy()]
+                found = place[pc.index_in(batch.column(columns.id), value_set=known).to_numpy()]
             yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(found)], schema=schema)
 
-    schema = scanner.projected_schema.append(pa.field(PART, pa.int32()))
-    parts = int(place.max()) + 1
-    try:
+    def write() -> None:
         ds.write_dataset(
             dealt(), folder, format="feather", schema=schema, partitioning=[PART], partitioning_flavor="hive",
             max_partitions=parts, max_open_files=parts + 1, min_rows_per_group=min(BUFFERED_ROWS // parts, BATCH_ROWS),
             max_rows_per_group=max(BUFFERED_ROWS // parts, BATCH_ROWS),
         )  # fmt: skip
-    except pa.ArrowInvalid as error:
-        raise DataError(f"the Parquet files cannot be read: {str(error).splitlines()[0]}") from None
+
+    # in a thread of its own: Arrow would not hear Ctrl-C until all is written
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(write)
+        try:
+            done.result()
+        finally:
+            stopped.set()
 
 
 def _check(rows: Path, columns: Columns, freq: str | int | None, file: Path, path: Path) -> str | int:
@@ -201,7 +263,7 @@ def _check(rows: Path, columns: Columns, freq: str | int | None, file: Path, pat
         panel = read_panel(frame, columns, freq)
     except DataError as error:
         # rows are numbered as they were sorted, which says nothing to anyone
-        raise DataError(f"{path}: {re.sub(r' [(]rows? [0-9 and]+[)]', '', str(error))}") from None
+        raise DataError(f"{path}: {re.sub(r' [(]rows? [0-9 and]+[)]|, row [0-9]+', '', str(error))}") from None
     panel = panel.taken(panel.ids.argsort())
     about, arrays = packed(panel)
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, {"panel": json.dumps(about)})

@@ -33,8 +33,8 @@ class StretchBatches(Sampler[list[Reading]]):
 
     def __init__(self, stretches: list[range], *, batch_size: int, both_strands: bool, seed: int) -> None:
         windows = sum(map(len, stretches))
+        require_rows(windows, batch_size)
         rows = batch_size * processes()
-        require_rows(windows, rows)
         self.stretches = stretches
         self.batch_size, self.both_strands, self.steps = batch_size, both_strands, windows // rows
         self.first = batch_size * (dist.get_rank() if processes() > 1 else 0)  # of this process's rows
@@ -57,9 +57,10 @@ class StretchBatches(Sampler[list[Reading]]):
 
 
 def require_rows(windows: int, batch_size: int) -> None:
-    """Refuse more rows than there are windows to deal to them."""
-    if windows < batch_size:
-        raise DataError(f"batch_size is {batch_size}, but there are {windows} windows; make one smaller")
+    """Refuse more rows, of all processes together, than there are windows to deal to them."""
+    if windows < batch_size * processes():
+        each = "" if processes() == 1 else f" in each of {processes()} processes"
+        raise DataError(f"batch_size is {batch_size}{each}, but there are {windows} windows; make one smaller")
 
 
 def stretches_of(ends: Sequence[tuple[object, int, int]], carry: int) -> list[range]:

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -24,7 +23,16 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from titans_seq.blocks import ModelState
-from titans_seq.datamodules.frames import Columns, Panel, joined, known_ahead, long_from_wide, plain_freq, read_panel
+from titans_seq.datamodules.frames import (
+    Columns,
+    Panel,
+    joined,
+    known_ahead,
+    long_from_wide,
+    named,
+    plain_freq,
+    read_panel,
+)
 from titans_seq.datamodules.panel import PanelScaling, PanelWindows
 from titans_seq.datamodules.panel_data import PanelData
 from titans_seq.datamodules.parquet import Parts, sort_parquet
@@ -209,13 +217,15 @@ class TitansForecaster(BaseEstimator):
         asked = self._levels(level)
         if df is None and self.stream_ is not None:
             stream = self.stream_
+            _warn_of_empty(_empty(stream.rows, stream.scaling))
             return self._shaped(self._predicted(stream.rows, future, asked, stream.scaling, stream.before), self.wide_)
         with nullcontext(([self.tail_], self.wide_)) if df is None else self._opened(df, self.freq_) as (panels, wide):
-            parts = [
-                self._predicted(part.tail(self._context), future, asked, self.scaling_.with_series(part))
-                for panel in panels
-                for part in panel.divided(AT_ONCE)
-            ]
+            parts, empty = [], []
+            for part in (part for panel in panels for part in panel.divided(AT_ONCE)):
+                scaling = self.scaling_.with_series(part)
+                empty += _empty(part, scaling)
+                parts.append(self._predicted(part.tail(self._context), future, asked, scaling))
+            _warn_of_empty(empty)
             return self._shaped(self._ordered(pd.concat(parts, ignore_index=True), panels), wide)
 
     def observe(self, df: Frame) -> Self:
@@ -320,7 +330,7 @@ class TitansForecaster(BaseEstimator):
             for cut in cuts:
                 if model is self or refit:
                     model = clone(self)._fit_panels(_until(panels, cut), wide)
-                found = [model._backtest_window(panel, cut, asked) for panel in panels]
+                found = [model._backtest_window(panel, cut, asked) for panel in panels if (panel.lengths > cut).any()]
                 parts.append(self._ordered(pd.concat(found, ignore_index=True), panels))
         return pd.concat(parts, ignore_index=True)
 
@@ -391,8 +401,8 @@ class TitansForecaster(BaseEstimator):
                     f"covariates need a long frame with columns {self.id_col!r}, {self.time_col!r} and {self.target_col!r}"
                 )
             df = long_from_wide(df, columns)
-        elif isinstance(df, pd.DataFrame) and self.id_col not in df.columns and self.id_col == "unique_id":
-            columns = Columns(**(asdict(columns) | {"id": None}))
+        elif isinstance(df, pd.DataFrame):
+            columns = named(columns, df.columns)
         return read_panel(df, columns, self.freq if freq is None else freq), wide
 
     def _check_arguments(self) -> None:
@@ -565,7 +575,6 @@ class TitansForecaster(BaseEstimator):
         return self._frame(ahead, past.lengths, found)
 
     def _shaped(self, frame: pd.DataFrame, wide: bool) -> pd.DataFrame:
-        _warn_of_empty(frame, self._columns, self.alias)
         return _wide(frame, self._columns, self.alias) if wide else frame
 
     def _forecast(
@@ -670,14 +679,17 @@ def _wide(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
     return table.droplevel(1, axis=1) if len(plain) == 1 else table
 
 
-def _warn_of_empty(frame: pd.DataFrame, columns: Columns, alias: str) -> None:
-    empty = frame[frame[alias].isna()]
-    if len(empty):
-        names = empty[columns.id] if columns.id in frame else pd.Series([columns.target])
+def _empty(panel: Panel, scaling: PanelScaling) -> list[Any]:
+    """Names of series without any value."""
+    return panel.ids[np.isnan(scaling.of_target(panel)[:, 0])].tolist()
+
+
+def _warn_of_empty(names: list[Any]) -> None:
+    if names:
         warnings.warn(
-            f"{names.nunique()} series have no value at all, the first is {names.iloc[0]}: their forecasts are NaN",
+            f"{len(names)} series have no value at all, the first is {names[0]}: their forecasts are NaN",
             DataWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

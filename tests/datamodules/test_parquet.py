@@ -1,5 +1,7 @@
 """Parquet files as panels of whole series: the same rows as a frame's, whatever the files' order, and the same refusals."""
 
+import re
+import types
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,76 @@ def test_names_that_are_numbers_or_categories(tmp_path):
         same(joined(list(parts)), read_panel(each, Columns()))
 
 
+@pytest.mark.parametrize("index", ["ds", "unique_id", ["unique_id", "ds"]], ids=str)
+def test_columns_that_pandas_calls_its_index(tmp_path, index):
+    frame = table()[["unique_id", "ds", "y"]]
+    (tmp_path / "rows").mkdir()
+    frame.set_index(index).to_parquet(tmp_path / "rows" / "0.parquet")
+    same(joined(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
+
+
+def test_files_that_keep_the_same_differently(tmp_path):
+    """Categories of their own, whole numbers beside others, 32 bits beside 64."""
+    frame = table()[["unique_id", "ds", "y"]].assign(y=lambda f: f["y"].round())
+    (tmp_path / "rows").mkdir()
+    for i, (_, part) in enumerate(frame.groupby("unique_id")):
+        kinds = {"unique_id": "category" if i % 2 else "string", "y": ["float32", "float64", "Int64"][i % 3]}
+        part.astype(kinds).to_parquet(tmp_path / "rows" / f"{i}.parquet", index=False)
+    same(joined(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
+
+
+def test_names_of_folders_keep_their_zeros(tmp_path):
+    for name in ("01", "02", "1"):
+        (tmp_path / "rows" / f"unique_id={name}").mkdir(parents=True)
+        table((20,))[["ds", "y"]].to_parquet(tmp_path / "rows" / f"unique_id={name}" / "a.parquet")
+    parts = sort(tmp_path / "rows", tmp_path / "sorted", Columns())
+    assert list(joined(list(parts)).ids) == ["01", "02", "1"]
+    table((20,))[["unique_id", "ds", "y"]].to_parquet(tmp_path / "rows" / "unique_id=1" / "b.parquet")
+    with pytest.raises(DataError, match="b.parquet: 'unique_id' is a column of the file and a name of its folders"):
+        sort(tmp_path / "rows", tmp_path / "again", Columns())
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda f: f.rename(columns={"y": "value"}), "b.parquet has no column 'y'"),
+        (lambda f: f.assign(unique_id=1), "column 'unique_id' is string in"),
+        (lambda f: f.assign(y="x"), "column 'y' is double in"),
+    ],
+)  # fmt: skip
+def test_files_that_differ_are_named(tmp_path, other, message):
+    frame = table()[["unique_id", "ds", "y"]]
+    (tmp_path / "rows").mkdir()
+    frame.to_parquet(tmp_path / "rows" / "a.parquet")
+    other(frame).to_parquet(tmp_path / "rows" / "b.parquet")
+    with pytest.raises(DataError, match=message):
+        sort(tmp_path / "rows", tmp_path / "sorted", Columns())
+
+
+def test_a_damaged_file_and_one_that_is_no_parquet(tmp_path):
+    frame = table()[["unique_id", "ds", "y"]]
+    for name, write_to in (
+        ("cut", lambda p: p.write_bytes((tmp_path / "a.parquet").read_bytes()[:-50])),
+        ("notes", lambda p: p.write_text("x")),
+    ):
+        (tmp_path / name).mkdir()
+        for path in (tmp_path / "a.parquet", tmp_path / name / "a.parquet"):
+            frame.to_parquet(path)
+        write_to(tmp_path / name / "b.parquet")
+        with pytest.raises(DataError, match=f"{name} cannot be read as Parquet: .*b.parquet"):
+            sort(tmp_path / name, tmp_path / f"{name}-sorted", Columns())
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = write(table(), tmp_path / "rows")
+    monkeypatch.setattr(ds, "write_dataset", full)
+    with pytest.raises(DataError, match="cannot be sorted in .*No space left"):
+        sort(path, tmp_path / "sorted")
+
+
 def test_one_series_without_a_name(tmp_path):
     frame = table((50,))[["ds", "y"]]
     path = tmp_path / "one.parquet"
@@ -131,6 +203,7 @@ def test_a_series_longer_than_a_part(tmp_path):
         (lambda f: f.assign(size=np.arange(len(f))), "static covariate 'size' changes inside series"),
         (lambda f: f.assign(y="x"), "column 'y', series"),
         (lambda f: f[:0], "has no rows"),
+        (lambda f: f.assign(ds=f["ds"].where(f.index != 9)), "column 'ds': NaT is no date"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_named_without_their_numbers(tmp_path, change, message):
@@ -138,7 +211,7 @@ def test_wrong_rows_are_named_without_their_numbers(tmp_path, change, message):
     with pytest.raises(DataError, match="rows") as caught:
         sort(path, tmp_path / "sorted")
     assert message in str(caught.value)
-    assert "(row" not in str(caught.value)
+    assert not re.search(r"rows? \d", str(caught.value))
 
 
 def test_no_parquet(tmp_path):
@@ -185,24 +258,38 @@ def test_an_epoch_of_all_windows_is_that_of_the_frame(tmp_path):
 
 
 def test_epochs_go_round_the_parts(tmp_path, monkeypatch):
-    """Each visits the next two, in an order that the seed fixes, and has its number of batches."""
+    """Each visits the next three, in an order that the seed fixes, and has its number of batches; no draw comes back."""
     parts = sort(write(table(), tmp_path / "rows"), tmp_path / "sorted", part_rows=40)
-    monkeypatch.setattr("titans_seq.datamodules.panel_data.VISITS", 2)
+    monkeypatch.setattr("titans_seq.datamodules.panel_data.VISITS", 3)
     made = [PanelData(parts, lookback=8, horizon=3, batch_size=4, steps_per_epoch=5, seed=seed) for seed in (1, 1, 2)]
-    count = len(made[0].kept)
-    assert count > 4
-    visited = [[made[0].kept.index(place) for place, _ in PanelBatchesAt(made[0], epoch)] for epoch in range(count)]
-    flat = [place for each in visited for place in each]
-    assert sorted(flat[:count]) == sorted(flat[count:]) == list(range(count))
+    places = list(made[0].counts)
+    assert len(places) > 4
+    assert len(places) % 3  # epochs straddle two rounds
+    visited = [place for epoch in range(len(places)) for _, place, _ in PanelBatches(made[0])._visits(epoch)]
+    assert all(sorted(visited[i : i + len(places)]) == places for i in range(0, len(visited), len(places)))
     orders = [
-        [[batch["index"].tolist() for batch in loader] for loader in [data.train_dataloader()] * 2] for data in made
+        [[batch["index"].tolist() for batch in data_epoch] for data_epoch in (data.train_dataloader(),) * 2]
+        for data in made
     ]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0][0] != orders[0][1]
     assert [len(batch) for batch in orders[0][0]] == [4] * 5
 
 
-def PanelBatchesAt(data: PanelData, epoch: int) -> list[tuple[int, int | None]]:
-    batches = PanelBatches(data)
-    batches.epoch = epoch
-    return batches._visits()
+def test_parts_count_by_their_windows(tmp_path, monkeypatch):
+    """A part of few rows has few of the batches."""
+    parts = sort(write(table((1000, *[12] * 20)), tmp_path / "rows"), tmp_path / "sorted", part_rows=120)
+    data = PanelData(parts, lookback=8, horizon=3, steps_per_epoch=100)
+    [(large, share)] = [(place, steps) for _, place, steps in PanelBatches(data)._visits(0) if data.counts[place] > 500]
+    assert share == pytest.approx(100 * data.counts[large] / sum(data.counts.values()), abs=1)
+
+
+def test_a_resumed_epoch_is_the_same(tmp_path):
+    """The epoch is the Trainer's."""
+    parts = sort(write(table(), tmp_path / "rows"), tmp_path / "sorted", part_rows=40)
+    data = PanelData(parts, lookback=8, horizon=3, batch_size=4, steps_per_epoch=5)
+    loader = data.train_dataloader()
+    first, second = ([batch["index"].tolist() for batch in loader] for _ in range(2))
+    again = PanelData(parts, lookback=8, horizon=3, batch_size=4, steps_per_epoch=5)
+    again.trainer = types.SimpleNamespace(current_epoch=1)
+    assert [batch["index"].tolist() for batch in again.train_dataloader()] == second != first

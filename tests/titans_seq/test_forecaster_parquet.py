@@ -100,6 +100,38 @@ def test_known_covariates_of_parts(folder, monkeypatch):
         model.predict(folder, future[:-1])
 
 
+def test_backtests_of_parts_whose_series_are_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "PART_ROWS", 60)
+    frame = pd.concat([table(2, 100), table(82, 5).query("unique_id > 's01'")], ignore_index=True)
+    made = [TitansForecaster(**SMALL).backtest(data, windows=2) for data in (frame, write(frame, tmp_path / "rows"))]
+    assert len(made[0]) == len(made[1]) > 0
+    short = table(40, 9)
+    with pytest.raises(ValueError, match="no series has a row before a horizon"):
+        TitansForecaster(**SMALL, val_size=0, conformal=False).backtest(
+            write(short, tmp_path / "short"), windows=2, level=None
+        )
+
+
+def test_ctrl_c_while_sorting_leaves_nothing_behind(folder, tmp_path):
+    """The signal is heard while Arrow writes, in a thread of its own."""
+    program = """
+import os, signal, sys, tempfile
+from titans_seq import TitansForecaster
+tempfile.tempdir = sys.argv[2]
+import pyarrow.compute as pc
+index_in = pc.index_in
+def interrupting(*given, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    return index_in(*given, **options)
+pc.index_in = interrupting
+TitansForecaster(horizon=4, lookback=16).fit(sys.argv[1])
+"""
+    command = [sys.executable, "-P", "-c", program, str(folder), str(tmp_path / "scratch")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert not list((tmp_path / "scratch").iterdir())
+
+
 def test_errors_leave_nothing_behind(folder, tmp_path):
     model = TitansForecaster(**SMALL)
     with pytest.raises(DataError, match="has no column 'z'"):
@@ -141,6 +173,7 @@ def peak(path: Path, how: str) -> int:
     return found
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_hardly_grows_with_the_rows(tmp_path):
     """Two million rows in parts of 50,000 take little of what they take as a frame."""
     few, many = (write(table(200, rows)[["unique_id", "ds", "y"]], tmp_path / str(rows)) for rows in (100, 10_000))

@@ -60,7 +60,9 @@ class Report:
         return f"Test MSE {mse:.4f}, MAE {mae:.4f} on {self.windows:,} windows; {', '.join(words)}."
 
     def _compared(self, name: str) -> str:
-        changes = ((measure, 100 * self.scores.change(name, measure)) for measure in MEASURES)
+        changes = [(measure, 100 * self.scores.change(name, measure)) for measure in MEASURES]
+        if any(np.isnan(change) for _, change in changes):
+            return "which is exact, there is nothing to gain"
         return " and ".join(f"{name} {abs(x):.1f} % {'lower' if x <= 0 else 'higher'}" for name, x in changes)
 
     @property
@@ -128,4 +130,4 @@ def _percent(share: float) -> str:
 
 
 def _signed_percent(share: float) -> str:
-    return f"{100 * share:+.1f} %".replace("-", "−")
+    return "–" if np.isnan(share) else f"{100 * share:+.1f} %".replace("-", "−")

@@ -92,6 +92,7 @@ def stamps(time: pd.Index) -> list[Any]:
 def numbers(*arrays: Float[np.ndarray, " N"]) -> list[list[float | None]]:
     """Arrays with five digits over the range of all of them, which is more than can be seen; None where not finite."""
     finite = np.concatenate([array[np.isfinite(array)] for array in arrays])
-    spread = float(np.ptp(finite)) if len(finite) else 0.0
-    digits = 5 - int(np.floor(np.log10(spread))) if spread > 0 else 12
+    with np.errstate(over="ignore"):
+        spread = float(np.ptp(finite)) if len(finite) else 0.0
+    digits = 5 - int(np.floor(np.log10(spread))) if 0 < spread < np.inf else 12
     return [[round(float(v), digits) if np.isfinite(v) else None for v in array] for array in arrays]
