@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from titans_seq.datamodules import ForecastDataModule, download_dataset, future_
 from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate
 from titans_seq.files import replacing
 from titans_seq.forecast import ForecastModule, SimbaForecaster
-from titans_seq.forecast.anomalies import spans, surprise_of_values
+from titans_seq.forecast.anomalies import Span, spans, surprise_of_values
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_training
 
 MARKED = 10  # spans that surprise shows
@@ -246,6 +247,15 @@ def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
 # surprise --------------------------------------------------------------------------------------------------------------
 
 
+def _standing_out(found: np.ndarray, lookback: int, share: float) -> list[Span]:
+    """The most surprising spans, but for the first block's, which surprises a memory that knows nothing yet."""
+    skipped = lookback if len(found) > 2 * lookback else 0
+    return [
+        replace(span, begin=span.begin + skipped, end=span.end + skipped)
+        for span in spans(found[skipped:], share=share)
+    ]
+
+
 def surprise_command(arguments: argparse.Namespace) -> None:
     """`titans-seq surprise forecast`: how much each row surprised the memory, and where most."""
     job, run = load_run(arguments, "predict")
@@ -254,7 +264,7 @@ def surprise_command(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{run} has no memory to surprise; train one with model=memory")
     module.eval().to("cpu")
     found = surprise_of_values(module.network, data.standardised)
-    series, most = data.series, spans(found, share=arguments.share)
+    series, most = data.series, _standing_out(found, module.network.lookback, arguments.share)
     axis = pd.RangeIndex(len(found), name="row") if series.dates is None else pd.Index(series.dates, name="date")
     path = runs.free(Path(arguments.output).expanduser() if arguments.output else run / f"surprise-{series.name}.csv")
     runs.make_folder(path.parent)

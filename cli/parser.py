@@ -192,7 +192,7 @@ def _surprise_forecast(tasks: argparse._SubParsersAction) -> None:
   titans-seq surprise forecast --checkpoint RUN --csv my.csv --share 0.005
 
 The memory reads the series from its first row on. The score is the norm of the gradient it learns by, of each column for itself;
-the first rows surprise a memory that knows nothing yet.""",
+the first lookback of rows, which surprise a memory that knows nothing yet, is not marked.""",
     )  # fmt: skip
     _checkpoint(parser)
     _series(parser, "a series of your own instead of the run's")

@@ -6,6 +6,7 @@ import logging
 import math
 import platform
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -60,6 +61,8 @@ def report_command(arguments: argparse.Namespace) -> None:
     with replacing(path) as part:
         part.write_text(render(report), encoding="utf-8")
     show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note in report.tiles})
+    if report.differs:
+        print(f"titans-seq: {report.differs}", file=sys.stderr)
     show_paths("report", [path])
 
 
@@ -83,6 +86,11 @@ def _place(arguments: argparse.Namespace, run: Path) -> Path:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
     runs.make_folder(path.parent)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be written to: {error.strerror}") from None
     return runs.free(path)
 
 

@@ -193,8 +193,15 @@ class PanelWindows(Dataset[Batch]):
         mean, scale = scaling.of_target(panel).T[:, panel.series]
         # a series without any value in training has no scale: what came of it later counts as missing
         self.observed: Bool[Tensor, " R"] = torch.from_numpy(~np.isnan(panel.target) & ~np.isnan(mean))
-        scaled = np.where(self.observed.numpy(), (panel.target - mean) / scale, 0.0)
-        self.target = torch.from_numpy(scaled.astype(np.float32))
+        with np.errstate(over="ignore"):
+            scaled = np.where(self.observed.numpy(), (panel.target - mean) / scale, 0.0).astype(np.float32)
+        if np.isinf(scaled).any():
+            row = int(np.argmax(np.isinf(scaled)))
+            raise DataError(
+                f"series {panel.ids[panel.series[row]]}, {panel.columns.time} {panel.times[row]}: {panel.target[row]:g} is too far from the "
+                "values the series is scaled by"
+            )
+        self.target = torch.from_numpy(scaled)
         features, self.ahead = scaling.features(panel)
         self.features = torch.from_numpy(features.astype(np.float32))
         self.static = torch.from_numpy(scaling.static(panel).astype(np.float32))

@@ -14,7 +14,9 @@ from titans_seq.cli.main import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = {"README": README} | {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("frames", "genomics", "gluonts", "language")}
+PAGES = {"README": README} | {
+    name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("frames", "genomics", "gluonts", "language")
+}
 TASKS = {
     ("fit", "forecast"): FORECAST,
     ("fit", "dna"): CLASSIFY,

@@ -231,7 +231,7 @@ class TitansForecaster(BaseEstimator):
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` goes on from them.
 
-        The first call begins the streams, of any series; later calls give the rows that follow. Rows are read in blocks of `lookback`;
+        The first call begins the streams, of any series: give it the rows of `fit` too if they are to be remembered. Later calls give the rows that follow. Rows are read in blocks of `lookback`;
         what is left over waits for more, and counts in forecasts all the same. All or nothing: after an error nothing has changed.
 
         Raises:
@@ -244,6 +244,7 @@ class TitansForecaster(BaseEstimator):
         panel, _ = self._read(df, self.freq_)
         network = self.module_.network
         if self.stream_ is None:
+            _warn_of_forgotten(panel, self.tail_)
             self.stream_ = Stream.begin(network, panel, self.scaling_.with_series(panel)).caught_up(network)
         else:
             self.stream_ = self.stream_.observed(network, panel)
@@ -372,6 +373,8 @@ class TitansForecaster(BaseEstimator):
     def _opened(self, data: Data, freq: str | int | None) -> Iterator[tuple[Sequence[Panel], bool]]:
         """The panels of a frame or of Parquet files, and whether the frame was wide."""
         if isinstance(data, str | Path):
+            if not str(data) or "://" in str(data):
+                raise DataError(f"{str(data)!r} is no path of Parquet files on this machine")
             with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
                 freq = plain_freq(self.freq if freq is None else freq)
                 yield (
@@ -702,6 +705,19 @@ def _require_known(panel: Panel, rows: np.ndarray) -> None:
         name = panel.columns.known[int(np.argmax(np.isnan(panel.known[row])))]
         raise DataError(
             f"column {name!r} is missing in series {panel.ids[i]} at {panel.times[row]}, which is to be forecast"
+        )
+
+
+def _warn_of_forgotten(first: Panel, fitted: Panel) -> None:
+    place = fitted.ids.get_indexer(first.ids)
+    last = fitted.times[fitted.offsets[1:][place] - 1]
+    later = (place >= 0) & np.asarray(first.times[first.offsets[:-1]] > last)
+    if later.any():
+        warnings.warn(
+            f"{int(later.sum())} series begin after the rows of fit, the first is {first.ids[int(np.argmax(later))]}: the memory knows "
+            "nothing of those; observe(df) the rows of fit first",
+            DataWarning,
+            stacklevel=3,
         )
 
 

@@ -274,6 +274,7 @@ def test_what_is_no_finished_run_is_refused(
     assert "a language model of text (titans-seq fit lm); this needs a forecaster" in refused(["report", "text"])
     run = Path(shutil.copytree(own[0], workdir / "run"))
     assert "is a folder; name a file, such as empty/report.html" in refused(["report", "run", "--output", "empty"])
+    assert "/proc cannot be written to" in refused(["report", "run", "--output", "/proc/report.html"])
     (run / "metrics.json").write_text("{")
     assert "metrics.json cannot be read" in refused(["report", "run"])
     (run / "metrics.json").write_text("{}")

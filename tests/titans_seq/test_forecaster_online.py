@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules import DataError
 from titans_seq.datamodules.panel import PanelWindows
+from titans_seq.datamodules.series import DataError, DataWarning
 from titans_seq.forecast.panel import blocks_of, inputs_of
 
 L, H = 16, 4
@@ -162,6 +162,21 @@ def test_wrong_rows_change_nothing(model, data, rows, message):
         model.observe(rows(data))
     assert "\n" not in str(caught.value) and model.stream_ is stream
     pd.testing.assert_frame_equal(model.predict(future=ahead(data, 40)), before)
+
+
+def test_a_stream_that_begins_after_the_rows_of_fit_is_warned_of(model, data):
+    later = data.assign(ds=data["ds"] + pd.Timedelta(days=10))
+    with pytest.warns(DataWarning, match="2 series begin after the rows of fit, the first is s0"):
+        model.observe(later)
+
+
+def test_values_beyond_single_precision_are_refused(model, data):
+    model.observe(first(data, 40))
+    stream = model.stream_
+    wild = between(data, 40, 60).assign(y=lambda f: f["y"].where(f.index != f.index[3], 1e300))
+    with pytest.raises(DataError, match="series s0, ds 2024-01-02 19:00:00: 1e.300 is too far from"):
+        model.observe(wild)
+    assert model.stream_ is stream
 
 
 def test_only_a_memory_can_observe(data):
