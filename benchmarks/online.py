@@ -134,7 +134,7 @@ def readings(model: TitansForecaster, data: Data, part: str, seed: int) -> dict[
     windows alone: nothing; the forecast reads the last L rows from the learned initial memory.
     last n blocks: the n - 1 blocks before those rows, as `predict(df)` gives it where `train_blocks` is n.
     from the first row, from the part on: `observe` from the first train row, or from one lookback before the part, then `predict()`. It
-        reads the last L rows from the state before the last full block: up to L - 1 rows before them are not yet in the memory.
+        reads the last 2 L rows as two blocks from the last state before them: up to L - 1 rows before these are left out.
     ..., no lag: as many streams as there are phases of the cutoffs; each ends a block at its cutoffs, so that nothing is left out.
     ..., shuffled: each series with another one's states, its own rows.
     """
@@ -188,7 +188,9 @@ def _carried(
 def shuffled(stream: Stream, order: np.ndarray) -> Stream:
     """The stream in which series i has the states of series order[i]; the rows stay where they are."""
     index = torch.from_numpy(order)
-    return replace(stream, before=stream.before.select(index), now=stream.now.select(index))
+    return replace(
+        stream, older=stream.older.select(index), before=stream.before.select(index), now=stream.now.select(index)
+    )
 
 
 def derangement(size: int, seed: int) -> np.ndarray:

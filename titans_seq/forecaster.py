@@ -218,7 +218,7 @@ class TitansForecaster(BaseEstimator):
         if df is None and self.stream_ is not None:
             stream = self.stream_
             _warn_of_empty(_empty(stream.rows, stream.scaling))
-            return self._shaped(self._predicted(stream.rows, future, asked, stream.scaling, stream.before), self.wide_)
+            return self._shaped(self._predicted(stream.rows, future, asked, stream.scaling, stream.older), self.wide_)
         with nullcontext(([self.tail_], self.wide_)) if df is None else self._opened(df, self.freq_) as (panels, wide):
             parts, empty = [], []
             for part in (part for panel in panels for part in panel.divided(AT_ONCE)):
@@ -589,7 +589,7 @@ class TitansForecaster(BaseEstimator):
         states: ModelState | None = None,
     ) -> dict[str, np.ndarray]:
         """Columns of the forecast of every series at its row `first`, in the units of the data, [N * H] each."""
-        past = self._context if states is None else self._lookback
+        past = self._context if states is None else 2 * self._lookback
         windows = PanelWindows(panel, scaling, past, self.horizon, (np.arange(len(panel)), first))
         middle, bounds = _run(self.module_, windows, level, states)
         if self.conformal_ is not None:

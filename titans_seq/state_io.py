@@ -22,11 +22,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ObservedState:
-    """What a forecaster has observed: its memory's states at two boundaries of blocks, and the rows that wait.
+    """What a forecaster has observed: its memory's states at three boundaries of blocks, and the rows that wait.
 
     header: JSON of what is no tensor. rows: tensors of the rows.
     """
 
+    older: ModelState
     before: ModelState
     now: ModelState
     header: str

@@ -1,8 +1,9 @@
 """A memory that goes on learning while series come in: blocks of them are read once, in their order, and the state is kept.
 
 Each series is cut into blocks of L steps from its first observed row on. A full block is read with the state of the blocks before it.
-A forecast reads the last L rows from a copy of the state as it was before the first of them, so that no row is read before its time or
-written twice. B series, L lookback.
+A forecast reads the last 2 L rows as two blocks, from a copy of the state as it was at the last boundary before them: no row is read before its
+time or written twice, and the block it forecasts from follows on a whole one, as in training. Up to L - 1 rows between that boundary and the two
+blocks are left out; left out right before the last L rows they cost more than the memory gains. B series, L lookback.
 """
 
 from collections.abc import Iterator
@@ -27,14 +28,15 @@ class Stream:
     """What has been observed of B series.
 
     Args:
-        rows: those a forecast may still need: from the last but one boundary of blocks on.
+        rows: those a forecast may still need: from the last but two boundary of blocks on.
         blocks: [B], full blocks read.
-        before, now: the memory's states at the last but one boundary and at the last one.
+        older, before, now: the memory's states at the last but two boundary, the last but one and the last.
         scaling: how the series are standardised, fixed at their first rows.
     """
 
     rows: Panel
     blocks: Int[np.ndarray, " B"]
+    older: ModelState
     before: ModelState
     now: ModelState
     scaling: PanelScaling
@@ -44,7 +46,7 @@ class Stream:
     def begin(cls, network: PanelForecaster, rows: Panel, scaling: PanelScaling) -> "Stream":
         """Nothing read yet: the learned states, and rows that wait."""
         fresh = network.fresh(len(rows))
-        return cls(rows, np.zeros(len(rows), dtype=np.int64), fresh, fresh, scaling)
+        return cls(rows, np.zeros(len(rows), dtype=np.int64), fresh, fresh, fresh, scaling)
 
     def observed(self, network: PanelForecaster, later: Panel) -> "Stream":
         """The stream with more rows; every block that they make full is read. This one stays as it is."""
@@ -72,21 +74,22 @@ class Stream:
             yield stream, full, surprise
 
     def _known(self, length: int) -> Int[np.ndarray, " B"]:
-        """Rows kept that have been read: one block, or none before the first is full."""
-        return np.where(self.blocks > 0, length, 0)
+        """Rows kept that have been read: two blocks, or as many as were full."""
+        return np.minimum(self.blocks, 2) * length
 
     def _unread(self, length: int) -> Int[np.ndarray, " B"]:
         return self.rows.lengths - self._known(length)
 
     def _moved(self, full: Int[np.ndarray, " S"], after: ModelState, length: int) -> "Stream":
-        """One block further in these series; rows before the boundary that is now the last but one are dropped."""
+        """One block further in these series; rows before the boundary that is now the last but two are dropped."""
         chosen = torch.zeros(len(self.blocks), dtype=torch.bool)
         chosen[full] = True
-        dropped = np.where(chosen.numpy() & (self.blocks > 0), length, 0)
+        dropped = np.where(chosen.numpy() & (self.blocks > 1), length, 0)
         return replace(
             self,
             rows=self.rows.rows(dropped, self.rows.lengths),
             blocks=self.blocks + chosen.numpy(),
+            older=choose(chosen, self.before, self.older),
             before=choose(chosen, self.now, self.before),
             now=_placed(self.now, after, full),
         )

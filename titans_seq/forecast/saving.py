@@ -94,7 +94,7 @@ def save_stream(stream: Stream, network: nn.Module, path: Path) -> Path:
     arrays |= {"scales": stream.scaling.of_target(stream.rows), "blocks": stream.blocks}
     header["arrays"] = list(arrays)
     tensors = tuple(torch.from_numpy(array) for array in arrays.values())
-    state = ObservedState(stream.before, stream.now, json.dumps(header, default=_plain), tensors)
+    state = ObservedState(stream.older, stream.before, stream.now, json.dumps(header, default=_plain), tensors)
     save_state(path, state, model=network)
     return path
 
@@ -109,7 +109,8 @@ def load_stream(path: Path, network: nn.Module, columns: Columns, scaling: Panel
     rows = unpacked(header, arrays, columns)
     own = replace(scaling, scales=pd.DataFrame(arrays["scales"], index=rows.ids, columns=["mean", "scale"]))
     device = next(network.parameters()).device
-    return Stream(rows, arrays["blocks"], state.before.to(device), state.now.to(device), own)
+    older, before, now = (each.to(device) for each in (state.older, state.before, state.now))
+    return Stream(rows, arrays["blocks"], older, before, now, own)
 
 
 def _saved(path: Path) -> str | None:
