@@ -65,9 +65,8 @@ class PanelData(lightning.LightningDataModule):
                 scaling = scaling.with_series(self._learned(panel))
         self.scaling = scaling
         counts = [len(self._anchors(self._learned(panel))[0]) for panel in self.panels]
-        self.counts = {
-            i: count for i, count in enumerate(counts) if count
-        }  # training windows of the panels that have any
+        # training windows of the panels that have any
+        self.counts = {i: count for i, count in enumerate(counts) if count}
         if not self.counts:
             longest = max(int(panel.lengths.max(initial=0)) for panel in self.panels)
             raise ValueError(

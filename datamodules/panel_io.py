@@ -1,5 +1,6 @@
 """A panel as plain values and arrays, for files. Nothing is pickled."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,5 +38,5 @@ def unpacked(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Colu
         past=arrays["past"],
         known=arrays["known"],
         static=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
-        columns=Columns(about["id"], columns.time, columns.target, columns.past, columns.known, columns.static),
+        columns=replace(columns, id=about["id"]),
     )

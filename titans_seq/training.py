@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class TrainedModule(L.LightningModule):
@@ -52,6 +52,12 @@ class TrainedModule(L.LightningModule):
     def make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW over all parameters; its options are checked here."""
         return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def log_training(self, loss: Tensor, weight: int) -> None:
+        """`train_loss`: the mean over an epoch's batches, and over processes, by their weights."""
+        self.log(
+            "train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=weight
+        )
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer()

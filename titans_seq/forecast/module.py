@@ -51,9 +51,7 @@ class ForecastModule(TrainedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         forecast = self(batch["past_target"])
         loss = self.loss(forecast, batch["future_target"])
-        self.log(
-            "train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(forecast)
-        )
+        self.log_training(loss, len(forecast))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

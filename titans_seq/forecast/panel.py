@@ -237,9 +237,7 @@ class PanelModule(TrainedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses, observed = self._losses(batch)
         loss = (losses * observed).sum() / observed.sum().clamp(min=1)
-        self.log(
-            "train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=len(losses)
-        )
+        self.log_training(loss, len(losses))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

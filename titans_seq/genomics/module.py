@@ -117,15 +117,7 @@ class DNAModule(TrainedModule):
         else:
             logged = loss = F.cross_entropy(self.network(tokens, mask=mask), batch["label"])
             weight = len(tokens)
-        self.log(
-            "train_loss",
-            logged.detach(),
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=weight,
-        )
+        self.log_training(logged, weight)
         return loss
 
     def on_train_epoch_start(self) -> None:

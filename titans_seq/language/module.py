@@ -82,15 +82,7 @@ class LanguageModule(TrainedModule):
         logits = self._read_on(batch) if "goes_on" in batch else self.network(batch["tokens"])[0]
         total, count = token_loss(logits, batch["targets"])
         loss = total / count.clamp(min=1)
-        self.log(
-            "train_loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=int(count),
-        )
+        self.log_training(loss, int(count))
         return loss
 
     def on_train_epoch_start(self) -> None:
