@@ -1,4 +1,4 @@
-"""Self-attention with rotary positions, a sliding window, persistent tokens and a state, on PyTorch's own kernel.
+"""Self-attention with rotary positions, a sliding window, persistent tokens and a state, on PyTorch's own kernels.
 
 Dimensions: B batch, T time, D model width, H heads, K width of a head, P persistent tokens, S cached tokens; a long
 sequence is cut into N blocks of C queries against J keys each.
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titans_seq.flex import runs_on, window_attention, with_prefix
 from titans_seq.kernels.checks import check_floating
 from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.places import real_first, take
@@ -137,7 +138,9 @@ class Attention(nn.Module):
         elif state is None and (self.window is None or x.shape[1] <= self.window):
             y = self._whole(q, k, v, prefix, None if mask is None else new)
         else:
-            y = self._in_blocks(q, _joined(cache.keys, k), _joined(cache.values, v), prefix, cache.count, new)
+            keys, values = _joined(cache.keys, k), _joined(cache.values, v)
+            flex = self.window is not None and x.shape[1] > self.window and runs_on(q)
+            y = (self._by_flex if flex else self._in_blocks)(q, keys, values, prefix, cache.count, new)
         y = self.out(y.flatten(2))
         if mask is not None and order is not None:
             y = take(y.masked_fill(~mask[..., None], 0.0), torch.argsort(order, dim=1))
@@ -218,6 +221,25 @@ class Attention(nn.Module):
         k, v = (z.index_select(1, index).unflatten(1, (blocks, -1)).flatten(0, 1) for z in (k, v))  # [B N, J, H, K]
         y = _attend(q, k, v, prefix, visible=visible.flatten(0, 1), start=back)
         return y.unflatten(0, (batch, blocks)).flatten(1, 2)[:, :tokens]
+
+    def _by_flex(
+        self, q: Tensor, k: Tensor, v: Tensor, prefix: tuple[Tensor, Tensor] | None, count: Tensor, new: Tensor
+    ) -> Tensor:
+        """What `_in_blocks` gives, by FlexAttention: faster on GPUs where the sequence is longer than the window."""
+        assert self.window is not None
+        back, scale = k.shape[1] - q.shape[1], self.head_dim**-0.5
+        position = torch.arange(
+            k.shape[1], device=k.device, dtype=torch.float64
+        )  # angles are large: no block begins anew
+        end = torch.full_like(new, k.shape[1]) if self.causal else back + new
+        turned = rotated(q, position[back:]), rotated(k, position)
+        y, lse = window_attention(
+            *turned, v.to(q.dtype), back - count, end, window=self.window, causal=self.causal, scale=scale
+        )
+        if prefix is not None:
+            keys, values = prefix
+            y = with_prefix(y, lse, scale * torch.einsum("bthk,phk->bthp", q, keys.to(q.dtype)), values)
+        return y
 
     def _after(self, cache: AttentionState, k: Tensor, v: Tensor, new: Tensor) -> AttentionState:
         """The state after the first `new` [B] tokens of each sample; k and v [B, T, H, K] are their keys and values."""
@@ -305,12 +327,16 @@ def _attend(
 
 
 def rotated(x: Tensor, position: Tensor) -> Tensor:
-    """x [G, T, H, K] turned by its position, [T] or [G, T]: feature i pairs with K / 2 + i."""
+    """x [G, T, H, K] turned by its position, [T] or [G, T]: feature i pairs with K / 2 + i.
+
+    Angles are made at the precision of the position, at least float32.
+    """
     half = x.shape[-1] // 2
     wide = torch.promote_types(x.dtype, torch.float32)
-    speed = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=wide) / half)
-    angle = position.to(wide)[..., None, None] * speed  # [..., T, 1, K / 2]
-    cos, sin = angle.cos(), angle.sin()
+    fine = torch.promote_types(wide, position.dtype)
+    speed = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=fine) / half)
+    angle = position.to(fine)[..., None, None] * speed  # [..., T, 1, K / 2]
+    cos, sin = angle.cos().to(wide), angle.sin().to(wide)
     a, b = x.to(wide).chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
