@@ -9,14 +9,22 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from titans_seq.blocks import MIXERS, ModelState
+from titans_seq.attention import Attention
+from titans_seq.blocks import MIXERS, Block, ModelState
 from titans_seq.encoder import Encoder, Surprises
+from titans_seq.memory import NeuralMemory
+from titans_seq.variants import MAC, MAG, MAL
 
 VARIANTS = {"lmm": "memory", "mac": "mac", "mag": "mag", "mal": "mal", "transformer": "attention"}
+START = 0.02  # deviation of linear maps at the start, the embedding's too
 
 
 class LanguageModel(nn.Module):
     """Logits of the next token at every position; the output weights are those of the embedding.
+
+    Starts as GPT-2 does: linear maps from N(0, .02), what a block adds to its input divided by sqrt(2 layers). An embedding of
+    .02 would drown in blocks that start with outputs of .1 to .6: all tokens alike after the first, and the memory's gradients
+    with them out of bounds.
 
     Args:
         vocabulary: V. dim: D. layers: number of blocks.
@@ -43,10 +51,26 @@ class LanguageModel(nn.Module):
         shape = {"layers": layers, "mixer": mixer, "dropout": dropout, "num_persistent": num_persistent, **options}
         self.encoder = Encoder(vocabulary, dim, **shape)
         self.options: dict[str, Any] = {"vocabulary": vocabulary, "dim": dim, **shape}
+        self.reset_parameters()
 
     @property
     def vocabulary(self) -> int:
         return self.encoder.embedding.num_embeddings
+
+    def reset_parameters(self) -> None:
+        """Draw the linear maps anew; those of the gates, the memory's initial weights and persistent tokens have a start of their own."""
+        depth = (2 * len(self.encoder.blocks)) ** -0.5
+        for block in self.encoder.blocks:
+            assert isinstance(block, Block)
+            for name, module in block.named_modules():
+                if isinstance(module, nn.Linear) and not name.endswith("gates"):
+                    nn.init.normal_(module.weight, std=START)
+            nn.init.normal_(block.channels.out.weight, std=START * depth)
+            mixer = block.mixer.attention if isinstance(block.mixer, MAL) else block.mixer
+            if isinstance(mixer, MAC | MAG):  # no map scales what these two add, only the norm before their gate
+                nn.init.constant_(mixer.attention_norm.weight, START * depth)
+            elif isinstance(mixer, NeuralMemory | Attention):
+                nn.init.normal_(mixer.out.weight, std=START * depth)
 
     def forward(
         self,

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from accuracy import assert_equal_to
 from safetensors.torch import load_file, save_file
 
@@ -63,6 +64,17 @@ def test_decoding_token_by_token_is_one_pass(variant):
         assert_equal_to(torch.cat(logits, dim=1), whole[0], name="logits")
         for a, b in zip(states.tensors(), whole[1].tensors(), strict=True):
             assert_equal_to(a.double(), b.double(), name="state")
+
+
+@every_variant
+def test_tokens_stay_apart_at_the_start(variant):
+    """What the blocks add must not drown the embedding: attention, say, adds nearly the same to all tokens."""
+    torch.manual_seed(0)
+    options = {name: 32 for name in OPTIONS[variant] if name in ("segment", "window")}
+    made = LanguageModel(256, 64, layers=4, mixer=VARIANTS[variant], **options)
+    with torch.no_grad():
+        features = F.normalize(made.encoder(torch.randint(256, (2, 256)))[0], dim=-1)
+    assert (features[:, 1:] * features[:, :-1]).sum(dim=-1).mean() < 0.25
 
 
 @every_variant
