@@ -67,8 +67,8 @@ class LanguageModel(nn.Module):
                     nn.init.normal_(module.weight, std=START)
             nn.init.normal_(block.channels.out.weight, std=START * depth)
             mixer = block.mixer.attention if isinstance(block.mixer, MAL) else block.mixer
-            if isinstance(mixer, MAC | MAG):  # no map scales what these two add, only the norm before their gate
-                nn.init.constant_(mixer.attention_norm.weight, START * depth)
+            if isinstance(mixer, MAC | MAG):  # no map scales what these two add, only their gate, silu of a norm
+                nn.init.constant_(mixer.memory_norm.weight, START * depth)
             elif isinstance(mixer, NeuralMemory | Attention):
                 nn.init.normal_(mixer.out.weight, std=START * depth)
 
