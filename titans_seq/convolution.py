@@ -8,11 +8,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 # Numbers of a block: its handful of temporaries fits a core's cache. Whole sequences through memory made this the
 # slowest part around the memory (docs/LOG.md).
 BLOCK = 1 << 17
+
+
+def new_taps(size: int, width: int) -> nn.Parameter | None:
+    """Taps [R, W] of a convolution over `size` tokens, for `draw_taps`; None where it is over one."""
+    return nn.Parameter(torch.empty(size, width)) if size > 1 else None
+
+
+def draw_taps(taps: Tensor) -> None:
+    """As PyTorch draws those of its own convolutions."""
+    nn.init.uniform_(taps, -(len(taps) ** -0.5), len(taps) ** -0.5)
 
 
 def silu_conv(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"]) -> Float[Tensor, "B Z-R+1 W"]:
@@ -24,6 +34,14 @@ def silu_conv(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"]) -> Float[Te
     if z.device.type != "cpu" or torch.compiler.is_compiling():
         return F.silu(_conv(z, taps, 0, z.shape[1] - len(taps) + 1))
     return _SiluConv.apply(z, taps)
+
+
+def activated(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"] | None) -> Float[Tensor, "B T W"]:
+    """`silu_conv`, or silu alone where there are no taps; at the precision of the taps, for under autocast z is narrower."""
+    if taps is None:
+        return F.silu(z)
+    wide = torch.promote_types(z.dtype, taps.dtype)
+    return silu_conv(z.to(wide), taps.to(wide))
 
 
 class _SiluConv(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titans_seq.convolution import silu_conv
+from titans_seq.convolution import activated, draw_taps, new_taps
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
 from titans_seq.kernels.checks import check_floating, check_gate_per, check_max_surprise
 from titans_seq.kernels.state import BatchState, whole_number
@@ -120,7 +120,7 @@ class NeuralMemory(nn.Module):
 
         inner = heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner, bias=False)
-        self.conv = nn.Parameter(torch.empty(self.conv_size, 3 * inner)) if self.conv_size > 1 else None
+        self.conv = new_taps(self.conv_size, 3 * inner)
         self.gates = nn.Linear(dim, heads * (1 + momentum + forgetting))
         self.norm = nn.RMSNorm(self.head_dim, eps=1e-6)
         self.out_gate = nn.Linear(dim, inner, bias=False)
@@ -141,7 +141,7 @@ class NeuralMemory(nn.Module):
         if self.persistent is not None:
             nn.init.normal_(self.persistent, std=0.02)
         if self.conv is not None:
-            nn.init.uniform_(self.conv, -(self.conv_size**-0.5), self.conv_size**-0.5)
+            draw_taps(self.conv)
         nn.init.normal_(self.gates.weight, std=0.02)
         starts = [0.0]  # theta: the middle of its range
         if self.momentum:
@@ -243,12 +243,7 @@ class NeuralMemory(nn.Module):
 
     def _project(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v [B, T, H, K] from the inputs [B, conv_size - 1 + T, D]."""
-        z = self.qkv(history)
-        if self.conv is None:
-            z = F.silu(z)
-        else:  # under autocast z is narrower than the taps
-            wide = torch.promote_types(z.dtype, self.conv.dtype)
-            z = silu_conv(z.to(wide), self.conv.to(wide))
+        z = activated(self.qkv(history), self.conv)
         q, k, v = z.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
         q, k = (F.normalize(x, dim=-1, eps=1e-6).to(v.dtype) for x in (q, k))  # a norm is float32 under CUDA's autocast
         return q, k, v

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.attention import Attention, AttentionState, normed, rotated
+from titans_seq.convolution import activated, draw_taps, new_taps
 from titans_seq.kernels import MemoryState, read_memory
 from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.memory import LayerState, NeuralMemory
@@ -24,12 +25,14 @@ class MACState(BatchState):
     """What a `MAC` layer carries from one call to the next.
 
     memory: of the memory. start: its weights at the start of the segment, L tensors [B, H, out, in].
+    inputs: [B, conv_size - 1, D], the last inputs, for the convolution of the queries that h comes from.
     keys, values: [B, 2, S, H, K], of what the memory recalled for the segment's tokens and of the tokens; unrotated.
     position: int64 [B], tokens of the segment that were read, in [0, S).
     """
 
     memory: LayerState
     start: tuple[Tensor, ...]
+    inputs: Tensor
     keys: Tensor
     values: Tensor
     position: Tensor
@@ -53,7 +56,7 @@ class MALState(_HybridState):
 class MAC(nn.Module):
     """Memory as a context, `[B, T, D] -> [B, T, D]`, causal. For each segment of S tokens, M the memory as it stood before:
 
-        h = RMSNorm(M(q(x))) W;  y = RMSNorm(Attention([P | h | x]));  out = y * SiLU(RMSNorm(Memory(y)))
+        q = SiLU(conv(x W_q)), of unit length;  h = RMSNorm(M(q)) W;  y = RMSNorm(Attention([P | h | x]));  out = y * SiLU(RMSNorm(Memory(y)))
 
     Queries are the segment's tokens; token j sees P, and h_i and x_i for i <= j. The memory then learns from y, and gives
     each token what it knows once it has learned that token. The block around it adds the residual.
@@ -84,6 +87,9 @@ class MAC(nn.Module):
         self.attention = Attention(dim, heads=heads, head_dim=head_dim, num_persistent=num_persistent, qk_norm=qk_norm)
         inner = self.memory.heads * self.memory.head_dim
         self.query = nn.Linear(dim, inner, bias=False)
+        self.query_conv = new_taps(self.memory.conv_size, inner)
+        if self.query_conv is not None:
+            draw_taps(self.query_conv)
         self.recall_norm = nn.RMSNorm(self.memory.head_dim, eps=1e-6)
         self.recall = nn.Linear(inner, dim, bias=False)
         self.memory_norm, self.attention_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
@@ -135,7 +141,7 @@ class MAC(nn.Module):
         memory = self.memory.initial_state(batch_size, dtype=dtype)
         empty = self.query.weight.new_zeros(batch_size, 2, self.segment, self.memory.heads, self.memory.head_dim)
         position = torch.zeros(batch_size, dtype=torch.int64, device=empty.device)
-        return MACState(memory, memory.memory.weights, empty, empty, position, self.fingerprint)
+        return MACState(memory, memory.memory.weights, memory.inputs, empty, empty, position, self.fingerprint)
 
     def extra_repr(self) -> str:
         return f"segment={self.segment}"
@@ -149,7 +155,8 @@ class MAC(nn.Module):
         weights = state.memory.memory.weights
         start = tuple(torch.where(first, now, then) for now, then in zip(weights, state.start, strict=True))
         slot = state.position[:, None] + torch.arange(x.shape[1], device=x.device)  # [B, W]
-        recalled = self._recall(x, replace(state.memory.memory, weights=start))
+        history = torch.cat([state.inputs.to(x.dtype), x], dim=1)
+        recalled = self._recall(history, replace(state.memory.memory, weights=start))
         q, k, v = self.attention.project(x)
         recalled_k, recalled_v = self.attention.keys_and_values(recalled)
         place = slot.masked_fill(~real, self.segment)
@@ -159,13 +166,15 @@ class MAC(nn.Module):
         mask = None if whole else real
         m, memory, surprise = self.memory(y, state=state.memory, mask=mask, return_state=True, return_surprise=True)
         y = y * F.silu(normed(self.memory_norm, m))
-        position = (state.position + real.sum(dim=1)) % self.segment
-        return (y, surprise), MACState(memory, start, keys, values, position, self.fingerprint)
+        count = real.sum(dim=1)
+        inputs = take(history, count[:, None] + torch.arange(state.inputs.shape[1], device=x.device))
+        position = (state.position + count) % self.segment
+        return (y, surprise), MACState(memory, start, inputs, keys, values, position, self.fingerprint)
 
-    def _recall(self, x: Tensor, memory: MemoryState) -> Tensor:
-        """h [B, W, D]: what the memory, as it stood before the segment, knows of x."""
-        q = F.silu(self.query(x)).unflatten(-1, (self.memory.heads, self.memory.head_dim))
-        q = F.normalize(q, dim=-1, eps=1e-6).to(x.dtype)
+    def _recall(self, history: Tensor, memory: MemoryState) -> Tensor:
+        """h [B, W, D]: what the memory, as it stood before the segment, knows of the last W of history."""
+        q = activated(self.query(history), self.query_conv).unflatten(-1, (self.memory.heads, self.memory.head_dim))
+        q = F.normalize(q, dim=-1, eps=1e-6).to(history.dtype)
         return self.recall(normed(self.recall_norm, read_memory(q, memory)).flatten(2))
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, slot: Tensor) -> Tensor:

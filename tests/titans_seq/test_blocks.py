@@ -340,7 +340,11 @@ def mac_token_by_token(mac: MAC, x: Tensor) -> tuple[Tensor, Tensor]:
         if slot == 0:
             before = mac.memory.initial_state(1, dtype=x.dtype) if state is None else state
             start, rows = before.memory.weights, []
-        q = F.silu(mac.query(token)).view(heads, width)
+        taps = mac.query_conv
+        seen = sum(
+            taps[r] * mac.query(x[t - len(taps) + 1 + r]) for r in range(len(taps)) if t - len(taps) + 1 + r >= 0
+        )
+        q = F.silu(seen).view(heads, width)
         h = q / q.norm(dim=-1, keepdim=True)
         for layer, weight in enumerate(start):
             h = torch.einsum("hoi,hi->ho", weight[0], F.silu(h) if layer else h)
