@@ -1,48 +1,43 @@
 """The Triton kernels, run by Triton's interpreter (`conftest.py` turns it on where there is no GPU), against the oracle.
 
 The interpreter takes float64, so values, states and gradients are held to 1e-9 like those of every other backend. It takes
-seconds per case: few cases, each for several traps at once. What a GPU's compiler makes of the kernels: `test_compile.py`.
+seconds per case: few cases, each for several traps at once. What a GPU's compiler makes of the kernels:
+`test_compile.py` without a GPU, `test_gpu.py` on one.
 """
 
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from accuracy import assert_as_accurate_as, assert_equal_to
-from memory_oracle import Problem, gradients, oracle_memory, random_problem
-from torch.utils._python_dispatch import TorchDispatchMode
+from accuracy import assert_equal_to
+from memory_cases import (
+    CASES,
+    check_cut_inside_a_chunk,
+    check_gates_of_a_chunk,
+    check_layer,
+    check_one_call,
+    check_unwritten_memory_and_races,
+    extreme_gates,
+    gates_of_a_chunk,
+    results,
+    run,
+    spread,
+)
+from memory_oracle import gradients, oracle_memory, random_problem
 
 from titans_seq import NeuralMemory
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.kernels import MemoryState, neural_memory
 
 fused = pytest.importorskip("titans_seq.kernels.fused", reason="triton is not installed (it exists for Linux only)")
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="on a GPU benchmarks/gpu.py checks the compiled kernels"
-)
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU test_gpu.py runs the compiled kernels")
 
 
 @pytest.fixture(autouse=True)
 def _groups_of_two(monkeypatch):
     monkeypatch.setattr(fused, "SMALLEST_GROUP", 2)
-
-
-def run(tensors, state, *, backend="triton", dtype=torch.float64, **options):
-    fields = (tuple(w.to(torch.promote_types(dtype, torch.float32)) for w in part) for part in (
-        state.weights, state.momentum, state.chunk_start
-    ))  # fmt: skip
-    own = MemoryState(*fields, state.position, options["chunk_size"])
-    return neural_memory(*(x.to(dtype) for x in tensors), own, **options, return_surprise=True, backend=backend)
-
-
-def results(y, state, surprise):
-    return {
-        "y": y, "surprise": surprise, "position": state.position,
-        **{f"{part}[{i}]": w for part in ("weights", "momentum", "chunk_start") for i, w in enumerate(getattr(state, part))},
-    }  # fmt: skip
 
 
 def assert_exact(problem, exact_problem=None, **options):
@@ -58,80 +53,41 @@ def assert_exact(problem, exact_problem=None, **options):
         assert_equal_to(got[name], value, name=f"gradient of {name}")
 
 
-SOME = torch.tensor([[1, 1, 0, 1, 1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1, 0, 0, 1]], dtype=torch.bool)
-CASES = {
-    "depth 1, three chunks, last one short": {"depth": 1, "chunk_size": 4, "T": 9, "H": 2, "B": 1},
-    "depth 1, clipped": {"depth": 1, "chunk_size": 2, "T": 3, "H": 1, "B": 1, "max_surprise": 1.0},
-    "depth 2, three chunks in two groups": {"depth": 2, "chunk_size": 4, "T": 9, "H": 1, "B": 1, "max_surprise": 3.0},
-    "depth 3": {"depth": 3, "chunk_size": 4, "T": 5, "H": 1, "B": 1, "max_surprise": 3.0},
-    "depth 4, shorter than a chunk": {"depth": 4, "chunk_size": 4, "T": 2, "H": 1, "B": 1},
-    "online": {"depth": 2, "chunk_size": 1, "T": 3, "H": 1, "B": 1},
-    "from inside a chunk, masked": {"depth": 2, "chunk_size": 4, "T": 9, "H": 1, "positions": (1, 3), "mask": SOME},
-    "several tiles, none of them full": {"depth": 2, "chunk_size": 20, "T": 23, "H": 1, "B": 1, "K": 18, "V": 20, "hidden": 33},
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("description", CASES.values(), ids=CASES)
 def test_values_states_and_gradients(description):
     assert_exact(random_problem(**description))
 
 
 def test_tiles_that_are_full_need_no_masks():
-    """Widths and slots that the tiles divide: loads without masks, as in the cases that matter."""
-    description = {"depth": 2, "chunk_size": 16, "T": 32, "H": 1, "B": 1, "K": 16, "V": 32, "hidden": 48}
-    dims, _ = fused.kernel_dims(16, 32, 48, 2, 16, "ieee")
+    dims, _ = fused.kernel_dims(16, 32, 48, 2, 16, "ieee")  # as in the case "full tiles"
     assert not dims.MASKED.value
-    assert_exact(random_problem(**description))
 
 
 def test_gates_exactly_zero_and_one_and_a_zero_key():
-    problem = random_problem(depth=2, chunk_size=4, T=7, H=1, B=1, max_surprise=2.0)
-    _, k, _, alpha, eta, theta = problem.tensors
-    k[0, 4] = 0
-    alpha[0, 1], alpha[0, 5], eta[0, 2], eta[0, 5], theta[0, 3] = 1, 0, 0, 1, 0
-    assert_exact(problem)
+    assert_exact(extreme_gates())
 
 
 def test_gates_of_a_chunk():
-    problem = random_problem(depth=2, chunk_size=3, T=8, H=1, B=1)
-    first = torch.arange(8) // 3 * 3
-
-    def spread(tensors):
-        """Only the gate of a chunk's first token counts, for the operation and the oracle alike."""
-        return (*tensors[:3], tensors[3][:, first], tensors[4][:, first], tensors[5])
-
+    problem = gates_of_a_chunk()
     exact = gradients(lambda x, s: oracle_memory(*spread(x), s, **problem.options()), problem)
     got = gradients(lambda x, s: run(spread(x), s, **problem.options(), gate_per="chunk"), problem)
     for name, value in exact.items():
         assert_equal_to(got[name], value, name=f"gradient of {name}")
 
 
-class RoundedProducts(TorchDispatchMode):
-    """Both sides of every matrix product are rounded to bfloat16: what plain PyTorch makes at that precision."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        first = {torch.ops.aten.bmm.default: 0, torch.ops.aten.mm.default: 0, torch.ops.aten.baddbmm.default: 1}.get(
-            func
-        )
-        if first is not None:
-            args = (*args[:first], *(x.bfloat16().to(x.dtype) for x in args[first : first + 2]), *args[first + 2 :])
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_as_accurate_as_the_plain_recurrence(dtype):
+    """As `test_gpu.py` demands it of all problems; so do the next two."""
     problem = random_problem(depth=2, chunk_size=4, T=8, H=1, B=1, K=8, V=8, hidden=16, max_surprise=3.0)
-    tensors = tuple(x.to(dtype).double() for x in problem.tensors)  # what all are given
-    problem = Problem(tensors, problem.state, 4, 3.0)
-    exact = gradients(lambda x, s: oracle_memory(*x, s, **problem.options()), problem)
-    got = gradients(lambda x, s: run(x, s, dtype=dtype, **problem.options()), problem)
-    with RoundedProducts() if dtype == torch.bfloat16 else contextlib.nullcontext():
-        plain = gradients(
-            lambda x, s: run(x, s, dtype=torch.float32, backend="reference", **problem.options()), problem
-        )
-    for name, value in exact.items():
-        scale, atol = value.abs().max(), 1e-5 if dtype == torch.float32 else 4e-3  # one rounding of the gradient itself
-        assert_as_accurate_as(got[name] / scale, plain[name] / scale, value / scale, name=name, atol=atol)
+    check_one_call(problem, dtype, "cpu")
+
+
+def test_gates_of_a_chunk_in_bfloat16():
+    check_gates_of_a_chunk(torch.bfloat16, "cpu")
+
+
+def test_cut_inside_a_chunk():
+    check_cut_inside_a_chunk(torch.float32, "cpu")
 
 
 def small(T=6, *, seed=0):
@@ -153,17 +109,8 @@ def loss(outputs):
 
 
 def test_results_do_not_come_from_memory_that_was_never_written():
-    """Every allocation starts as NaN."""
-    call, leaves = small()
-    expected = torch.autograd.grad(loss(call(*leaves)), leaves)
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
-        got = torch.autograd.grad(loss(call(*leaves)), leaves)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    for a, b in zip(got, expected, strict=True):
-        assert torch.equal(a, b)
+    problem = random_problem(depth=2, chunk_size=4, T=6, H=1, B=1, K=2, V=2, hidden=3, max_surprise=2.0)
+    check_unwritten_memory_and_races(problem, "cpu")
 
 
 def test_checkpoint_and_grad_modes():
@@ -252,18 +199,9 @@ def test_no_tokens():
         assert torch.equal(a, b)
 
 
-def test_the_layer_on_the_kernels():
-    layers = [NeuralMemory(8, heads=2, chunk_size=4, num_persistent=1, backend=b) for b in ("triton", "chunked")]
-    layers[1].load_state_dict(layers[0].state_dict())
-    x = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
-    gradients = []
-    for layer in layers:
-        first, state = layer(x[:, :3], return_state=True)
-        second = layer(x[:, 3:], state=state)
-        y = torch.cat([first, second], dim=1)
-        gradients.append((y, *torch.autograd.grad(loss([y]), list(layer.parameters()))))
-    for a, b in zip(*gradients, strict=True):
-        assert_equal_to(a, b, name="layer", tolerance=1e-5)
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
+def test_the_layer_on_the_kernels(autocast):
+    check_layer("triton", "cpu", autocast=autocast)
 
 
 def test_the_forecaster_on_the_kernels_in_bfloat16_autocast():
