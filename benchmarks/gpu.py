@@ -1,270 +1,211 @@
-"""The memory on a GPU: every backend against float64, then speed and memory from 1K to 128K tokens.
+"""The memory on a GPU: every backend against float64, then speed and memory from 1K to 128K tokens, in a few minutes.
 
-    python benchmarks/gpu.py [--check-only] [--lengths 1024 ... 131072] [--depths 1 2] [--dtype float32] [--output runs/gpu]
+    python benchmarks/gpu.py [--minutes 9] [--check-only] [--output runs/gpu]
+    python benchmarks/gpu.py --write [--output runs/gpu]     # a finished run into docs/performance.md, on any machine
+    TRITON_INTERPRET=1 python benchmarks/gpu.py --dry-run    # the same in tiny sizes; without a GPU its times mean nothing
 
-Checks first: outputs, states, surprise and all gradients of `triton` and `chunked` against `reference` in float64,
-beside the error that `reference` makes in float32; a failure ends the run. Fresh states without masks only. Then times
-(CUDA events, warm-up, medians) forward and forward + backward of one memory operation (not the layer) against `chunked`,
-`chunked` under torch.compile (up to --compile-limit tokens; graph breaks leave it in fragments) and causal SDPA attention,
-with the chip's own bandwidth and matrix-product rate measured in the same run. Writes gpu.json and gpu.png to the output
-folder.
+Checks (`gpu_checks.py`) run side by side, as compiling a kernel takes seconds; then, one at a time, what `gpu_times.py` times:
+tokens per second and peak memory of one memory operation (not the layer), forward and with backward, against `chunked`, the
+same with its forward under torch.compile, and causal SDPA attention; each kernel by itself; the chip's own rates. The work is
+ordered by worth. Each piece runs in a process that is killed when it takes too long, so a crash costs only itself, and at
+the end of --minutes nothing runs any more. gpu.json is written after every piece and says what failed and what was left
+out; gpu.png is drawn at the end in any case. Exits with 1 when a check is wrong or missing, after timing all the same.
+
+Needs torch, triton, jaxtyping, safetensors and matplotlib.
 """
 
 import argparse
 import json
-import math
+import os
+import platform
+import shlex
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
-import torch.nn.functional as F
 from arguments import positive
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from torch import Tensor
+from gpu_checks import CASES, Check
+from gpu_tables import picture, tables, write_page
+from gpu_times import ATTENTION, COMPILED, CONTENDERS, Kernels, Rates, Shape, Timing, Warming
+from workers import Failure, Job, Workers
 
-from titans_seq.kernels import MemoryState, machine_of, neural_memory, resolve_backend
-from titans_seq.kernels.chunked import chunked_memory
+from titans_seq.kernels import machine_of, resolve_backend
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
-# one rounding of bfloat16 is 2^-9, and products of products pass several on
-LARGEST_ERROR = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+LENGTHS = [4096, 16384, 131072, 1024, 65536, 2048, 32768, 8192]  # by worth
+FIRST = 2  # lengths whose kernels are timed one by one, and that every depth gets before the other lengths
+TINY = {"lengths": [4, 8], "batch": 1, "heads": 1, "width": 4, "expansion": 2, "chunk_size": 4}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """One memory operation."""
+class Run:
+    """The record of a run, kept on disk, and the time it has left."""
 
-    batch: int
-    tokens: int
-    heads: int
-    width: int
-    depth: int
-    expansion: int
-    chunk_size: int
+    def __init__(self, folder: Path, record: dict[str, Any], minutes: float, clock: Callable[[], float]) -> None:
+        self.folder, self.clock, self.begun, self.minutes = folder, clock, clock(), minutes
+        self.record = record | {
+            "minutes": minutes, "checks": [], "floors": {}, "times": [], "kernels": [], "compiling": [], "failed": [], "left_out": [],
+        }  # fmt: skip
 
-    def widths(self) -> list[int]:
-        return [self.width, *[self.expansion * self.width] * (self.depth - 1), self.width]
+    def left(self) -> float:
+        return 60 * self.minutes - (self.clock() - self.begun)
 
-    def operations(self, *, backward: bool) -> float:
-        """Multiplications and additions of the products that are needed; nothing made anew is counted."""
-        widths, C = self.widths(), self.chunk_size
-        pairs = list(pairwise(widths))
-        numbers = sum(a * b for a, b in pairs)
-        after_first = numbers - pairs[0][0] * pairs[0][1]
-        squares = 2 * C * sum(a + b for a, b in pairs)  # overlap with the inputs, attention to the deltas
-        keys, update, reading = 2 * numbers + 2 * after_first, 4 * numbers, 4 * numbers + squares
-        forward = keys + update + reading
-        return self.batch * self.heads * self.tokens * forward * (3 if backward else 1)
+    def work(self, workers: Workers, jobs: Sequence[Job], side_by_side: int) -> None:
+        for job, result in workers.run(jobs, side_by_side, self.left):
+            if result is None:
+                self.record["left_out"].append(job.name)
+            elif isinstance(result, Failure):
+                self.record["failed"].append({"job": job.name, "why": result.why, "output": result.output})
+            else:
+                self._keep(job, result)
+            said = "left out" if result is None else result.why if isinstance(result, Failure) else "done"
+            print(f"{self.clock() - self.begun:5.0f} s  {job.name}: {said}", flush=True)
+            self.save()
+
+    def _keep(self, job: Job, rows: list[dict[str, Any]]) -> None:
+        if isinstance(job, Rates):
+            self.record["floors"] = rows[0]
+            return
+        parts: dict[type, str] = {Check: "checks", Timing: "times", Kernels: "kernels", Warming: "compiling"}
+        self.record[parts[type(job)]] += rows
+
+    def save(self) -> None:
+        self.record["spent_s"] = round(self.clock() - self.begun, 1)
+        written = self.folder / "gpu.json.part"
+        written.write_text(json.dumps(self.record, indent=1))
+        os.replace(written, self.folder / "gpu.json")
 
 
-def inputs(shape: Shape, dtype: torch.dtype, device: str, seed: int = 0) -> list[Tensor]:
-    """q, k, v, alpha, eta, theta and weights, as a layer would make them; leaves that want gradients."""
-    g = torch.Generator().manual_seed(seed)
-    size = (shape.batch, shape.tokens, shape.heads)
-    q, k = (F.normalize(torch.randn(*size, shape.width, generator=g), dim=-1) for _ in range(2))
-    v = torch.randn(*size, shape.width, generator=g)
-    alpha, eta, theta = (torch.rand(*size, generator=g) * top for top in (0.1, 0.9, 4 / shape.chunk_size))
-    widths = shape.widths()
-    weights = [
-        (torch.randn(shape.batch, shape.heads, out, inp, generator=g) / inp**0.5) for inp, out in pairwise(widths)
+def versions(device: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    import triton
+
+    # where the results lie is nobody's business
+    words = [word for before, word in pairwise(["", *sys.argv[1:]]) if not f"{before} {word}".count("--output")]
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": shlex.join(["python", "benchmarks/gpu.py", *words]),
+        "dry_run": arguments.dry_run or device == "cpu",
+        "dtype": arguments.dtype,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, in Triton's interpreter",
+        "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__, "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def side_by_side(arguments: argparse.Namespace, device: str) -> list[Job]:
+    """Checks, and what takes long to compile; as the compilers keep what they made on disk, it is there for the timings."""
+    cases = [case.tiny() if arguments.dry_run else case for case in CASES if case.name in arguments.cases]
+    checks = [Check(case, dtype, device) for case, dtype in product(cases, (torch.bfloat16, torch.float32))]
+    if arguments.check_only or COMPILED not in arguments.contenders:
+        return list(checks)
+    warmings = [
+        Warming(timing(COMPILED, shape, arguments, device)) for shape in shapes(arguments, arguments.lengths[:1])
     ]
-    tokens = [x.to(device, dtype) for x in (q, k, v, alpha, eta, theta)]
-    wide = torch.promote_types(dtype, torch.float32)
-    return [x.requires_grad_() for x in (*tokens, *(w.to(device, wide) for w in weights))]
+    return [*warmings, *checks]
 
 
-def memory(leaves: list[Tensor], chunk_size: int, backend: str) -> tuple[Tensor, ...]:
-    state = MemoryState.from_weights(tuple(leaves[6:]))
-    y, state, surprise = neural_memory(
-        *leaves[:6], state, chunk_size=chunk_size, max_surprise=1.0, return_surprise=True, backend=backend
-    )
-    return y, surprise, *state.weights, *state.momentum
+def one_at_a_time(arguments: argparse.Namespace, device: str) -> list[Job]:
+    """What is timed, by worth."""
+    dtype, seconds = getattr(torch, arguments.dtype), arguments.seconds
+    jobs: list[Job] = [Rates(dtype, device, side=8192 if device == "cuda" else 64)]
+    for shape in shapes(arguments, arguments.lengths[:FIRST]):
+        jobs += timings(shape, arguments, device)
+        if "triton" in arguments.contenders:
+            jobs.append(Kernels(shape, dtype, device, seconds))
+    later = [shape for length in arguments.lengths[FIRST:] for shape in shapes(arguments, [length])]
+    others = [job for shape in later for job in timings(shape, arguments, device)]
+    # where the compiler fails, it fails at every length, and takes its time
+    return jobs + sorted(others, key=lambda job: job.what == COMPILED)
 
 
-def results(leaves: list[Tensor], chunk_size: int, backend: str) -> list[Tensor]:
-    """Everything the operation gives, and the gradient of everything it is given, in float64."""
-    outputs = memory(leaves, chunk_size, backend)
-    total = sum((x * torch.linspace(-1, 1, x.numel(), device=x.device).view_as(x)).sum() for x in outputs)
-    return [x.double() for x in (*outputs, *torch.autograd.grad(total, leaves))]
+def shapes(arguments: argparse.Namespace, lengths: Iterable[int]) -> list[Shape]:
+    """Depth by depth."""
+    sizes = (arguments.batch, arguments.heads, arguments.width, arguments.expansion, arguments.chunk_size)
+    return [Shape(length, depth, *sizes) for depth, length in product(arguments.depths, lengths)]
 
 
-def worst(got: list[Tensor], exact: list[Tensor]) -> float:
-    """The largest error, relative to the largest entry of each tensor."""
-    errors = [((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).item() for a, b in zip(got, exact, strict=True)]
-    return math.inf if any(math.isnan(error) for error in errors) else max(errors)
+def timings(shape: Shape, arguments: argparse.Namespace, device: str) -> list[Timing]:
+    """Of every contender; attention has no depth, and is timed with the first one."""
+    first = shape.depth == arguments.depths[0]
+    return [timing(what, shape, arguments, device) for what in arguments.contenders if first or what != ATTENTION]
 
 
-def check(shapes: list[Shape], dtypes: list[torch.dtype], device: str) -> Iterator[dict[str, Any]]:
-    """One row per shape, dtype and backend."""
-    for shape, dtype in track(list(product(shapes, dtypes)), "checking"):
-        leaves = inputs(shape, dtype, device)
-        exact = results([x.detach().double().requires_grad_() for x in leaves], shape.chunk_size, "reference")
-        plain = worst(
-            results([x.detach().float().requires_grad_() for x in leaves], shape.chunk_size, "reference"), exact
-        )
-        for backend in ("triton", "chunked"):
-            error = worst(results(leaves, shape.chunk_size, backend), exact)
-            bound = max(LARGEST_ERROR[dtype], 2 * plain)
-            yield {
-                **vars(shape), "dtype": str(dtype), "backend": backend, "error": error, "float32 reference": plain,
-                "right": error <= bound,
-            }  # fmt: skip
+def timing(what: str, shape: Shape, arguments: argparse.Namespace, device: str) -> Timing:
+    limit = 120 if what == COMPILED else 60
+    return Timing(shape, what, getattr(torch, arguments.dtype), device, arguments.seconds, limit)
 
 
-def measured(function: Callable[[], Any]) -> tuple[float, float]:
-    """Median seconds (CUDA events, after warm-up) and peak MiB above what was there."""
-    import triton.testing
-
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    function()
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**20  # outside of do_bench, which holds a buffer of its own
-    return triton.testing.do_bench(function, warmup=200, rep=1000, return_mode="median") / 1e3, peak
-
-
-def contenders(leaves: list[Tensor], shape: Shape, compile_limit: int) -> dict[str, Callable[[], Tensor]]:
-    """What runs forward, by name; each returns what backward starts from."""
-    q, k, v = (x.transpose(1, 2) for x in leaves[:3])
-    found: dict[str, Callable[[], Tensor]] = {
-        backend: lambda backend=backend: memory(leaves, shape.chunk_size, backend)[0]
-        for backend in ("triton", "chunked")
-    }
-    if shape.tokens <= compile_limit:
-        compiled = torch.compile(chunked_memory)  # neural_memory keeps it from being traced
-        state = MemoryState.from_weights(tuple(leaves[6:]))
-        tokens = [x.float() for x in leaves[:6]]
-        found["chunked, compiled"] = lambda: compiled(*tokens, state, shape.chunk_size, 1.0, None, "token")[0]
-    found["SDPA attention"] = lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return found
-
-
-def floors(dtype: torch.dtype) -> dict[str, float]:
-    """Bytes per second of a copy, and operations per second of a large product in float32's precision or bfloat16."""
-    big = torch.empty(2**28, device="cuda")
-    seconds, _ = measured(lambda: big.clone())
-    a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
-    product_seconds, _ = measured(lambda: a @ a)
-    return {"bytes_per_s": 2 * big.numel() * 4 / seconds, "operations_per_s": 2 * 8192**3 / product_seconds}
-
-
-def time_all(shapes: list[Shape], dtype: torch.dtype, rate: float, compile_limit: int) -> Iterator[dict[str, Any]]:
-    for shape in track(shapes, "timing"):
-        leaves = inputs(shape, dtype, "cuda")
-        for name, forward in contenders(leaves, shape, compile_limit).items():
-            for backward in (False, True):
-
-                def run(
-                    forward: Callable[[], Tensor] = forward, backward: bool = backward, leaves: list[Tensor] = leaves
-                ) -> None:
-                    with torch.set_grad_enabled(backward):
-                        y = forward()
-                    if backward:
-                        torch.autograd.grad(y.float().sum(), leaves, allow_unused=True)
-
-                row = {**vars(shape), "what": name, "backward": backward}
-                try:
-                    seconds, mebibytes = measured(run)
-                except torch.OutOfMemoryError:
-                    yield row | {"failed": "out of memory"}
-                    continue
-                share = None if "SDPA" in name else shape.operations(backward=backward) / seconds / rate
-                tokens_per_s = shape.batch * shape.tokens / seconds
-                yield row | {
-                    "seconds": seconds,
-                    "tokens_per_s": tokens_per_s,
-                    "peak_mib": mebibytes,
-                    "share_of_rate": share,
-                }
-
-
-def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Tokens per second, and peak memory, over the sequence length; forward + backward."""
-    depths = sorted({row["depth"] for row in rows})
-    figure, axes = plt.subplots(2, len(depths), figsize=(5 * len(depths), 7), sharex=True, squeeze=False)
-    for column, depth in enumerate(depths):
-        for name in dict.fromkeys(row["what"] for row in rows):
-            chosen = [r for r in rows if r["depth"] == depth and r["what"] == name and r["backward"] and "seconds" in r]
-            for axis, key in zip(axes[:, column], ("tokens_per_s", "peak_mib"), strict=True):
-                axis.loglog([r["tokens"] for r in chosen], [r[key] for r in chosen], marker="o", label=name)
-        axes[0, column].set(title=f"depth {depth}, forward + backward", ylabel="tokens per second")
-        axes[1, column].set(xlabel="tokens", ylabel="peak MiB above inputs")
-    axes[0, 0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
-def show(title: str, rows: list[dict[str, Any]]) -> None:
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    shown = Table(*keys, title=title)
-    for row in rows:
-        values = (row.get(key) for key in keys)
-        shown.add_row(*(f"{x:.3g}" if isinstance(x, float) else "-" if x is None else str(x) for x in values))
-    Console(width=200).print(shown)
-
-
-def main() -> None:
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=9, help="of the whole run")
     parser.add_argument("--check-only", action="store_true", help="no times; also runs in Triton's interpreter")
-    parser.add_argument("--check-tokens", type=positive, default=150)
-    parser.add_argument("--lengths", type=positive, nargs="+", default=[2**n for n in range(10, 18)])
-    parser.add_argument("--depths", type=positive, nargs="+", default=[1, 2])
-    parser.add_argument("--expansions", type=positive, nargs="+", default=[2, 4], help="checked; times are of the last")
-    parser.add_argument("--chunks", type=positive, nargs="+", default=[16, 64], help="checked; times are of the last")
-    parser.add_argument("--width", type=positive, default=64, help="of keys and values")
+    parser.add_argument("--dry-run", action="store_true", help="everything in tiny sizes")
+    parser.add_argument(
+        "--write", action="store_true", help="run nothing: put gpu.json of --output into docs/performance.md"
+    )
+    parser.add_argument("--cases", nargs="+", choices=[c.name for c in CASES], default=[c.name for c in CASES], metavar="NAME",
+                        help="to check")  # fmt: skip
+    parser.add_argument("--lengths", type=positive, nargs="+", default=LENGTHS, help="by worth")
+    parser.add_argument("--depths", type=positive, nargs="+", default=[2, 1], help="by worth")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
+    parser.add_argument("--width", type=positive, default=64, help="of keys and values, timed")
+    parser.add_argument("--expansion", type=positive, default=4)
+    parser.add_argument("--chunk-size", type=positive, default=64)
     parser.add_argument("--batch", type=positive, default=8)
     parser.add_argument("--heads", type=positive, default=16)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="of the tokens timed")
-    parser.add_argument(
-        "--compile-limit", type=positive, default=4096, help="longest sequence for chunked under torch.compile"
-    )
+    parser.add_argument("--seconds", type=float, default=0.5, help="about how long each time is measured")
+    parser.add_argument("--workers", type=positive, default=min(os.cpu_count() or 1, 16), help="checks side by side")
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    if arguments.dry_run:
+        vars(arguments).update(TINY)
+    return arguments
+
+
+def write(folder: Path) -> None:
+    record = json.loads((folder / "gpu.json").read_text())
+    if record["dry_run"] or not record["times"] or not record["floors"]:
+        sys.exit(f"{folder / 'gpu.json'} is a dry run, or holds no times: nothing to put into the page")
+    write_page(folder, record)
+
+
+def complaints(record: dict[str, Any]) -> list[str]:
+    """What is wrong, or was not checked."""
+    wrong = [
+        f"{r['case']}, {r['dtype']}, {r['backend']}: wrong in {r['where']}" for r in record["checks"] if not r["right"]
+    ]
+    missing = [f["job"] for f in record["failed"]] + record["left_out"]
+    return wrong + [f"{name}: not checked" for name in missing if name.startswith("check ")]
+
+
+def main() -> None:
+    arguments = parsed()
+    if arguments.write:
+        write(arguments.output)
+        return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolve_backend("triton", machine_of(device, None))
     except RuntimeError as error:
         sys.exit(str(error))
-    if device == "cpu" and not arguments.check_only:
-        sys.exit("times need a CUDA device; --check-only runs the checks in Triton's interpreter")
+    if device == "cpu" and not (arguments.check_only or arguments.dry_run):
+        sys.exit("times need a CUDA device; --dry-run and --check-only run in Triton's interpreter")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
-    }
-    shapes = [
-        Shape(2, arguments.check_tokens, 2, arguments.width, depth, expansion, chunk)
-        for depth, expansion, chunk in product(arguments.depths, arguments.expansions, arguments.chunks)
-    ]
-    record["checks"] = list(check(shapes, [torch.float32, torch.bfloat16], device))
-    show("error against float64, relative to the largest entry", record["checks"])
-    (arguments.output / "gpu.json").write_text(json.dumps(record, indent=1))
-    if not all(row["right"] for row in record["checks"]):
-        sys.exit("a backend is wrong; nothing was timed")
-    if arguments.check_only:
-        return
-    dtype = getattr(torch, arguments.dtype)
-    record["floors"] = floors(dtype)
-    timed = [
-        Shape(arguments.batch, tokens, arguments.heads, arguments.width, depth, arguments.expansions[-1], arguments.chunks[-1])
-        for depth, tokens in product(arguments.depths, arguments.lengths)
-    ]  # fmt: skip
-    record["times"] = []
-    for row in time_all(timed, dtype, record["floors"]["operations_per_s"], arguments.compile_limit):
-        record["times"].append(row)
-        (arguments.output / "gpu.json").write_text(json.dumps(record, indent=1))  # what is finished is kept
-    show(f"{arguments.dtype}, {record['device']}", record["times"])
-    picture(record["times"], arguments.output / "gpu.png")
-    print(f"{arguments.output / 'gpu.json'}\n{arguments.output / 'gpu.png'}")
+    run = Run(arguments.output, versions(device, arguments), arguments.minutes, time.monotonic)
+    try:
+        with Workers() as workers:
+            run.work(workers, side_by_side(arguments, device), arguments.workers)
+        if not arguments.check_only:
+            with Workers() as workers:  # new: what the others hold of the device would count
+                run.work(workers, one_at_a_time(arguments, device), 1)
+    finally:
+        picture(run.record, arguments.output / "gpu.png")
+    print(f"\n{tables(run.record)}\n\n{arguments.output / 'gpu.json'}\n{arguments.output / 'gpu.png'}")
+    if complaints(run.record):
+        sys.exit("\n".join(complaints(run.record)))
 
 
 if __name__ == "__main__":
