@@ -38,15 +38,22 @@ from triton.compiler import ASTSource
 from titans_seq.kernels.fused import kernel_dims
 from titans_seq.kernels.gates import GateTable
 from titans_seq.kernels.triton_backward import read_backward, walk_backward
-from titans_seq.kernels.triton_forward import read, walk
+from titans_seq.kernels.triton_forward import Scratch, walk
 from titans_seq.kernels.triton_tiles import Dims, FactorGradients, Factors
 
-KERNELS = {"walk": walk, "read": read, "read_backward": read_backward, "walk_backward": walk_backward}
+KERNELS = {"walk": walk, "walk, kept": walk, "read_backward": read_backward, "walk_backward": walk_backward}
+ABSENT = {"walk, kept": ("p_place", "p_stood")}  # arguments that are None
 WIDTH, EXPANSION = 64, 4  # any others with full tiles give the same binary
 SHARED = {80: 163, 90: 227, 100: 227}  # KiB that one program may have
 STACK = {1: 0, 2: 256, 3: 512, 4: 768}  # bytes per thread a kernel may spill, by depth
-TUPLES = {"table": GateTable, "d_table": GateTable, "factors": Factors, "gradients": FactorGradients}
-TOKENS = ("p_q", "p_k", "p_v", "p_y", "p_d_y")
+TUPLES = {
+    "table": GateTable,
+    "d_table": GateTable,
+    "factors": Factors,
+    "scratch": Scratch,
+    "gradients": FactorGradients,
+}
+TOKENS = ("p_q", "p_k", "p_v", "p_y", "p_d_y", "p_zx", *Scratch._fields)  # kept in the tokens' dtype
 ALIGNED = [["tt.divisibility", 16]]
 
 
@@ -63,25 +70,33 @@ class Binary:
     def source(self) -> tuple[ASTSource, dict[str, int]]:
         """What the launcher would compile, and how it would launch it."""
         hidden = WIDTH * EXPANSION if self.depth > 1 else 0
-        dims, launch = kernel_dims(WIDTH, WIDTH, hidden, self.depth, self.chunk_size, self.precision)
+        dims, launch = kernel_dims(
+            WIDTH, WIDTH, hidden, self.depth, self.chunk_size, self.precision, backward=self.kernel.endswith("backward"),
+            wgmma=self.arch >= 90,
+        )  # fmt: skip
         signature: dict[str, Any] = {}
         constants: dict[tuple[int, ...], Any] = {}
         attributes: dict[tuple[int, ...], Any] = {}
         function = KERNELS[self.kernel]
+        tokens = "*bf16" if self.precision == "bf16" else "*fp32"
         for i, name in enumerate(function.arg_names):
-            if name == "d":
+            if name in ABSENT.get(self.kernel, ()):
+                signature[name], constants[(i,)] = "constexpr", None
+            elif name == "d":
                 numbers = [isinstance(x, int) for x in dims]
                 signature[name] = Dims(*("i32" if number else "constexpr" for number in numbers))
                 constants |= {(i, j): x.value for j, x in enumerate(dims) if not numbers[j]}
                 attributes |= {(i, j): ALIGNED for j, x in enumerate(dims) if numbers[j] and x % 16 == 0}
             elif name in TUPLES:
-                fields = TUPLES[name]._fields
-                signature[name] = TUPLES[name](*("*fp32" for _ in fields))
+                fields, kept = TUPLES[name]._fields, name in ("factors", "scratch")
+                signature[name] = TUPLES[name](*(tokens if kept and field in TOKENS else "*fp32" for field in fields))
                 attributes |= {(i, j): ALIGNED for j in range(len(fields))}
-            elif name == "CLIP":
-                signature[name], constants[(i,)] = "constexpr", True
+            elif name in ("CLIP", "KEEP"):
+                signature[name], constants[(i,)] = "constexpr", name == "CLIP" or self.kernel == "walk, kept"
+            elif name == "p_place":
+                signature[name] = "*i32"
             elif name.startswith("p_"):
-                signature[name] = "*bf16" if name in TOKENS and self.precision == "bf16" else "*fp32"
+                signature[name] = tokens if name in TOKENS else "*fp32"
                 attributes[(i,)] = ALIGNED
             else:
                 signature[name] = "i32" if name in ("groups", "chunks") else "fp32"

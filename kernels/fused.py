@@ -1,7 +1,7 @@
 """The memory through Triton kernels: `chunked`'s algorithm, with the state in memory and its tiles in registers.
 
 Tokens take slots, chunks run in groups of sqrt(N) (at least 16), and backward makes a group anew from the state kept before
-it, as in `chunked.py`; a group is two launches forward and two more backward, beside those of the gate table. Nothing is
+it, as in `chunked.py`; a group is one launch forward and three backward, beside those of the gate table. Nothing is
 read from the device: with a mask or a carried state there is room for as many chunks as there could be.
 
 Dimensions: B batch, T time, H heads, G = B * H, K key width, V value width, N chunks, g chunks of a group, C slots of a
@@ -22,11 +22,10 @@ from titans_seq.kernels.gates import Gates, GateTable
 from titans_seq.kernels.slots import Slots
 from titans_seq.kernels.state import MemoryState
 from titans_seq.kernels.triton_backward import read_backward, walk_backward
-from titans_seq.kernels.triton_forward import read, walk
+from titans_seq.kernels.triton_forward import Scratch, walk
 from titans_seq.kernels.triton_tiles import Dims, FactorGradients, Factors
 
 SMALLEST_GROUP = 16  # a group's launches cost as much as a few chunks
-LARGEST_TILE = 32  # larger ones do not fit the registers with three products in one (float32)
 
 
 def fused_memory(
@@ -78,8 +77,8 @@ def memory_forward(
     """
     run = _Run.of(q, v, state, max_surprise, hidden, depth)
     tokens = [x.contiguous() for x in (q, k, v, alpha, eta, theta)]
-    pair, start = state[:, :2].contiguous(), state[:, 2].contiguous()
-    y, surprise, last_start = torch.empty_like(tokens[2]), torch.empty_like(tokens[5]), start
+    pair, start = state[:, :2].clone(memory_format=torch.contiguous_format), state[:, 2].contiguous()
+    y, surprise, stood = torch.empty_like(tokens[2]), torch.empty_like(tokens[5]), start.clone()
     groups = group_ranges(len(q))
     kept = pair.new_empty(len(groups) if trained else 0, *pair.shape)
     with torch.cuda.device_of(q):  # kernels run on the current device
@@ -87,13 +86,12 @@ def memory_forward(
             if trained:
                 kept[i] = pair
             group = None  # one group at a time in memory
-            group = _Group(run, pair, start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
-            y[_slice(chunks)], surprise[_slice(chunks)] = group.y, group.factors.surprise
+            group = _Group(run, pair, start, [x[_slice(chunks)] for x in tokens], _part(real, chunks), keep=False)
             here, at = _place(current, chunks)
-            last_start = torch.where(here, group.pairs[at, torch.arange(len(at), device=at.device), 0], last_start)
-            pair, start = group.pairs[-1].clone(), group.pairs[-1, :, 0].contiguous()
-    last_start = torch.where((current == len(q))[:, None], start, last_start)
-    return y, surprise, torch.cat([pair, last_start[:, None]], dim=1), kept
+            y[_slice(chunks)], surprise[_slice(chunks)] = group.results(torch.where(here[:, 0], at, -1), stood)
+            start = pair[:, 0].clone(memory_format=torch.contiguous_format)
+    stood = torch.where((current == len(q))[:, None], start, stood)
+    return y, surprise, torch.cat([pair, stood[:, None]], dim=1), kept
 
 
 @memory_forward.register_fake
@@ -122,7 +120,8 @@ def memory_backward(
             first = chunks.start == 0
             start = state[:, 2].contiguous() if first else kept[i, :, 0].contiguous()
             group = back = None  # one group at a time in memory
-            group = _Group(run, kept[i], start, [x[_slice(chunks)] for x in tokens], _part(real, chunks))
+            group = _Group(run, kept[i], start, [x[_slice(chunks)] for x in tokens], _part(real, chunks), keep=True)
+            group.keep()
             back = _GroupBackward(group, d_y[_slice(chunks)], d_surprise[_slice(chunks)], d_pair)
             here, at = _place(current, chunks)
             back.d_pairs[at, torch.arange(len(at), device=at.device), 0] += torch.where(here, d_current, 0.0)
@@ -160,51 +159,76 @@ memory_forward.register_autograd(_backward, setup_context=_setup)
 class _Run:
     """What every launch of a call is told."""
 
-    dims: Dims
-    launch: dict[str, int]
+    forward: dict[str, Any]
+    backward: dict[str, Any]
     clip: dict[str, Any]
 
     @classmethod
     def of(cls, q: Tensor, v: Tensor, state: Tensor, max_surprise: float | None, hidden: int, depth: int) -> "_Run":
-        dims, launch = kernel_dims(q.shape[3], v.shape[3], hidden, depth, q.shape[2], precision(q.dtype))
-        return cls(dims, launch, {"max_surprise": max_surprise or 0.0, "CLIP": max_surprise is not None})
+        wgmma = not q.is_cuda or torch.cuda.get_device_capability(q.device) >= (9, 0)
+        sizes = (q.shape[3], v.shape[3], hidden, depth, q.shape[2], precision(q.dtype))
+        forward, backward = (kernel_dims(*sizes, backward=back, wgmma=wgmma) for back in (False, True))
+        clip = {"max_surprise": max_surprise or 0.0, "CLIP": max_surprise is not None}
+        return cls({"d": forward[0], **forward[1]}, {"d": backward[0], **backward[1]}, clip)
+
+    @property
+    def dims(self) -> Dims:
+        """For the sizes, which are those of all kernels."""
+        dims: Dims = self.forward["d"]
+        return dims
 
 
 class _Group:
-    """Some chunks, run forward from the state `pair` [G, 2, P] before them; the first takes its gradient at `start` [G, P]."""
+    """Some chunks from the state `pair` [G, 2, P] before them; the first takes its gradient at `start` [G, P].
 
-    def __init__(self, run: _Run, pair: Tensor, start: Tensor, tokens: Sequence[Tensor], real: Tensor | None) -> None:
+    keep: make all that backward needs, by `keep`, and leave pair alone; else results, by `results`, and pair moves on.
+    """
+
+    def __init__(
+        self, run: _Run, pair: Tensor, start: Tensor, tokens: Sequence[Tensor], real: Tensor | None, *, keep: bool
+    ) -> None:
         """tokens: q, k, v, alpha, eta, theta of the chunks."""
         q, k, v, alpha, eta, theta = tokens
         self.run, self.start, self.q, self.k, self.v, self.theta = run, start, q, k, v, theta
-        self.size, self.groups, slots, _ = k.shape
+        self.size, self.groups, slots, width = v.shape
+        self.rooms = self.size if keep else 1
         self.gates = Gates(alpha, eta, slots, real, per_chunk=alpha.ndim == 2)
         self.table = GateTable(*(x.contiguous() for x in self.gates.table))
-        self.pairs = pair.new_empty(self.size + 1, *pair.shape)
-        self.pairs[0] = pair
-        depth = run.dims.L.value
+        self.pairs = pair
+        if keep:
+            self.pairs = pair.new_empty(self.size + 1, *pair.shape)
+            self.pairs[0] = pair
+        # gradients of the gates are sums over factors: rounded to bfloat16 these would not do
         self.factors = Factors(
-            self.hidden(), self.hidden(), torch.empty_like(v, dtype=pair.dtype), self.room(2, depth, slots), self.room(slots),
-            self.room(slots),
+            self.hidden(theta.dtype), self.hidden(theta.dtype), self.room(slots, width), self.room(2, run.dims.L.value, slots),
+            torch.empty_like(theta), torch.empty_like(theta),
         )  # fmt: skip
-        self.zx, self.overlap, self.y = self.hidden(), self.room(depth, slots, slots), torch.empty_like(v)
+        self.zx, self.overlap = self.hidden(v.dtype), self.room(run.dims.L.value, slots, slots)
+
+    def results(self, place: Tensor, stood: Tensor) -> tuple[Tensor, Tensor]:
+        """y and surprise; `stood` gets the weights before chunk `place` of the group, where there is one."""
+        y = torch.empty_like(self.v)
+        self._walk(place.to(torch.int32), stood, y, keep=False)
+        return y, self.factors.surprise
+
+    def keep(self) -> None:
+        self._walk(None, None, self.v, keep=True)  # y is not written
+
+    def _walk(self, place: Tensor | None, stood: Tensor | None, y: Tensor, *, keep: bool) -> None:
+        scratch = Scratch(*(torch.empty_like(self.zx[0]) for _ in range(3)))
         walk[(self.groups,)](
-            k, v, theta, self.table, start, self.pairs, self.factors, self.groups, self.size, **run.clip, d=run.dims,
-            **run.launch,
-        )  # fmt: skip
-        read[(self.groups, self.size)](
-            q, k, self.table, self.pairs, self.factors, self.zx, self.overlap, self.y, self.groups, d=run.dims,
-            **run.launch,
+            self.q, self.k, self.v, self.theta, self.table, self.start, place, stood, self.pairs, self.factors, scratch,
+            self.zx, self.overlap, y, self.groups, self.size, **self.run.clip, KEEP=keep, **self.run.forward,
         )  # fmt: skip
 
-    def room(self, *shape: int) -> Tensor:
-        """Empty memory for every chunk, sample and head."""
-        return self.start.new_empty(self.size, self.groups, *shape)
+    def room(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Empty memory per chunk (or for one chunk after the other), sample and head."""
+        return self.start.new_empty(self.rooms, self.groups, *shape, dtype=dtype)
 
-    def hidden(self) -> Tensor:
+    def hidden(self, dtype: torch.dtype) -> Tensor:
         """Room for a number per slot and hidden unit; for one where there is no hidden layer."""
         dims = self.run.dims
-        return self.room(dims.C, max((dims.L.value - 1) * dims.HID, 1))
+        return self.room(dims.C, max((dims.L.value - 1) * dims.HID, 1), dtype=dtype)
 
 
 class _GroupBackward:
@@ -218,13 +242,14 @@ class _GroupBackward:
         self.d_pairs = torch.empty_like(group.pairs)
         self.d_pairs[-1] = d_pair
         d_q, d_k, d_last = (torch.empty_like(x, dtype=d_pair.dtype) for x in (group.q, group.k, group.v))
-        self.d_q, self.gradients = d_q, FactorGradients(d_k, group.hidden(), group.hidden(), d_last)
+        d_hidden = [torch.empty_like(group.factors.z) for _ in range(3)]
+        self.d_q, self.gradients = d_q, FactorGradients(d_k, d_hidden[0], d_hidden[1], d_last)
         self.d_step, self.d_start = torch.empty_like(group.theta), torch.zeros_like(group.start)
         self.d_table = GateTable(*(torch.empty_like(x) for x in group.table))
         read_backward[(group.groups, group.size)](
             group.q, group.k, group.table, group.pairs, group.factors, group.zx, group.overlap, d_y.contiguous(),
-            group.hidden(), torch.empty_like(group.table.written), d_q, self.gradients, self.d_pairs, self.d_table,
-            self.d_step, group.groups, d=group.run.dims, **group.run.launch,
+            d_hidden[2], torch.empty_like(group.table.written), d_q, self.gradients, self.d_pairs, self.d_table,
+            self.d_step, group.groups, **group.run.backward,
         )  # fmt: skip
 
     def walk(self) -> tuple[Tensor, ...]:
@@ -233,7 +258,7 @@ class _GroupBackward:
         walk_backward[(group.groups,)](
             group.k, group.table, group.start, group.pairs, group.factors, self.d_surprise, self.d_pairs, self.d_start,
             self.gradients, self.d_step, self.d_table, group.groups, group.size, tiny=torch.finfo(group.theta.dtype).tiny,
-            **group.run.clip, d=group.run.dims, **group.run.launch,
+            **group.run.clip, **group.run.backward,
         )  # fmt: skip
         d_alpha, d_eta = group.gates.backward(self.d_table)
         return self.d_q, self.gradients.k, -self.gradients.last, d_alpha, d_eta, self.d_step
@@ -252,17 +277,29 @@ def precision(tokens: torch.dtype) -> str:
     return "ieee" if tokens == torch.float64 else "tf32x3"
 
 
-def kernel_dims(K: int, V: int, hidden: int, depth: int, slots: int, precision: str) -> tuple[Dims, dict[str, int]]:
-    """What kernels are compiled for, and how they are launched."""
+def kernel_dims(
+    K: int, V: int, hidden: int, depth: int, slots: int, precision: str, *, backward: bool, wgmma: bool
+) -> tuple[Dims, dict[str, int]]:
+    """What kernels are compiled for, and how they are launched. wgmma: the chip multiplies from shared memory (9.0 and later).
+
+    Tiles as large as leave no more than a few registers to spill (`benchmarks/compile.py`): operands of older chips stand
+    in registers, and float32 needs three products, whose parts do too.
+    """
     widths = (K, V, hidden) if depth > 1 else (K, V)
-    rows, tile = max(triton.next_power_of_2(slots), 16), min(max(triton.next_power_of_2(min(widths)), 16), LARGEST_TILE)
+    rows, bfloat16 = max(triton.next_power_of_2(slots), 16), precision.startswith("bf16")
+    full = rows >= 64
+    if backward:
+        largest, warps, stages = 32, 8 if full else 4, 1 if full and not bfloat16 else 2
+    elif bfloat16:
+        largest, warps, stages = 64 if wgmma or not full else 32, 8, 1
+    else:
+        largest, warps, stages = 16 if full else 32, 4, 1
+    tile = min(max(triton.next_power_of_2(min(widths)), 16), largest)
     masked = rows != slots or any(width % tile for width in widths)
     numbers = K * hidden + (depth - 2) * hidden * hidden + hidden * V if depth > 1 else K * V
-    constants = (tl.constexpr(x) for x in (depth, rows, min(rows, tile), tile, masked, precision))
-    # at 64 slots tiles on their way from memory (stages) and three products in one do not fit the registers together
-    full = rows >= 64
-    launch = {"num_warps": 8 if full else 4, "num_stages": 1 if full and precision == "tf32x3" else 2}
-    return Dims(K, V, hidden, numbers, slots, *constants), launch
+    acc = tl.float64 if precision == "ieee" else tl.float32
+    constants = (tl.constexpr(x) for x in (depth, rows, min(rows, tile), tile, masked, precision, acc))
+    return Dims(K, V, hidden, numbers, slots, *constants), {"num_warps": warps, "num_stages": stages}
 
 
 def _place(current: Tensor, chunks: range) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ from titans_seq.kernels.triton_tiles import (
 @triton.jit
 def squares_backward(p_written, p_overlap, p_d_written, p_d_overlap, p_d_out, p_d_y, minus_step, f, l: tl.constexpr, d):
     """Of one layer's attention = overlap * A minus_step: overlap becomes attention; d_overlap; adds to d_written, of A minus_step."""
-    d_attention = tl.zeros([d.BC, d.BC], f.z.dtype.element_ty)
+    d_attention = tl.zeros([d.BC, d.BC], d.ACC)
     for o in range(0, d.V if l == d.L - 1 else d.HID, d.B):
         d_attention = product(load_outer(p_d_out, p_d_y, o, l, d), tl.trans(load_delta(f, o, l, d)), d_attention, d)
     overlap, written = load_square(p_overlap, d), load_square(p_written, d) * minus_step[None, :]
@@ -49,9 +49,9 @@ def squares_backward(p_written, p_overlap, p_d_written, p_d_overlap, p_d_out, p_
     if l < d.L - 1:
         d_written += load_square(p_d_written, d)
     tl.debug_barrier()  # before what other threads may still load is overwritten
-    store_tile(p_d_written, d_written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
-    store_tile(p_overlap, overlap * written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
-    store_tile(p_d_overlap, d_attention * written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
+    store_tile(p_d_written, d_written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d)
+    store_tile(p_overlap, overlap * written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d)
+    store_tile(p_d_overlap, d_attention * written, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d)
     tl.debug_barrier()
 
 
@@ -65,9 +65,9 @@ def read_backward(
     Written: d_q [g, G, C, K], gradients: `FactorGradients` [g, G, ...], d_pairs[n] [G, 2, P], d_table.start and .written,
     d_step [g, G, C]. Room to work in: d_zx [g, G, C, (L - 1) HID], d_overlap [g, G, C, C]; overlap is used up.
     """
-    dtype = p_zx.dtype.element_ty
+    dtype = d.ACC
     at = (tl.program_id(1) * groups + tl.program_id(0)).to(tl.int64)
-    f, g = factors_of(factors, at, d), factor_gradients_of(gradients, at, d)
+    f, g = factors_of(factors, at, at, d), factor_gradients_of(gradients, at, d)
     p_w, p_d_w, p_d_overlap = p_pairs + at * 2 * d.P, p_d_pairs + at * 2 * d.P, p_d_overlap + at * d.C * d.C
     p_q, p_k, p_d_q, p_d_y = p_q + at * d.C * d.K, p_k + at * d.C * d.K, p_d_q + at * d.C * d.K, p_d_y + at * d.C * d.V
     p_zx, p_d_zx = p_zx + at * d.C * (d.L - 1) * d.HID, p_d_zx + at * d.C * (d.L - 1) * d.HID
@@ -120,13 +120,13 @@ def read_backward(
     store_row(p_d_step + at * d.C, -tl.sum(d_written * load_square(p_written, d), 0), 1, d)
     minus_step = load_row(f.minus_step, 1, d)
     tl.debug_barrier()
-    store_tile(p_d_written, d_written * minus_step[None, :], 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
+    store_tile(p_d_written, d_written * minus_step[None, :], 0, 0, d.C, d.C, d.C, d.BC, d.BC, d)
 
 
 @triton.jit
 def write_backward(p_k, p_end_start, ended_m, ended_s, p_before, p_d_before, p_d_after, p_d_end_start, f, g, d):
     """Of the update: adds to d_before and to the gradients of the factors; returns those of ended_m and ended_s."""
-    dtype = f.z.dtype.element_ty
+    dtype = d.ACC
     beta, keep, e = tl.load(p_end_start), tl.load(p_end_start + 1), tl.load(p_end_start + 2)
     d_beta, d_keep, d_e = tl.zeros([d.B], dtype), tl.zeros([d.B], dtype), tl.zeros([d.B], dtype)
     d_ended_m, d_ended_s = tl.zeros([d.BC], dtype), tl.zeros([d.BC], dtype)
@@ -242,7 +242,7 @@ def walk_backward(
     for back in range(chunks):
         n = chunks - 1 - back
         at = (n * groups + i_g).to(tl.int64)
-        f, g = factors_of(factors, at, d), factor_gradients_of(gradients, at, d)
+        f, g = factors_of(factors, at, at, d), factor_gradients_of(gradients, at, d)
         p_before, p_d_before, p_end = p_pairs + at * 2 * d.P, p_d_pairs + at * 2 * d.P, table.end_written + at * 2 * d.C
         if n == 0:
             p_w, p_d_w = p_start + at * d.P, p_d_start + at * d.P

@@ -28,6 +28,7 @@ class Dims(NamedTuple):
     B: tl.constexpr
     MASKED: tl.constexpr  # some size is no multiple of its tile
     PRECISION: tl.constexpr
+    ACC: tl.constexpr  # what is summed in, and what all but tokens and factors are kept in
 
 
 class Factors(NamedTuple):
@@ -55,16 +56,16 @@ class FactorGradients(NamedTuple):
 
 
 @triton.jit
-def factors_of(f, at, d):
-    """Of the chunk, sample and head `at`."""
-    hidden, rows = at * d.C * (d.L - 1) * d.HID, at * d.C
+def factors_of(f, at, room, d):
+    """Of the chunk, sample and head `at`; z, pulled, last and norms at `room`, which may hold one chunk after the other."""
+    hidden, rows = room * d.C * (d.L - 1) * d.HID, room * d.C
     return Factors(
         f.z + hidden,
         f.pulled + hidden,
         f.last + rows * d.V,
         f.norms + rows * 2 * d.L,
-        f.surprise + rows,
-        f.minus_step + rows,
+        f.surprise + at * d.C,
+        f.minus_step + at * d.C,
     )
 
 
@@ -75,20 +76,22 @@ def factor_gradients_of(g, at, d):
 
 
 @triton.jit
-def load_tile(p, i_row, i_col, rows, cols, stride, R: tl.constexpr, W: tl.constexpr, MASKED: tl.constexpr):
-    """An [R, W] tile of a [rows, cols] matrix with rows `stride` numbers apart; 0 outside."""
+def load_tile(p, i_row, i_col, rows, cols, stride, R: tl.constexpr, W: tl.constexpr, d):
+    """An [R, W] tile of a [rows, cols] matrix with rows `stride` numbers apart; 0 outside. In the dtype that is summed in."""
     o_row, o_col = i_row + tl.arange(0, R)[:, None], i_col + tl.arange(0, W)[None, :]
-    if MASKED:
+    if d.MASKED:
         tile = tl.load(p + o_row * stride + o_col, (o_row < rows) & (o_col < cols), 0.0)
     else:
         tile = tl.load(p + o_row * stride + o_col)
-    return tile
+    return tile.to(d.ACC)
 
 
 @triton.jit
-def store_tile(p, tile, i_row, i_col, rows, cols, stride, R: tl.constexpr, W: tl.constexpr, MASKED: tl.constexpr):
+def store_tile(p, tile, i_row, i_col, rows, cols, stride, R: tl.constexpr, W: tl.constexpr, d):
     o_row, o_col = i_row + tl.arange(0, R)[:, None], i_col + tl.arange(0, W)[None, :]
-    if MASKED:
+    if p.dtype.element_ty == tl.bfloat16:
+        tile = to_bf16(tile, d)
+    if d.MASKED:
         tl.store(p + o_row * stride + o_col, tile, (o_row < rows) & (o_col < cols))
     else:
         tl.store(p + o_row * stride + o_col, tile)
@@ -99,14 +102,14 @@ def load_weight(p, o, i, l: tl.constexpr, d):
     """Rows o.. (outputs) and columns i.. (inputs) of the matrix of layer l."""
     before = d.K * d.HID + (l - 1) * d.HID * d.HID if l > 0 else 0
     width = d.K if l == 0 else d.HID
-    return load_tile(p + before, o, i, d.V if l == d.L - 1 else d.HID, width, width, d.B, d.B, d.MASKED)
+    return load_tile(p + before, o, i, d.V if l == d.L - 1 else d.HID, width, width, d.B, d.B, d)
 
 
 @triton.jit
 def store_weight(p, tile, o, i, l: tl.constexpr, d):
     before = d.K * d.HID + (l - 1) * d.HID * d.HID if l > 0 else 0
     width = d.K if l == 0 else d.HID
-    store_tile(p + before, tile, o, i, d.V if l == d.L - 1 else d.HID, width, width, d.B, d.B, d.MASKED)
+    store_tile(p + before, tile, o, i, d.V if l == d.L - 1 else d.HID, width, width, d.B, d.B, d)
 
 
 @triton.jit
@@ -115,38 +118,36 @@ def load_inner(p_first, p_hidden, i, l: tl.constexpr, d, c=0, R: tl.constexpr = 
 
     R slots from slot c on; all of them by default. So in the other functions that load activations."""
     if l == 0:
-        tile = load_tile(p_first, c, i, d.C, d.K, d.K, R if R > 0 else d.BC, d.B, d.MASKED)
+        tile = load_tile(p_first, c, i, d.C, d.K, d.K, R if R > 0 else d.BC, d.B, d)
     else:
-        tile = load_tile(
-            p_hidden + (l - 1) * d.HID, c, i, d.C, d.HID, (d.L - 1) * d.HID, R if R > 0 else d.BC, d.B, d.MASKED
-        )
-    return tile.to(p_hidden.dtype.element_ty)
+        tile = load_tile(p_hidden + (l - 1) * d.HID, c, i, d.C, d.HID, (d.L - 1) * d.HID, R if R > 0 else d.BC, d.B, d)
+    return tile
 
 
 @triton.jit
 def store_inner(p_first, p_hidden, tile, i, l: tl.constexpr, d):
     if l == 0:
-        store_tile(p_first, tile, 0, i, d.C, d.K, d.K, d.BC, d.B, d.MASKED)
+        store_tile(p_first, tile, 0, i, d.C, d.K, d.K, d.BC, d.B, d)
     else:
-        store_tile(p_hidden + (l - 1) * d.HID, tile, 0, i, d.C, d.HID, (d.L - 1) * d.HID, d.BC, d.B, d.MASKED)
+        store_tile(p_hidden + (l - 1) * d.HID, tile, 0, i, d.C, d.HID, (d.L - 1) * d.HID, d.BC, d.B, d)
 
 
 @triton.jit
 def load_outer(p_hidden, p_last, o, l: tl.constexpr, d, c=0, R: tl.constexpr = 0):
     """Columns o.. of what is kept for the output side of layer l: hidden layer l, or [C, V] of the last."""
     if l == d.L - 1:
-        tile = load_tile(p_last, c, o, d.C, d.V, d.V, R if R > 0 else d.BC, d.B, d.MASKED)
+        tile = load_tile(p_last, c, o, d.C, d.V, d.V, R if R > 0 else d.BC, d.B, d)
     else:
-        tile = load_tile(p_hidden + l * d.HID, c, o, d.C, d.HID, (d.L - 1) * d.HID, R if R > 0 else d.BC, d.B, d.MASKED)
-    return tile.to(p_hidden.dtype.element_ty)
+        tile = load_tile(p_hidden + l * d.HID, c, o, d.C, d.HID, (d.L - 1) * d.HID, R if R > 0 else d.BC, d.B, d)
+    return tile
 
 
 @triton.jit
 def store_outer(p_hidden, p_last, tile, o, l: tl.constexpr, d):
     if l == d.L - 1:
-        store_tile(p_last, tile, 0, o, d.C, d.V, d.V, d.BC, d.B, d.MASKED)
+        store_tile(p_last, tile, 0, o, d.C, d.V, d.V, d.BC, d.B, d)
     else:
-        store_tile(p_hidden + l * d.HID, tile, 0, o, d.C, d.HID, (d.L - 1) * d.HID, d.BC, d.B, d.MASKED)
+        store_tile(p_hidden + l * d.HID, tile, 0, o, d.C, d.HID, (d.L - 1) * d.HID, d.BC, d.B, d)
 
 
 @triton.jit
@@ -170,19 +171,19 @@ def load_delta(f, o, l: tl.constexpr, d, c=0, R: tl.constexpr = 0):
 @triton.jit
 def load_square(p, d):
     """A [C, C] matrix."""
-    return load_tile(p, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d.MASKED)
+    return load_tile(p, 0, 0, d.C, d.C, d.C, d.BC, d.BC, d)
 
 
 @triton.jit
 def load_columns(p, c, d):
     """Columns c.. to c + T of a [C, C] matrix."""
-    return load_tile(p, 0, c, d.C, d.C, d.C, d.BC, d.T, d.MASKED)
+    return load_tile(p, 0, c, d.C, d.C, d.C, d.BC, d.T, d)
 
 
 @triton.jit
 def load_rows_as_columns(p, c, d):
     """Rows c.. to c + T of a [C, C] matrix, transposed."""
-    return tl.trans(load_tile(p, c, 0, d.C, d.C, d.C, d.T, d.BC, d.MASKED))
+    return tl.trans(load_tile(p, c, 0, d.C, d.C, d.C, d.T, d.BC, d))
 
 
 @triton.jit
@@ -207,11 +208,18 @@ def rounded_to_bf16(x):
 
 
 @triton.jit
+def to_bf16(x, d):
+    """Rounded as a GPU does: Triton's interpreter cuts, and is told so by "bf16 in float32"."""
+    if d.PRECISION == "bf16 in float32":
+        x = rounded_to_bf16(x)
+    return x.to(tl.bfloat16)
+
+
+@triton.jit
 def product(a, b, acc, d):
     """acc + a b. "bf16" rounds both sides and sums in the dtype of acc; "tf32x3" has float32's precision on tensor cores.
 
-    "bf16 in float32" gives the numbers of "bf16" in Triton's interpreter, which cannot: it cuts where a GPU rounds, and
-    multiplies the bit patterns of bfloat16.
+    "bf16 in float32" gives the numbers of "bf16" in Triton's interpreter, which multiplies the bit patterns of bfloat16.
     """
     if d.PRECISION == "bf16":
         acc = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc, out_dtype=acc.dtype)

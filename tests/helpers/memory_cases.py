@@ -23,6 +23,7 @@ CASES = {
     "depth 4, shorter than a chunk": {"depth": 4, "chunk_size": 4, "T": 2, "H": 1, "B": 1},
     "online": {"depth": 2, "chunk_size": 1, "T": 3, "H": 1, "B": 1},
     "from inside a chunk, masked": {"depth": 2, "chunk_size": 4, "T": 9, "H": 1, "positions": (1, 3), "mask": SOME},
+    "sums over slots in two parts": {"depth": 2, "chunk_size": 20, "T": 21, "H": 1, "B": 1, "K": 9, "V": 10, "hidden": 17},
     "several tiles, none of them full": {"depth": 2, "chunk_size": 20, "T": 23, "H": 1, "B": 1, "K": 18, "V": 20, "hidden": 33},
     # widths and slots that the tiles divide: loads without masks, as in the cases that matter
     "full tiles": {"depth": 2, "chunk_size": 16, "T": 32, "H": 1, "B": 1, "K": 16, "V": 32, "hidden": 48},

@@ -59,8 +59,9 @@ def test_values_states_and_gradients(description):
 
 
 def test_tiles_that_are_full_need_no_masks():
-    dims, _ = fused.kernel_dims(16, 32, 48, 2, 16, "ieee")  # as in the case "full tiles"
-    assert not dims.MASKED.value
+    for backward in (False, True):
+        dims, _ = fused.kernel_dims(16, 32, 48, 2, 16, "ieee", backward=backward, wgmma=True)  # of the case "full tiles"
+        assert not dims.MASKED.value
 
 
 def test_gates_exactly_zero_and_one_and_a_zero_key():
