@@ -154,10 +154,11 @@ def write(head: list[str], body: list[list[str]]) -> None:
         "# What the kernels take of a GPU\n",
         f"Made by `python benchmarks/compile.py --write` with Triton {triton.__version__}; nothing here was run.\n",
         "Registers per thread / bytes spilled per thread / KiB of shared memory per program. A binary serves every key and",
-        "value width and every expansion that are multiples of 32, so also K = 32 and 128 and expansion 2 and 4.",
+        "value width and every expansion that are multiples of 64, so also K = 128 and expansion 2 and 4; narrower ones run in",
+        "smaller tiles. `walk, kept` is the forward kernel as backward runs it.",
         "Chunks of up to 16 tokens run as 16, of up to 32 as 32, of up to 64 as 64. What the kernels do not cover: chunks of",
         "more than 64 tokens, float64, hidden layers of different widths; `backend=\"auto\"` then takes `chunked` and says so once.",
-        "The bounds hold for full tiles, chunks of 16 and 64 and widths that are multiples of 32. Others may spill more (LOG.md).",
+        "The bounds hold for full tiles, chunks of 16 and 64 and widths that are multiples of 64. Others may spill more (LOG.md).",
         f"Bounds: {', '.join(f'{bytes_} bytes spilled at depth {depth}' for depth, bytes_ in STACK.items())}.\n",
         "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in body),
     ]  # fmt: skip
