@@ -51,16 +51,14 @@ class Shape:
         """
         (P, P_1, sides), C = self.numbers(), self.chunk_size
         return {
-            "walk": (6 * C * P + 2 * C * (P - P_1), 4 * 6 * P),
-            "read": (4 * C * P + 2 * C * C * sides, 4 * 2 * P),
+            "walk": (10 * C * P + 2 * C * (P - P_1) + 2 * C * C * sides, 4 * (6 * P - P_1)),
             "read_backward": (8 * C * P + 4 * C * C * sides, 4 * 4 * P),
             "walk_backward": (12 * C * P + 4 * C * (P - P_1), 4 * (14 * P - P_1)),
         }
 
     def operations(self, *, backward: bool) -> float:
         """Multiplications and additions of the products that are needed; nothing made anew is counted."""
-        plan = self.plan()
-        forward = plan["walk"][0] + plan["read"][0]
+        forward = self.plan()["walk"][0]
         return self.batch * self.heads * self.tokens / self.chunk_size * forward * (3 if backward else 1)
 
     def bytes(self, dtype: torch.dtype, *, backward: bool) -> float:

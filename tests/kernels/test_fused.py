@@ -60,7 +60,9 @@ def test_values_states_and_gradients(description):
 
 def test_tiles_that_are_full_need_no_masks():
     for backward in (False, True):
-        dims, _ = fused.kernel_dims(16, 32, 48, 2, 16, "ieee", backward=backward, wgmma=True)  # of the case "full tiles"
+        dims, _ = fused.kernel_dims(
+            16, 32, 48, 2, 16, "ieee", backward=backward, wgmma=True
+        )  # of the case "full tiles"
         assert not dims.MASKED.value
 
 
