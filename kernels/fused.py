@@ -291,7 +291,7 @@ def kernel_dims(
     if backward:
         largest, warps, stages = 32, 8 if full else 4, 1 if full and not bfloat16 else 2
     elif bfloat16:
-        largest, warps, stages = 64 if wgmma or not full else 32, 8, 1
+        largest, warps, stages = 64 if wgmma == full else 32, 8, 1  # wgmma takes 64 slots
     else:
         largest, warps, stages = 16 if full else 32, 4, 1
     tile = min(max(triton.next_power_of_2(min(widths)), 16), largest)
