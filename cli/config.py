@@ -54,6 +54,8 @@ class Schema:
 COMMON_FLAGS = {
     "epochs": ("trainer.max_epochs",),
     "seed": ("seed",),
+    "devices": ("trainer.devices",),
+    "strategy": ("trainer.strategy",),
     "output": ("output", "hydra.sweep.dir"),
     "quiet": ("quiet",),
 }

@@ -362,7 +362,7 @@ def test_command(arguments: argparse.Namespace) -> None:
     data = task.data(config, "test", checkpoint)
     module = task.module(config, data)
     fitting.load_weights(module, checkpoint, folder)
-    job = Job(task, config, data, module, fitting.make_trainer(config, fitting.bar(config)))
+    job = Job(task, config, data, module, fitting.make_tester(config))
     with training.interruptible(job.trainer, "nothing was written"):
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = fitting.finite({**task.about(job), **tested})

@@ -16,16 +16,19 @@ import lightning as L
 import numpy as np
 from hydra.core.override_parser.types import Override, QuotedString
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from titans_seq.cli import runs, training
-from titans_seq.cli.config import CALLBACKS, GROUPS, Schema, build, compose, overrides_of, parse
+from titans_seq.cli.config import CALLBACKS, GROUPS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.sharding import is_sharded, load_whole
 from titans_seq.training import TrainedModule
 
 History = list[dict[str, float]]
+FSDP = "fsdp"  # of trainer.strategy
 _MISSING = object()
 _RUN_FOLDER = (
     "TITANS_SEQ_RUN_FOLDER"  # tells the other processes of a run on several devices what the first has claimed
@@ -101,6 +104,8 @@ class Task(ABC):
 
     def train(self, job: Job, folder: Path, last: Path | None) -> History:
         """Train to the end, from the checkpoint `last` or from the start; one row per epoch."""
+        if last is not None and runs.load_checkpoint(last)["global_step"] == 0:
+            last = None  # of the start: it holds the weights, which the module has already
         job.trainer.fit(job.module, datamodule=job.data, ckpt_path=last, weights_only=True)
         return history_of(folder, job.module)
 
@@ -173,6 +178,7 @@ def prepare(task: Task, config: DictConfig) -> Job:
     """Build every object of a run, data included, and write nothing: what is wrong with the input shows here."""
     training.hush(config.quiet)
     training.check(config.trainer)
+    _check_sharding(config)
     task.check(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = task.data(config, "fit")
@@ -194,9 +200,12 @@ def _check_optimizer(module: TrainedModule) -> None:
 
 def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
     """The Trainer of the configuration, without what a run does itself."""
+    # not Lightning's own "fsdp", which can clip no gradients by their norm and needs GPUs
+    own = config.trainer.get("strategy") == FSDP
     return build(
         config.trainer,
         "trainer",
+        **({"strategy": ModelParallelStrategy(save_distributed_checkpoint=False)} if own else {}),
         callbacks=callbacks,
         logger=False,
         enable_model_summary=False,
@@ -213,13 +222,21 @@ def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
     if not (arguments.resume and arguments.output and all(map(_sets_a_key, values.values()))):
         return compose(task.schema, words)
     config = runs.read_config(Path(arguments.output).expanduser(), task.key)
+    known = _completed(config)
     config.quiet = False
     for key, override in values.items():
-        if OmegaConf.select(config, key, default=_MISSING) is _MISSING:
+        if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
             raise UsageError(f"unknown override {key!r}; {arguments.output}/{runs.CONFIG} shows all keys")
         value = override.value()
         OmegaConf.update(config, key, value.text if isinstance(value, QuotedString) else value)
     return config
+
+
+def _completed(config: DictConfig) -> DictConfig:
+    """The configuration of a run with the options of the Trainer that it left as they are."""
+    known = config.copy()
+    complete(known, ("trainer",))
+    return known
 
 
 def _sets_a_key(override: Override) -> bool:
@@ -235,10 +252,27 @@ def check_streams(config: DictConfig) -> None:
         return
     if config.model.get("window", 0) is None:
         raise UsageError("--carry needs attention with a window; give model.window=128")
-    if config.trainer.get("devices", 1) not in (1, "1"):
+    if not on_one_device(config.trainer):
+        raise UsageError("--carry trains on one device: the rows of a batch follow on one another; give --devices 1")
+
+
+def _check_sharding(config: DictConfig) -> None:
+    """Refuse to share weights out where nothing can be, or where they are needed whole."""
+    if config.trainer.get("strategy") != FSDP:
+        return
+    if on_one_device(config.trainer):
+        raise UsageError("strategy fsdp shares the weights out over several devices; give --devices N")
+    if config.get("averaging") is not None:
         raise UsageError(
-            "--carry trains on one device: the rows of a batch follow on one another; give trainer.devices=1"
+            "averaging needs whole weights, of which strategy fsdp has shares; give ~averaging or --strategy ddp"
         )
+
+
+def on_one_device(options: DictConfig) -> bool:
+    """Tell whether options of the Trainer are for one process."""
+    devices = options.get("devices", 1)
+    count = len(devices) if isinstance(devices, ListConfig) else devices
+    return count in (1, "1") and options.get("num_nodes", 1) == 1
 
 
 # resuming --------------------------------------------------------------------------------------------------------------
@@ -260,13 +294,13 @@ def _folder_to_resume(task: Task, config: DictConfig) -> Path:
 def _resumed_config(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> DictConfig:
     """Return the run's own configuration, with more epochs if asked; anything else asked must agree with it."""
     config = runs.read_config(folder, task.key)
-    keys = [word.lstrip("+~").split("=")[0] for word in overrides_of(task.schema, arguments)]
+    known, keys = _completed(config), [word.lstrip("+~").split("=")[0] for word in overrides_of(task.schema, arguments)]
     for key in keys:
         if key in ("trainer.max_epochs", "quiet", "output"):
             continue
         if key in ("experiment", "trainer") or key.startswith("hydra"):  # no key of the run's record to compare with
             raise UsageError(f"{key}= does not go with --resume: the run {folder} keeps its configuration; drop it")
-        mine, theirs = OmegaConf.select(asked, key), OmegaConf.select(config, key)
+        mine, theirs = OmegaConf.select(asked, key), OmegaConf.select(known, key)
         if mine != theirs:
             what = "section differs from" if isinstance(mine, DictConfig) else f"is {theirs} in"
             raise UsageError(f"{key} {what} the run {folder}; a resumed run keeps its configuration, drop the option")
@@ -322,11 +356,15 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
             history = history_of(folder, job.module)
         else:
             history = job.task.train(job, folder, checkpoints / runs.LAST if resume else None)
-        job.module.load_state_dict(runs.load_checkpoint(checkpoints / runs.BEST)["state_dict"])
+        best = runs.load_checkpoint(checkpoints / runs.BEST)
+        load_whole(job.module, best["state_dict"])
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = _metrics(job, history, tested)
     if not job.trainer.is_global_zero:
         return metrics, []
+    if is_sharded(job.module.network):  # take a whole one, which this process can use without the others
+        job.module = job.task.module(job.config, job.data)
+        load_weights(job.module, best, folder)
     pictures = job.task.export(job, folder) + job.task.pictures(job, history, metrics["best_epoch"], folder)
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics, pictures
@@ -386,6 +424,16 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
 
 
 # a finished run --------------------------------------------------------------------------------------------------------
+
+
+# whatever the run was trained on, one device is enough to use it, and writes its files once
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+
+
+def make_tester(config: DictConfig) -> L.Trainer:
+    """The Trainer that a finished run is used with."""
+    config.trainer.update(ALONE)
+    return make_trainer(config, bar(config))
 
 
 def bar(config: DictConfig) -> list[L.Callback]:

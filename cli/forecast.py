@@ -196,7 +196,7 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     data = FORECAST.data(config, stage, None if own_scale else checkpoint)
     module = FORECAST.module(config, data)
     fitting.load_weights(module, checkpoint, folder)
-    return Job(FORECAST, config, data, module, fitting.make_trainer(config, fitting.bar(config))), folder
+    return Job(FORECAST, config, data, module, fitting.make_tester(config)), folder
 
 
 def test_command(arguments: argparse.Namespace) -> None:

@@ -104,6 +104,18 @@ def _training_flags(parser: Parser, folder: str) -> None:
     add = parser.add_argument
     add("--epochs", type=_positive, metavar="N", help="at most so many epochs")
     add("--seed", type=_seed, metavar="S", help="seed of weights, shuffling and dropout")
+    add(
+        "--devices",
+        type=_positive,
+        metavar="N",
+        help="train on N GPUs, or in N processes where there is none, each with batches of data.batch_size (default 1)",
+    )
+    add(
+        "--strategy",
+        choices=("ddp", "fsdp"),
+        help="of several devices: ddp, each holds the whole model (default); fsdp, each holds a share of the weights, gradients "
+        "and moments, for models too large for one",
+    )
     add("--output", metavar="DIR", help=f"run folder (default: {folder})")
     add("--resume", action="store_true", help="continue the run in --output, or in the default folder of these flags")
     _quiet(parser)
@@ -142,6 +154,7 @@ def _fit_forecast(tasks: argparse._SubParsersAction) -> None:
   titans-seq fit forecast --csv my.csv --lookback 336 --fill ffill
   titans-seq fit forecast --dataset ETTh1 model=attention     another mixer: memory, attention, ssm, none
   titans-seq fit forecast model.depth=3 trainer.accelerator=gpu
+  titans-seq fit forecast --dataset Traffic --devices 4 data.batch_size=8   four devices, 32 windows in a step
   titans-seq fit forecast --dataset ETTh1 experiment=memory_linear
   titans-seq fit forecast -m seed=0,1,2 model=memory,none     a sweep, one run folder per job
   titans-seq fit forecast --dataset ETTh1 --resume            go on with an interrupted run
@@ -265,6 +278,7 @@ def _pretrain_dna(tasks: argparse._SubParsersAction) -> None:
   titans-seq pretrain dna --fasta genome.fa --carry 64             for reading whole records in one stream
   titans-seq pretrain dna --fasta genome.fa 'data.val_records=[chr8]' 'data.test_records=[chr9]'
   titans-seq pretrain dna --fasta genome.fa --bed splits.bed       train, val or test in column 4
+  titans-seq pretrain dna --fasta genome.fa --devices 4            on four devices
   titans-seq pretrain dna --fasta genome.fa --epochs 20 --resume   go on with an interrupted run
 
 By default the last 5 % of every record are test and the 5 % before them validation.
@@ -396,7 +410,8 @@ def _fit_lm(tasks: argparse._SubParsersAction) -> None:
   titans-seq fit lm --text book.txt --tokenizer tokenizer.json     of the Hugging Face library tokenizers
   titans-seq fit lm --task passkey --variant mag --length 512      a number hidden in noise; see `eval lm`
   titans-seq fit lm --text book.txt model.segment=128 model.depth=1 data.steps_per_epoch=250
-  titans-seq fit lm --variant mag --size 170m --text corpus.txt --tokenizer tokenizer.json trainer.devices=8 trainer.strategy=ddp trainer.accumulate_grad_batches=4
+  titans-seq fit lm --variant mag --size 170m --text corpus.txt --tokenizer tokenizer.json --devices 8 trainer.accumulate_grad_batches=4
+  titans-seq fit lm --variant mac --size 760m --text corpus.txt --devices 8 --strategy fsdp trainer.accumulate_grad_batches=4
   titans-seq fit lm --text book.txt --resume                       go on with an interrupted run
 
 The first 90 % of the text train, the next 5 % choose the epoch, the last 5 % test.

@@ -43,9 +43,6 @@ except ModuleNotFoundError as error:
 NEEDED = ("test_mse", "val_mse", "best_epoch", "epochs", "seconds_per_epoch", "parameters")
 MOST_CHANNELS = 8  # of the menus
 BATCH_VALUES = 2**22  # rows x channels of a batch; a network needs many times that
-# whatever the run was trained with: every window once, in this process
-ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "limit_predict_batches": 1.0}
-
 # first target rows [B], forecasts and truth [B, H, C], standardised
 Take = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -56,7 +53,7 @@ def report_command(arguments: argparse.Namespace) -> None:
     metrics = _metrics(run)
     path = _place(arguments, run)
     logging.getLogger("gluonts").setLevel(logging.ERROR)  # its note on steps that divide no day: the page says it
-    job.config.trainer.update(ALONE)
+    job.config.trainer.limit_predict_batches = 1.0  # whatever the run was trained with: every window once
     report = _report(job, run, metrics, arguments.season)
     with replacing(path) as part:
         part.write_text(render(report), encoding="utf-8")

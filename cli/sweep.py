@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from titans_seq.cli import runs
 from titans_seq.cli.config import complete, compose_sweep, overrides_of, quoted, resolved
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import Task, fit, prepare
+from titans_seq.cli.fitting import Task, fit, on_one_device, prepare
 from titans_seq.cli.tables import show_paths, show_table
 
 
@@ -29,6 +29,7 @@ def sweep(task: Task, arguments: argparse.Namespace) -> None:
     overrides, configs = compose_sweep(task.schema, overrides_of(task.schema, arguments))
     if any(word.startswith(("output=", "hydra.sweep.dir=")) for word in overrides):
         raise UsageError("the folder of a sweep is given by --output")
+    _check_devices(configs, overrides)
     for config in configs:  # nothing starts, and nothing is written, before every job is known to be good
         prepare(task, config)
     name = datetime.now().strftime("sweep-%Y-%m-%d_%H-%M-%S")
@@ -39,6 +40,14 @@ def sweep(task: Task, arguments: argparse.Namespace) -> None:
     with _command_line(["--multirun", *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]):
         _multirun(task)
     _show(task, folder, [word.split("=")[0].lstrip("+") for word in overrides])
+
+
+def _check_devices(configs: list[DictConfig], overrides: list[str]) -> None:
+    """Lightning starts a run's other processes by the command line, which is here that of the whole sweep; a cluster's launcher
+    starts them itself."""
+    launcher = next((word.split("=")[1] for word in overrides if word.startswith("hydra/launcher=")), "basic")
+    if launcher in ("basic", "joblib") and not all(on_one_device(config.trainer) for config in configs):
+        raise UsageError("a sweep trains each job on one device; for more give one command per job, without -m")
 
 
 def run_job(task: Task, config: DictConfig) -> float:

@@ -101,8 +101,10 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         assert self.dirpath is not None
         path = Path(self.dirpath, LAST)
-        if not path.exists():
-            trainer.save_checkpoint(path)
+        # all processes or none: saving waits for all, and the first may have written before another looks.
+        # Weights only: to save AdamW before its first step would count a step under FSDP
+        if not trainer.strategy.broadcast(path.exists()):
+            trainer.save_checkpoint(path, weights_only=True)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to restore: it keeps one file, wherever the run folder now is."""
@@ -170,6 +172,11 @@ def interruptible(trainer: L.Trainer, message: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
+def hush_averaging() -> None:
+    """Lightning takes every module with `configure_model` for one whose weights are shared out; ours are only under FSDP."""
+    warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding model layers.*")
+
+
 def hush(quiet: bool) -> None:
     """Keep Lightning's notes from the terminal, and with quiet its warnings too."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
@@ -179,6 +186,9 @@ def hush(quiet: bool) -> None:
     # advice that does not hold here: windows are views in memory, and the run folder is ours
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    # under FSDP: states of blocks are views, but nothing here writes into what a block returns
+    warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module .* returned a view tensor.*")
+    hush_averaging()
     warnings.filterwarnings(
         "ignore", message=".*The number of training batches.*is smaller than the logging interval.*"
     )
