@@ -149,10 +149,11 @@ def table(rows: list[dict[str, Any]], archs: list[int]) -> tuple[list[str], list
     return head, [[*map(str, key), *(found[arch] for arch in archs)] for key, found in by_name.items()]
 
 
-def write(head: list[str], body: list[list[str]]) -> None:
+def write(head: list[str], body: list[list[str]], must: bool) -> None:
+    which = "--must --write" if must else "--write"
     lines = [
         "# What the kernels take of a GPU\n",
-        f"Made by `python benchmarks/compile.py --write` with Triton {triton.__version__}; nothing here was run.\n",
+        f"Made by `python benchmarks/compile.py {which}` with Triton {triton.__version__}; nothing here was run.\n",
         "Registers per thread / bytes spilled per thread / KiB of shared memory per program. A binary serves every key and",
         "value width and every expansion that are multiples of 64, so also K = 128 and expansion 2 and 4; narrower ones run in",
         "smaller tiles. `walk, kept` is the forward kernel as backward runs it.",
@@ -186,7 +187,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(rows))
     if arguments.write:
-        write(head, body)
+        write(head, body, arguments.must)
     failed = [line for row in rows for line in complaints(row)]
     if failed:
         sys.exit("\n".join(failed))
