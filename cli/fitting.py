@@ -16,7 +16,6 @@ import lightning as L
 import numpy as np
 from hydra.core.override_parser.types import Override, QuotedString
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -24,7 +23,7 @@ from titans_seq.cli import runs, training
 from titans_seq.cli.config import CALLBACKS, GROUPS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
-from titans_seq.sharding import is_sharded, load_whole
+from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
 from titans_seq.training import TrainedModule
 
 History = list[dict[str, float]]
@@ -201,11 +200,11 @@ def _check_optimizer(module: TrainedModule) -> None:
 def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
     """The Trainer of the configuration, without what a run does itself."""
     # not Lightning's own "fsdp", which can clip no gradients by their norm and needs GPUs
-    own = config.trainer.get("strategy") == FSDP
+    own = {"strategy": ShardedStrategy()} if config.trainer.get("strategy") == FSDP else {}
     return build(
         config.trainer,
         "trainer",
-        **({"strategy": ModelParallelStrategy(save_distributed_checkpoint=False)} if own else {}),
+        **own,
         callbacks=callbacks,
         logger=False,
         enable_model_summary=False,

@@ -10,7 +10,6 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from titans_seq.cli import training
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.forecast import ForecastModule
@@ -37,7 +36,6 @@ def lightning_command(arguments: argparse.Namespace) -> None:
     """Hand the words after `lightning` to LightningCLI."""
     # Lightning's own calls are meant, and not the user's
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    training.hush_averaging()
     # a run folder is never overwritten unasked: the Trainer's loggers number theirs, and the config goes along
     with _errors_in_one_line(), _program("titans-seq lightning"):
         _CLI(

@@ -172,11 +172,6 @@ def interruptible(trainer: L.Trainer, message: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def hush_averaging() -> None:
-    """Lightning takes every module with `configure_model` for one whose weights are shared out; ours are only under FSDP."""
-    warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding model layers.*")
-
-
 def hush(quiet: bool) -> None:
     """Keep Lightning's notes from the terminal, and with quiet its warnings too."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
@@ -188,7 +183,6 @@ def hush(quiet: bool) -> None:
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     # under FSDP: states of blocks are views, but nothing here writes into what a block returns
     warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module .* returned a view tensor.*")
-    hush_averaging()
     warnings.filterwarnings(
         "ignore", message=".*The number of training batches.*is smaller than the logging interval.*"
     )

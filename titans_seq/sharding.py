@@ -6,7 +6,9 @@ tokens of its attention), but nothing outside of a block can read the block's.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -35,3 +37,18 @@ def is_sharded(network: nn.Module) -> bool:
 def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a module whose weights may be shared out those of a whole one; every process has them."""
     set_model_state_dict(module, dict(weights), options=StateDictOptions(full_state_dict=True))
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Trains a `TrainedModule` with the weights of its network shared out over all devices; checkpoints are whole files."""
+
+    def __init__(self) -> None:
+        super().__init__(save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        """Lightning shares weights out in this hook of a module. As a method, under every strategy, it would make Lightning's
+        `WeightAveraging` warn of what is not so."""
+        super().setup_environment()
+        module = self.lightning_module
+        assert module is not None and isinstance(module.network, nn.Module)
+        module.configure_model = partial(shard, module.network, self.device_mesh)  # type: ignore[method-assign]

@@ -9,8 +9,6 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from titans_seq.sharding import shard
-
 
 class TrainedModule(L.LightningModule):
     """Base of the tasks' modules.
@@ -54,11 +52,6 @@ class TrainedModule(L.LightningModule):
     def make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW over all parameters; its options are checked here."""
         return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-
-    def configure_model(self) -> None:
-        """Share the weights out where Lightning's `ModelParallelStrategy` trains (FSDP); under any other strategy, nothing."""
-        if self.device_mesh is not None:
-            shard(self.network, self.device_mesh)
 
     def log_training(self, loss: Tensor, weight: int) -> None:
         """`train_loss`: the mean over an epoch's batches, and over processes, by their weights."""
