@@ -54,7 +54,7 @@ class Attention(nn.Module):
         qk_norm: RMSNorm with a learned vector on q and k, before R.
 
     Numerics: scores and sums as in `scaled_dot_product_attention`; angles in float32 (float64 under float64). With a
-    window they are small however long the stream; without one they lose about T 6e-8 radians. Memory grows with
+    window they are small however long the stream, or, by FlexAttention, in float64; without one they lose about T 6e-8 radians. Memory grows with
     T (window + C), C = min(window, T), never with T^2. Without a window it is the kernel's, and a stream keeps all
     tokens and builds a boolean mask [T, S + T] for every piece but the first.
     A real token that is NaN or infinite may spoil all tokens of the blocks that hold it.
@@ -228,9 +228,8 @@ class Attention(nn.Module):
         """What `_in_blocks` gives, by FlexAttention: faster on GPUs where the sequence is longer than the window."""
         assert self.window is not None
         back, scale = k.shape[1] - q.shape[1], self.head_dim**-0.5
-        position = torch.arange(
-            k.shape[1], device=k.device, dtype=torch.float64
-        )  # angles are large: no block begins anew
+        # float64: the angles grow with the sequence, for no block begins anew
+        position = torch.arange(k.shape[1], device=k.device, dtype=torch.float64)
         end = torch.full_like(new, k.shape[1]) if self.causal else back + new
         turned = rotated(q, position[back:]), rotated(k, position)
         y, lse = window_attention(

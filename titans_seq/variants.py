@@ -56,7 +56,8 @@ class MALState(_HybridState):
 class MAC(nn.Module):
     """Memory as a context, `[B, T, D] -> [B, T, D]`, causal. For each segment of S tokens, M the memory as it stood before:
 
-        q = SiLU(conv(x W_q)), of unit length;  h = RMSNorm(M(q)) W;  y = RMSNorm(Attention([P | h | x]));  out = y * SiLU(RMSNorm(Memory(y)))
+        q = SiLU(conv(x W_q)), of unit length;  h = RMSNorm(M(q)) W
+        y = RMSNorm(Attention([P | h | x]));  out = y * SiLU(RMSNorm(Memory(y)))
 
     Queries are the segment's tokens; token j sees P, and h_i and x_i for i <= j. The memory then learns from y, and gives
     each token what it knows once it has learned that token. The block around it adds the residual.
