@@ -32,12 +32,15 @@ ABLATIONS = {
     "no forgetting": ("model.forgetting=false",),
     "no persistent memory": ("model.num_persistent=0",),
 }
-TASKS = ("data.steps_per_epoch=200", "--epochs", "5", "training.learning_rate=2e-3")
-NEEDLE = ("--task", "passkey", "--length", "160", "data.batch_size=16", *TASKS)
+TASKS, TASKS_TWICE = (
+    ("data.steps_per_epoch=200", "--epochs", epochs, "training.learning_rate=2e-3") for epochs in ("5", "10")
+)
+NEEDLE = ("--task", "passkey", "--length", "160", "data.batch_size=16")
 NEEDLE_LENGTHS = ("160", "640", "2560", "10240")
 TRACKING = {
     task: ("--task", task, "--length", "32", "data.batch_size=32", *TASKS) for task in ("parity", "permutations")
 }
+PATIENT = "mac, 2,000 batches"  # after 1,000 MAC still learns
 SAMPLES = "32"  # per length
 TRACKING_LENGTHS = ("8", "16", "32", "64", "128")
 # theta up to 1 and no clip: one step may turn what it reads into its opposite, which parity asks for
@@ -71,7 +74,9 @@ def cells() -> Iterator[Command]:
     for variant, width in WIDTHS.items():
         local = [LOCAL[variant]] if variant in LOCAL else []
         words = ("fit", "lm", "--variant", variant, f"model.dim={width}", "model.layers=2", *local, *NEEDLE)
-        yield Command(f"needle-{variant}", words)
+        yield Command(f"needle-{variant}", (*words, *TASKS))
+        if variant == "mac":
+            yield Command(f"needle-{PATIENT}", (*words, *TASKS_TWICE))
     for task, options in TRACKING.items():
         for name, words in TRACKERS.items():
             yield Command(f"{task}-{name}", ("fit", "lm", *words, "model.dim=64", "model.layers=1", *options))
@@ -135,7 +140,7 @@ def tables(results: dict[str, dict]) -> str:
         parts.append(row(shown, f"{cell['parameters']:,}" if cell else "-", _loss(cell), _minutes(cell)))
     parts += ["\n### Passkey, trained at 160 bytes: share of samples (of digits) right\n"]
     parts += [row("model", "parameters", *NEEDLE_LENGTHS), line(2 + len(NEEDLE_LENGTHS))]
-    parts += [_by_length(variant, results.get(f"needle-{variant}", {}), NEEDLE_LENGTHS) for variant in WIDTHS]
+    parts += [_by_length(name, results.get(f"needle-{name}", {}), NEEDLE_LENGTHS) for name in (*WIDTHS, PATIENT)]
     for task, what in (("parity", "Parity of bits"), ("permutations", "Products in S5")):
         parts += [f"\n### {what}, trained at 32: share of samples (of steps) right\n"]
         parts += [row("model", "parameters", *TRACKING_LENGTHS), line(2 + len(TRACKING_LENGTHS))]

@@ -50,8 +50,8 @@ class NeuralMemory(nn.Module):
         y = memory(q, k, v, alpha, eta, theta);  out = (RMSNorm(y) * SiLU(x W_g)) W_o
 
     The block around it adds the residual. The gates see x divided by its root mean square: eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
-    theta = 2 sigmoid(.) (1 - eta) min(theta_scale / C, 1/2), starting in the middle of its range; alpha = 1e-6 + sigmoid(.)^4, starting at
-    3e-6. With `max_surprise` every update has norm at most 1, so ||S|| <= min(2 theta_scale / C, 1) for any input up to 1e18 (float32),
+    theta = 2 sigmoid(.) (1 - eta) min(theta_scale / C, 1/2), starting at (1 - eta) theta_start / C, at most in the middle of its range;
+    alpha = 1e-6 + sigmoid(.)^4, starting at 3e-6. With `max_surprise` every update has norm at most 1, so ||S|| <= min(2 theta_scale / C, 1) for any input up to 1e18 (float32),
     and ||M|| is bounded through the floor of alpha. The paper's plain form is `max_surprise=None`.
 
     Args:
@@ -62,8 +62,9 @@ class NeuralMemory(nn.Module):
         momentum, forgetting: False sets eta, or alpha, to 0 (the paper's ablations).
         gate_per: "token", or "chunk": the gates of a whole chunk come from its first token (the paper's LTI form).
         max_surprise: theta_t is scaled by min(1, max_surprise / ||u_t||); None: never.
-        theta_scale: how much a chunk may change the memory. 4 learns fast from keys that differ. Where keys resemble each other, as after
-            attention or smooth data, steps of 4 overshoot; outputs stay bounded, but gradients of long sequences explode; 1 does not.
+        theta_scale: how much a chunk may change the memory; the larger, the better a fact seen once is kept.
+        theta_start: how much it does at first. 4 learns fast from keys that differ. Where keys resemble each other, as after attention or in
+            smooth data, steps of 4 overshoot; outputs stay bounded, but gradients of long sequences explode; those of 1 do not.
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
         backend: see `titans_seq.kernels.neural_memory`.
 
@@ -86,6 +87,7 @@ class NeuralMemory(nn.Module):
         gate_per: str = "token",
         max_surprise: float | None = 1.0,
         theta_scale: float = 4.0,
+        theta_start: float = 4.0,
         num_persistent: int = 0,
         head_dim: int | None = None,
         backend: str = "auto",
@@ -110,13 +112,15 @@ class NeuralMemory(nn.Module):
         if head_dim is None and dim % heads:
             raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
         check_max_surprise(max_surprise)
-        if isinstance(theta_scale, bool) or not isinstance(theta_scale, int | float) or not 0 < theta_scale < math.inf:
-            raise ValueError(f"theta_scale must be a positive number; got {theta_scale!r}")
+        for name, value in (("theta_scale", theta_scale), ("theta_start", theta_start)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number; got {value!r}")
         self.dim, self.heads, self.depth, self.chunk_size = dim, heads, depth, chunk_size
         self.head_dim = dim // heads if head_dim is None else whole_number("head_dim", head_dim, 1)
         self.conv_size = max(conv_size, 1)
         self.momentum, self.forgetting, self.gate_per = momentum, forgetting, gate_per
-        self.max_surprise, self.theta_scale, self.backend = max_surprise, theta_scale, backend
+        self.max_surprise, self.theta_start, self.backend = max_surprise, theta_start, backend
+        self.largest_theta = 2 * min(theta_scale / chunk_size, 0.5)  # without momentum
 
         inner = heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner, bias=False)
@@ -143,12 +147,11 @@ class NeuralMemory(nn.Module):
         if self.conv is not None:
             draw_taps(self.conv)
         nn.init.normal_(self.gates.weight, std=0.02)
-        starts = [0.0]  # theta: the middle of its range
+        starts = [_logit(min(self.theta_start / self.chunk_size / self.largest_theta, 0.5))]
         if self.momentum:
-            starts.append(math.log(math.sqrt(self.chunk_size)))  # sigmoid of it is 1 - 1 / (1 + sqrt(C))
+            starts.append(_logit(1 - 1 / (1 + math.sqrt(self.chunk_size))))
         if self.forgetting:
-            root = (FORGETTING - FORGETTING_FLOOR) ** (1 / FORGETTING_POWER)
-            starts.append(math.log(root / (1 - root)))
+            starts.append(_logit((FORGETTING - FORGETTING_FLOOR) ** (1 / FORGETTING_POWER)))
         with torch.no_grad():
             self.gates.bias.copy_(torch.tensor(starts).repeat_interleave(self.heads))
 
@@ -252,7 +255,7 @@ class NeuralMemory(nn.Module):
         """alpha, eta, theta [..., H]; the formulas are in the class docstring."""
         # without the norm an input of 1e4 sets alpha to 1 and the weights to 0, which a deep memory never leaves
         gates = torch.sigmoid(self.gates(F.rms_norm(x, (self.dim,), eps=1e-6))).split(self.heads, dim=-1)
-        theta = gates[0] * (2 * min(self.theta_scale / self.chunk_size, 0.5))
+        theta = gates[0] * self.largest_theta
         eta = gates[1] if self.momentum else torch.zeros_like(theta)
         alpha = torch.zeros_like(theta)
         if self.forgetting:
@@ -300,3 +303,7 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
         if len(state.inputs) != len(x):
             raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.inputs)}")
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))

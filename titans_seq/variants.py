@@ -20,6 +20,9 @@ from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import real_first, take
 
 
+GATE_START = 0.1
+
+
 @dataclass(frozen=True)
 class MACState(BatchState):
     """What a `MAC` layer carries from one call to the next.
@@ -57,14 +60,14 @@ class MAC(nn.Module):
     """Memory as a context, `[B, T, D] -> [B, T, D]`, causal. For each segment of S tokens, M the memory as it stood before:
 
         q = SiLU(conv(x W_q)), of unit length;  h = RMSNorm(M(q)) W
-        y = RMSNorm(Attention([P | h | x]));  out = y * SiLU(RMSNorm(Memory(y)))
+        y = Attention([P | h | x]);  m = Memory(RMSNorm(x + y));  out = y (x) m, see `MutualGate`
 
-    Queries are the segment's tokens; token j sees P, and h_i and x_i for i <= j. The memory then learns from y, and gives
-    each token what it knows once it has learned that token. The block around it adds the residual.
+    Queries are the segment's tokens; token j sees P, and h_i and x_i for i <= j. The memory then learns from what attention
+    made of the tokens, and gives each token what it knows once it has learned that token. The block around it adds the residual.
 
     Source: Titans, eq. 21-25. As printed, token j would see h_i of later tokens, and the reading in eq. 25 would come from
-    after the segment: both show the future. That the gate is SiLU, and the norms, the paper leaves open. P and h are
-    unrotated keys, positions begin anew with each segment.
+    after the segment: both show the future. Gate, norms and the residual around attention the paper leaves open (section 4.4:
+    all blocks have residuals). P and h are unrotated keys, positions begin anew with each segment.
 
     Args:
         dim: D. heads: H and head_dim: K, even, of both.
@@ -93,7 +96,7 @@ class MAC(nn.Module):
             draw_taps(self.query_conv)
         self.recall_norm = nn.RMSNorm(self.memory.head_dim, eps=1e-6)
         self.recall = nn.Linear(inner, dim, bias=False)
-        self.memory_norm, self.attention_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+        self.norm, self.gate = nn.RMSNorm(dim, eps=1e-6), MutualGate(dim)
         self.fingerprint = f"MAC segment={segment} {self.memory.fingerprint} {self.attention.fingerprint}"
 
     def forward(
@@ -163,10 +166,12 @@ class MAC(nn.Module):
         place = slot.masked_fill(~real, self.segment)
         keys = _written(state.keys, torch.stack([recalled_k, k], dim=1), place)
         values = _written(state.values, torch.stack([recalled_v, v], dim=1), place)
-        y = normed(self.attention_norm, self._attend(q, keys, values, slot))
+        y = self._attend(q, keys, values, slot)
         mask = None if whole else real
-        m, memory, surprise = self.memory(y, state=state.memory, mask=mask, return_state=True, return_surprise=True)
-        y = y * F.silu(normed(self.memory_norm, m))
+        m, memory, surprise = self.memory(
+            normed(self.norm, x + y), state=state.memory, mask=mask, return_state=True, return_surprise=True
+        )
+        y = self.gate(y, m)
         count = real.sum(dim=1)
         inputs = take(history, count[:, None] + torch.arange(state.inputs.shape[1], device=x.device))
         position = (state.position + count) % self.segment
@@ -202,10 +207,9 @@ class MAC(nn.Module):
 class MAG(nn.Module):
     """Memory as a gate, `[B, T, D] -> [B, T, D]`, causal: attention is the short memory, the neural memory the long.
 
-        x~ = [P | x];  y = RMSNorm(SW-Attention(x~));  m = RMSNorm(Memory(x~));  out = y * SiLU(m)
+        x~ = [P | x];  y = SW-Attention(x~);  m = Memory(x~);  out = y (x) m, see `MutualGate`
 
-    The block around it adds the residual. Source: Titans, eq. 26-28. One P serves both. Which side the non-linearity is
-    on, and that it is SiLU, the paper leaves open.
+    The block around it adds the residual. Source: Titans, eq. 26-28. One P serves both.
 
     Args:
         dim: D. heads: H and head_dim: K, even, of both.
@@ -227,7 +231,7 @@ class MAG(nn.Module):
         super().__init__()
         self.memory = NeuralMemory(dim, heads=heads, head_dim=head_dim, num_persistent=num_persistent, **options)
         self.attention = Attention(dim, heads=heads, head_dim=head_dim, window=window, qk_norm=qk_norm)
-        self.memory_norm, self.attention_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+        self.gate = MutualGate(dim)
 
     def forward(
         self,
@@ -246,18 +250,19 @@ class MAG(nn.Module):
         y, attention = self.attention(
             x, state=parts[1], mask=mask, return_state=True, persistent=self.memory.persistent
         )
-        y = normed(self.attention_norm, y) * F.silu(normed(self.memory_norm, m))
+        y = self.gate(y, m)
         return _result(y, MAGState(memory, attention) if return_state else None, surprise if return_surprise else None)
 
 
 class MAL(nn.Module):
     """Memory as a layer, `[B, T, D] -> [B, T, D]`, causal: attention within a window over what the memory gives.
 
-        y = Memory([P | x]);  out = SW-Attention(RMSNorm(y))
+        y = Memory([P | x]);  out = y + SW-Attention(RMSNorm(x + y))
 
-    or, with form="h3", y = q * Memory([P | k * v]) with q, k, v linear maps of x: H3 (arXiv 2212.14052) with its two state
+    so that with the block's residual each of the two layers has one of its own (section 4.4: all blocks have residuals). With
+    form="h3" y = q * Memory([P | k * v]) with q, k, v linear maps of x: H3 (arXiv 2212.14052) with its two state
     space models replaced by the memory and its convolution, our reading of the form that the paper evaluated.
-    The block around it adds the residual. Source: Titans, eq. 29-31.
+    Source: Titans, eq. 29-31.
 
     Args:
         dim: D. heads: H and head_dim: K, even, of both.
@@ -283,7 +288,7 @@ class MAL(nn.Module):
         self.memory = NeuralMemory(dim, heads=heads, head_dim=head_dim, num_persistent=num_persistent, **options)
         self.attention = Attention(dim, heads=heads, head_dim=head_dim, window=window, qk_norm=qk_norm)
         self.memory.fingerprint += f" of MAL form={form}"  # it reads something else in the other form
-        self.norm = nn.RMSNorm(dim, eps=1e-6)
+        self.attention_norm = nn.RMSNorm(dim, eps=1e-6)
         self.products = nn.Linear(dim, 3 * dim, bias=False) if form == "h3" else None
 
     def forward(
@@ -307,8 +312,32 @@ class MAL(nn.Module):
             q, k, v = self.products(x).chunk(3, dim=-1)
             y, memory, surprise = self.memory(k * v, **asked)
             y = q * y
-        y, attention = self.attention(normed(self.norm, y), state=parts[1], mask=mask, return_state=True)
-        return _result(y, MALState(memory, attention) if return_state else None, surprise if return_surprise else None)
+        seen, attention = self.attention(
+            normed(self.attention_norm, x + y), state=parts[1], mask=mask, return_state=True
+        )
+        return _result(y + seen, MALState(memory, attention) if return_state else None, surprise if return_surprise else None)
+
+
+class MutualGate(nn.Module):
+    """The paper's y (x) m, "a non-linear gating" it says no more of: each of two is let through by a gate that the other opens,
+
+        y * sigmoid(RMSNorm(m)) + m * sigmoid(RMSNorm(y)),        y, m [B, T, D] -> [B, T, D].
+
+    The norms' learned vectors start small: all gates half open, and both are heard from the first step on. A plain product, y times a
+    non-linearity of m, lets neither be learned before the other (docs/LOG.md).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.attention_norm, self.memory_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for norm in (self.attention_norm, self.memory_norm):
+            nn.init.constant_(norm.weight, GATE_START)
+
+    def forward(self, y: Tensor, m: Tensor) -> Tensor:
+        return y * torch.sigmoid(normed(self.memory_norm, m)) + m * torch.sigmoid(normed(self.attention_norm, y))
 
 
 def _result(y: Tensor, *more: Any) -> Tensor | tuple[Any, ...]:

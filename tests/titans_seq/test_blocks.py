@@ -14,7 +14,7 @@ from titans_seq.attention import Attention, AttentionState
 from titans_seq.blocks import MIXERS, Block, ModelState, choose
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.state_io import load_state, save_state
-from titans_seq.variants import MAC, MAG, MACState, MAGState, MALState
+from titans_seq.variants import MAC, MAG, MACState, MAGState, MALState, MutualGate
 
 D = 8
 
@@ -280,6 +280,19 @@ def test_attention_has_no_surprise():
         make(BLOCKS["attention"])(tokens(3), return_surprise=True)
 
 
+def rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+def gated(gate: MutualGate, y: Tensor, m: Tensor) -> Tensor:
+    """Each of the two through a gate that the other one opens."""
+    weights = gate.state_dict()
+    opened_by_y, opened_by_m = (
+        1 / (1 + (-rms(z, weights[f"{name}_norm.weight"])).exp()) for name, z in (("attention", y), ("memory", m))
+    )
+    return y * opened_by_m + m * opened_by_y
+
+
 # --- MAG --------------------------------------------------------------------------------------------------------------
 
 
@@ -297,11 +310,7 @@ def test_mag_is_attention_gated_by_memory():
     attention.load_state_dict(part("attention") | {"persistent": weights["memory.persistent"]})
     m = memory(torch.cat([weights["memory.persistent"].expand(2, -1, -1), x], dim=1))[:, 2:]
     y = attention(x)
-    y, m = (
-        z / (z.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weights[f"{name}_norm.weight"]
-        for z, name in ((y, "attention"), (m, "memory"))
-    )
-    assert_equal_to(mag(x), y * F.silu(m), name="y")
+    assert_equal_to(mag(x), gated(mag.gate, y, m), name="y")
 
 
 def test_what_mag_returns():
@@ -324,10 +333,6 @@ def turned(x: Tensor, position: int) -> Tensor:
     angle = position * 10_000.0 ** (-torch.arange(a.shape[-1], dtype=torch.float64) / a.shape[-1])
     z = torch.complex(a, b) * torch.polar(torch.ones_like(angle), angle)
     return torch.cat([z.real, z.imag], dim=-1)
-
-
-def rms(x: Tensor, weight: Tensor) -> Tensor:
-    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
 
 
 def mac_token_by_token(mac: MAC, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -361,9 +366,10 @@ def mac_token_by_token(mac: MAC, x: Tensor) -> tuple[Tensor, Tensor]:
                 scores.append(q @ key if place is None else turned(q, slot) @ turned(key, place))
                 values.append(project[2, n] @ row)
             y.append(torch.stack(values).T @ (torch.stack(scores) / width**0.5).softmax(dim=0))
-        y = rms(mac.attention.out(torch.cat(y)), mac.attention_norm.weight)
-        m, state, surprise = mac.memory(y[None, None], state=state, return_state=True, return_surprise=True)
-        ys.append(y * F.silu(rms(m[0, 0], mac.memory_norm.weight)))
+        y = mac.attention.out(torch.cat(y))
+        learned = rms(token + y, mac.norm.weight)
+        m, state, surprise = mac.memory(learned[None, None], state=state, return_state=True, return_surprise=True)
+        ys.append(gated(mac.gate, y, m[0, 0]))
         surprises.append(surprise[0, 0])
     return torch.stack(ys), torch.stack(surprises)
 
@@ -426,7 +432,7 @@ def test_mal_is_memory_and_then_attention(form):
     else:
         q, k, v = (x @ weight.T for weight in mal.products.weight.chunk(3))
         y = q * mal.memory(k * v)
-    assert_equal_to(mal(x), mal.attention(rms(y, mal.norm.weight)), name="y")
+    assert_equal_to(mal(x), y + mal.attention(rms(x + y, mal.attention_norm.weight)), name="y")
     with pytest.raises(ValueError, match="form must be plain or h3; got 'h4'"):
         make({"mixer": "mal", "form": "h4"})
 

@@ -13,7 +13,6 @@ from titans_seq.attention import Attention
 from titans_seq.blocks import MIXERS, Block, ModelState
 from titans_seq.encoder import Encoder, Surprises
 from titans_seq.memory import NeuralMemory
-from titans_seq.variants import MAC, MAG, MAL
 
 VARIANTS = {"lmm": "memory", "mac": "mac", "mag": "mag", "mal": "mal", "transformer": "attention"}
 START = 0.02  # deviation of linear maps at the start, the embedding's too
@@ -66,11 +65,9 @@ class LanguageModel(nn.Module):
                 if isinstance(module, nn.Linear) and not name.endswith("gates"):
                     nn.init.normal_(module.weight, std=START)
             nn.init.normal_(block.channels.out.weight, std=START * depth)
-            mixer = block.mixer.attention if isinstance(block.mixer, MAL) else block.mixer
-            if isinstance(mixer, MAC | MAG):  # no map scales what these two add, only their gate, silu of a norm
-                nn.init.constant_(mixer.memory_norm.weight, START * depth)
-            elif isinstance(mixer, NeuralMemory | Attention):
-                nn.init.normal_(mixer.out.weight, std=START * depth)
+            for module in block.modules():
+                if isinstance(module, NeuralMemory | Attention):
+                    nn.init.normal_(module.out.weight, std=START * depth)
 
     def forward(
         self,
