@@ -19,8 +19,8 @@ from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import real_first, take
 
-
-GATE_START = 0.1
+RESIDUAL_START = 0.3
+GATE_START = 0.1  # all gates half open, whatever they see: both outputs are heard from the first step on
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class MAC(nn.Module):
     """Memory as a context, `[B, T, D] -> [B, T, D]`, causal. For each segment of S tokens, M the memory as it stood before:
 
         q = SiLU(conv(x W_q)), of unit length;  h = RMSNorm(M(q)) W
-        y = Attention([P | h | x]);  m = Memory(RMSNorm(x + y));  out = y (x) m, see `MutualGate`
+        y = Attention([P | h | x]);  m = Memory(RMSNorm(x + RMSNorm(y)));  out = y (x) m, see `MutualGate`
 
     Queries are the segment's tokens; token j sees P, and h_i and x_i for i <= j. The memory then learns from what attention
     made of the tokens, and gives each token what it knows once it has learned that token. The block around it adds the residual.
@@ -96,7 +96,7 @@ class MAC(nn.Module):
             draw_taps(self.query_conv)
         self.recall_norm = nn.RMSNorm(self.memory.head_dim, eps=1e-6)
         self.recall = nn.Linear(inner, dim, bias=False)
-        self.norm, self.gate = nn.RMSNorm(dim, eps=1e-6), MutualGate(dim)
+        self.residual, self.gate = NormedResidual(dim), MutualGate(dim)
         self.fingerprint = f"MAC segment={segment} {self.memory.fingerprint} {self.attention.fingerprint}"
 
     def forward(
@@ -169,7 +169,7 @@ class MAC(nn.Module):
         y = self._attend(q, keys, values, slot)
         mask = None if whole else real
         m, memory, surprise = self.memory(
-            normed(self.norm, x + y), state=state.memory, mask=mask, return_state=True, return_surprise=True
+            self.residual(x, y), state=state.memory, mask=mask, return_state=True, return_surprise=True
         )
         y = self.gate(y, m)
         count = real.sum(dim=1)
@@ -257,7 +257,7 @@ class MAG(nn.Module):
 class MAL(nn.Module):
     """Memory as a layer, `[B, T, D] -> [B, T, D]`, causal: attention within a window over what the memory gives.
 
-        y = Memory([P | x]);  out = y + SW-Attention(RMSNorm(x + y))
+        y = Memory([P | x]);  out = y + SW-Attention(RMSNorm(x + RMSNorm(y)))
 
     so that with the block's residual each of the two layers has one of its own (section 4.4: all blocks have residuals). With
     form="h3" y = q * Memory([P | k * v]) with q, k, v linear maps of x: H3 (arXiv 2212.14052) with its two state
@@ -288,7 +288,7 @@ class MAL(nn.Module):
         self.memory = NeuralMemory(dim, heads=heads, head_dim=head_dim, num_persistent=num_persistent, **options)
         self.attention = Attention(dim, heads=heads, head_dim=head_dim, window=window, qk_norm=qk_norm)
         self.memory.fingerprint += f" of MAL form={form}"  # it reads something else in the other form
-        self.attention_norm = nn.RMSNorm(dim, eps=1e-6)
+        self.residual = NormedResidual(dim)
         self.products = nn.Linear(dim, 3 * dim, bias=False) if form == "h3" else None
 
     def forward(
@@ -305,34 +305,49 @@ class MAL(nn.Module):
             raise ValueError(f"state must be a MALState; got {type(state).__name__}")
         parts = (None, None) if state is None else (state.memory, state.attention)
         asked = {"state": parts[0], "mask": mask, "return_state": True, "return_surprise": True}
+        self.memory.check(x, parts[0], mask)
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0.0)  # padding may hold anything, NaN too
         if self.products is None:
             y, memory, surprise = self.memory(x, **asked)
         else:
-            self.memory.check(x, parts[0], mask)
             q, k, v = self.products(x).chunk(3, dim=-1)
             y, memory, surprise = self.memory(k * v, **asked)
             y = q * y
-        seen, attention = self.attention(
-            normed(self.attention_norm, x + y), state=parts[1], mask=mask, return_state=True
+        seen, attention = self.attention(self.residual(x, y), state=parts[1], mask=mask, return_state=True)
+        return _result(
+            y + seen, MALState(memory, attention) if return_state else None, surprise if return_surprise else None
         )
-        return _result(y + seen, MALState(memory, attention) if return_state else None, surprise if return_surprise else None)
+
+
+class NormedResidual(nn.Module):
+    """RMSNorm(x + RMSNorm(y)): what the second of two layers reads, [B, T, D].
+
+    x has passed the norm of the block, so y needs one too: as it is, it would be a hundredth of x at the start, and of x's size never.
+    Its learned vector starts at `RESIDUAL_START`, about the share that an output has of what it is added to.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm, self.added_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+        nn.init.constant_(self.added_norm.weight, RESIDUAL_START)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return normed(self.norm, x + normed(self.added_norm, y))
 
 
 class MutualGate(nn.Module):
-    """The paper's y (x) m, "a non-linear gating" it says no more of: each of two is let through by a gate that the other opens,
+    """How MAC and MAG put attention's y and the memory's m together, [B, T, D]: each passes a gate that the other one opens,
 
-        y * sigmoid(RMSNorm(m)) + m * sigmoid(RMSNorm(y)),        y, m [B, T, D] -> [B, T, D].
+        y * sigmoid(RMSNorm(m)) + m * sigmoid(RMSNorm(y)).
 
-    The norms' learned vectors start small: all gates half open, and both are heard from the first step on. A plain product, y times a
-    non-linearity of m, lets neither be learned before the other (docs/LOG.md).
+    The paper's is a product: both normalised with learned vectors, then a non-linearity. In a product each is noise to the other until one
+    has learned something, and a norm makes the noise as large as what it stands for: neither is learned, or late (docs/LOG.md).
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.attention_norm, self.memory_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
         for norm in (self.attention_norm, self.memory_norm):
             nn.init.constant_(norm.weight, GATE_START)
 

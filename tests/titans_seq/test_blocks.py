@@ -367,7 +367,7 @@ def mac_token_by_token(mac: MAC, x: Tensor) -> tuple[Tensor, Tensor]:
                 values.append(project[2, n] @ row)
             y.append(torch.stack(values).T @ (torch.stack(scores) / width**0.5).softmax(dim=0))
         y = mac.attention.out(torch.cat(y))
-        learned = rms(token + y, mac.norm.weight)
+        learned = rms(token + rms(y, mac.residual.added_norm.weight), mac.residual.norm.weight)
         m, state, surprise = mac.memory(learned[None, None], state=state, return_state=True, return_surprise=True)
         ys.append(gated(mac.gate, y, m[0, 0]))
         surprises.append(surprise[0, 0])
@@ -432,7 +432,8 @@ def test_mal_is_memory_and_then_attention(form):
     else:
         q, k, v = (x @ weight.T for weight in mal.products.weight.chunk(3))
         y = q * mal.memory(k * v)
-    assert_equal_to(mal(x), y + mal.attention(rms(x + y, mal.attention_norm.weight)), name="y")
+    seen = rms(x + rms(y, mal.residual.added_norm.weight), mal.residual.norm.weight)
+    assert_equal_to(mal(x), y + mal.attention(seen), name="y")
     with pytest.raises(ValueError, match="form must be plain or h3; got 'h4'"):
         make({"mixer": "mal", "form": "h4"})
 

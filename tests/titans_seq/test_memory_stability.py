@@ -195,7 +195,10 @@ def test_theta_is_of_a_chunk():
         torch.testing.assert_close(4 * small, usual)
         narrow = make(chunk_size=chunk_size, theta_scale=1.0)
         torch.testing.assert_close(narrow.initial_gates()[2], small)  # never beyond the middle of its range
-        ranges = [largest_theta(make(chunk_size=chunk_size, **given)) for given in ({}, {"theta_start": 1.0}, {"theta_scale": 1.0})]
+        ranges = [
+            largest_theta(make(chunk_size=chunk_size, **given))
+            for given in ({}, {"theta_start": 1.0}, {"theta_scale": 1.0})
+        ]
         torch.testing.assert_close(torch.tensor(ranges), torch.tensor([8.0, 8.0, 2.0]) / chunk_size)
     largest = make(chunk_size=64, theta_scale=1e9)
     assert largest_theta(largest) == 1
