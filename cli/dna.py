@@ -195,7 +195,9 @@ class ClassifyTask(Task):
             assert isinstance(network, DNAClassifier)
             network.encoder.load_state_dict(_both_sides(weights, network.encoder))
         except RuntimeError:
-            raise UsageError(f"the encoder in {folder} does not fit the model of its {runs.CONFIG}") from None
+            raise UsageError(
+                f"the encoder in {folder} does not fit the model of its {runs.CONFIG}, or is of another version of titans-seq"
+            ) from None
 
     def train(self, job: Job, folder: Path, last: Path | None) -> History:
         module = _module_of(job)

@@ -374,7 +374,9 @@ def load_weights(module: TrainedModule, checkpoint: Mapping[str, Any], folder: P
     try:
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError:
-        raise UsageError(f"the checkpoint in {folder} does not fit the model of its {runs.CONFIG}") from None
+        raise UsageError(
+            f"the checkpoint in {folder} does not fit the model of its {runs.CONFIG}, or is of another version of titans-seq"
+        ) from None
 
 
 def _callback_state(checkpoint: dict[str, Any], kind: type) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class NeuralMemory(nn.Module):
 
     The block around it adds the residual. The gates see x divided by its root mean square: eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
     theta = 2 sigmoid(.) (1 - eta) min(theta_scale / C, 1/2), starting at (1 - eta) theta_start / C, at most in the middle of its range;
-    alpha = 1e-6 + sigmoid(.)^4, starting at 3e-6. With `max_surprise` every update has norm at most 1, so ||S|| <= min(2 theta_scale / C, 1) for any input up to 1e18 (float32),
+    alpha = 1e-6 + sigmoid(.)^4, starting at 3e-6. With `max_surprise` no update is longer than that, so ||S|| <= max_surprise min(2 theta_scale / C, 1) for any input up to 1e18 (float32),
     and ||M|| is bounded through the floor of alpha. The paper's plain form is `max_surprise=None`.
 
     Args:
@@ -64,7 +64,8 @@ class NeuralMemory(nn.Module):
         max_surprise: theta_t is scaled by min(1, max_surprise / ||u_t||); None: never.
         theta_scale: how much a chunk may change the memory; the larger, the better a fact seen once is kept.
         theta_start: how much it does at first. 4 learns fast from keys that differ. Where keys resemble each other, as after attention or in
-            smooth data, steps of 4 overshoot; outputs stay bounded, but gradients of long sequences explode; those of 1 do not.
+            smooth data, steps of 4 overshoot; outputs stay bounded, but gradients of long sequences explode; those of 1 do not, as
+            long as training leaves them there (`theta_scale=1` makes sure of it).
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
         backend: see `titans_seq.kernels.neural_memory`.
 
@@ -113,14 +114,15 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
         check_max_surprise(max_surprise)
         for name, value in (("theta_scale", theta_scale), ("theta_start", theta_start)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number; got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-6 <= value < math.inf:
+                raise ValueError(f"{name} must be a number of at least 1e-6; got {value!r}")
         self.dim, self.heads, self.depth, self.chunk_size = dim, heads, depth, chunk_size
         self.head_dim = dim // heads if head_dim is None else whole_number("head_dim", head_dim, 1)
         self.conv_size = max(conv_size, 1)
         self.momentum, self.forgetting, self.gate_per = momentum, forgetting, gate_per
-        self.max_surprise, self.theta_start, self.backend = max_surprise, theta_start, backend
-        self.largest_theta = 2 * min(theta_scale / chunk_size, 0.5)  # without momentum
+        self.max_surprise, self.theta_scale, self.theta_start = max_surprise, theta_scale, theta_start
+        self.backend = backend
+        self._largest_theta = 2 * min(theta_scale / chunk_size, 0.5)  # in parts of 1 - eta
 
         inner = heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner, bias=False)
@@ -147,7 +149,7 @@ class NeuralMemory(nn.Module):
         if self.conv is not None:
             draw_taps(self.conv)
         nn.init.normal_(self.gates.weight, std=0.02)
-        starts = [_logit(min(self.theta_start / self.chunk_size / self.largest_theta, 0.5))]
+        starts = [_logit(min(self.theta_start / self.chunk_size / self._largest_theta, 0.5))]
         if self.momentum:
             starts.append(_logit(1 - 1 / (1 + math.sqrt(self.chunk_size))))
         if self.forgetting:
@@ -220,7 +222,8 @@ class NeuralMemory(nn.Module):
         return self._gates(torch.zeros(1, self.dim, dtype=self.gates.bias.dtype, device=self.gates.bias.device))
 
     def extra_repr(self) -> str:
-        return f"{self.fingerprint}, max_surprise={self.max_surprise}"
+        options = ("max_surprise", "theta_scale", "theta_start")
+        return ", ".join([self.fingerprint, *(f"{name}={getattr(self, name)}" for name in options)])
 
     def _mix(self, x: Tensor, state: LayerState, mask: Tensor | None) -> tuple[Tensor, Tensor, LayerState]:
         """The layer on compacted tokens: outputs [B, T, D], surprise [B, T, H], new state."""
@@ -255,7 +258,7 @@ class NeuralMemory(nn.Module):
         """alpha, eta, theta [..., H]; the formulas are in the class docstring."""
         # without the norm an input of 1e4 sets alpha to 1 and the weights to 0, which a deep memory never leaves
         gates = torch.sigmoid(self.gates(F.rms_norm(x, (self.dim,), eps=1e-6))).split(self.heads, dim=-1)
-        theta = gates[0] * self.largest_theta
+        theta = gates[0] * self._largest_theta
         eta = gates[1] if self.momentum else torch.zeros_like(theta)
         alpha = torch.zeros_like(theta)
         if self.forgetting:

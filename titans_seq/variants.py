@@ -66,8 +66,8 @@ class MAC(nn.Module):
     made of the tokens, and gives each token what it knows once it has learned that token. The block around it adds the residual.
 
     Source: Titans, eq. 21-25. As printed, token j would see h_i of later tokens, and the reading in eq. 25 would come from
-    after the segment: both show the future. Gate, norms and the residual around attention the paper leaves open (section 4.4:
-    all blocks have residuals). P and h are unrotated keys, positions begin anew with each segment.
+    after the segment: both show the future. There the memory learns from y alone and y is only gated by its reading; here x is
+    added (section 4.4: all blocks have residuals), and the reading is heard itself. P and h are unrotated keys, positions begin anew with each segment.
 
     Args:
         dim: D. heads: H and head_dim: K, even, of both.

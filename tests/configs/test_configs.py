@@ -109,6 +109,7 @@ def test_the_sizes_of_the_paper(variant: str, size: str) -> None:
     config = compose(LANGUAGE.schema, ["data.text=x.txt", f"model={variant}_{size}", "experiment=paper"])
     options = {key: value for key, value in config.model.items() if key != "_target_"}
     assert options["mixer"] == VARIANTS[variant]
+    assert options.get("theta_start") == (None if variant == "transformer" else 1)
     count = count_parameters({"vocabulary": 32_000, **options})
     assert count == pytest.approx(int(size[:-1]) * 1e6, rel=0.03)
     tokens = config.data.length * config.data.batch_size * config.trainer.accumulate_grad_batches

@@ -174,6 +174,18 @@ def test_padding_has_no_gradient(options):
     assert (x.grad[MASK].abs().amax(-1) > 0).all()
 
 
+@pytest.mark.parametrize("padding", [float("nan"), float("inf"), 1e300])
+@every_block
+def test_padding_of_a_mixer_may_hold_anything(options, padding):
+    """Zeros come out, and what is trained does not see it."""
+    mixer, x = make(options).mixer, tokens(12, B=len(MASK))
+    y = mixer(torch.where(MASK[..., None], x, padding), mask=MASK)
+    assert torch.equal(y[MASK], mixer(x, mask=MASK)[MASK])
+    assert (y[~MASK] == 0).all()
+    y[MASK].square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in mixer.parameters())
+
+
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
@@ -291,6 +303,12 @@ def gated(gate: MutualGate, y: Tensor, m: Tensor) -> Tensor:
         1 / (1 + (-rms(z, weights[f"{name}_norm.weight"])).exp()) for name, z in (("attention", y), ("memory", m))
     )
     return y * opened_by_m + m * opened_by_y
+
+
+def test_gates_start_half_open():
+    gate, (y, m) = MutualGate(D), torch.randn(2, 5, D, generator=torch.Generator().manual_seed(0))
+    mean = (y + m) / 2
+    assert 0 < (gate(y, m) - mean).norm() < 0.1 * mean.norm()
 
 
 # --- MAG --------------------------------------------------------------------------------------------------------------

@@ -445,7 +445,7 @@ def test_a_bfloat16_layer():
         ({"gate_per": "segment"}, "gate_per"), ({"backend": "magic"}, "backend"),
         ({"max_surprise": 0.0}, "max_surprise"),
         ({"max_surprise": -1.0}, "max_surprise"), ({"theta_scale": 0}, "theta_scale"), ({"theta_scale": True}, "theta_scale"),
-        ({"theta_scale": float("nan")}, "theta_scale"), ({"theta_start": -1.0}, "theta_start"),
+        ({"theta_scale": float("nan")}, "theta_scale"), ({"theta_start": -1.0}, "theta_start"), ({"theta_scale": 1e-323}, "theta_scale"),
     ],
     ids=str,
 )  # fmt: skip

@@ -8,6 +8,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from titans_seq.blocks import ModelState
+from titans_seq.kernels.state import whole_number
 from titans_seq.language.model import LanguageModel
 
 
@@ -41,6 +42,7 @@ def generate(
         ValueError: an option outside of its range, an empty prompt, a token that is not in the vocabulary, a model in
             training mode.
     """
+    tokens, piece = whole_number("tokens", tokens, 0), whole_number("piece", piece, 1)
     if model.training:
         raise ValueError("model must be in eval mode: call model.eval()")
     if prompt.ndim != 1 or not len(prompt):

@@ -44,7 +44,7 @@ def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     folder = Path(folder)
     try:
         model = LanguageModel(**_shape(folder / CONFIG))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # not of the constructor's options, or a value it refuses
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
     try:
         weights = load_file(folder / WEIGHTS)
@@ -57,7 +57,9 @@ def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     try:
         model.load_state_dict(weights)
     except RuntimeError:
-        raise ValueError(f"{folder / WEIGHTS} does not fit the model of {CONFIG}") from None
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit the model of {CONFIG}, or is of another version of titans-seq"
+        ) from None
     tokenizer = read_tokenizer(folder)
     _check_vocabulary(model, tokenizer)
     return model.eval(), tokenizer

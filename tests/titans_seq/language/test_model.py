@@ -78,6 +78,18 @@ def test_tokens_stay_apart_at_the_start(variant):
 
 
 @every_variant
+@pytest.mark.parametrize("layers", [1, 4])
+def test_what_blocks_add_starts_small(variant, layers):
+    """As in GPT-2: the maps out of attention, memory and channel mixing at .02 / sqrt(2 layers)."""
+    torch.manual_seed(0)
+    made = LanguageModel(256, 64, layers=layers, mixer=VARIANTS[variant])
+    outs = [m.weight for name, m in made.named_modules() if name.endswith("out")]
+    assert len(outs) == layers * (3 if variant in ("mac", "mag", "mal") else 2)
+    for weight in outs:
+        assert float(weight.detach().std()) == pytest.approx(0.02 / (2 * layers) ** 0.5, rel=0.05)
+
+
+@every_variant
 def test_every_parameter_is_trained(variant):
     torch.manual_seed(0)
     made = LanguageModel(V, 8, layers=2, heads=2, mixer=VARIANTS[variant], **OPTIONS[variant])
@@ -198,6 +210,8 @@ def test_the_same_seed_draws_the_same():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"tokens": -1}, "tokens must be >= 0"),
+        ({"piece": 0}, "piece must be >= 1"),
         ({"temperature": -1}, "temperature must be finite and >= 0"),
         ({"temperature": float("nan")}, "temperature must be finite and >= 0"),
         ({"top_k": 0}, "top_k >= 1"),
@@ -276,6 +290,10 @@ def _damage(folder, name, text):
         (
             lambda f: _damage(f, "config.json", (f / "config.json").read_text().replace('"dim"', '"dims"')),
             "config.json is damaged",
+        ),
+        (
+            lambda f: _damage(f, "config.json", (f / "config.json").read_text().replace('"memory"', '"lstm"')),
+            "config.json is damaged: mixer must be one of",
         ),
         (lambda f: _damage(f, "tokenizer.json", "[]"), "tokenizer.json is no tokenizer.json: it has no model"),
         (
