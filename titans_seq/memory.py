@@ -113,9 +113,9 @@ class NeuralMemory(nn.Module):
         if head_dim is None and dim % heads:
             raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
         check_max_surprise(max_surprise)
-        for name, value in (("theta_scale", theta_scale), ("theta_start", theta_start)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-6 <= value < math.inf:
-                raise ValueError(f"{name} must be a number of at least 1e-6; got {value!r}")
+        for name, theta in (("theta_scale", theta_scale), ("theta_start", theta_start)):
+            if isinstance(theta, bool) or not isinstance(theta, int | float) or not 1e-6 <= theta < math.inf:
+                raise ValueError(f"{name} must be a number of at least 1e-6; got {theta!r}")
         self.dim, self.heads, self.depth, self.chunk_size = dim, heads, depth, chunk_size
         self.head_dim = dim // heads if head_dim is None else whole_number("head_dim", head_dim, 1)
         self.conv_size = max(conv_size, 1)

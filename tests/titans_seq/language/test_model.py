@@ -83,7 +83,7 @@ def test_what_blocks_add_starts_small(variant, layers):
     """As in GPT-2: the maps out of attention, memory and channel mixing at .02 / sqrt(2 layers)."""
     torch.manual_seed(0)
     made = LanguageModel(256, 64, layers=layers, mixer=VARIANTS[variant])
-    outs = [m.weight for name, m in made.named_modules() if name.endswith("out")]
+    outs = [m.weight for name, m in made.named_modules() if name.endswith(".out")]
     assert len(outs) == layers * (3 if variant in ("mac", "mag", "mal") else 2)
     for weight in outs:
         assert float(weight.detach().std()) == pytest.approx(0.02 / (2 * layers) ** 0.5, rel=0.05)
