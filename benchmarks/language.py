@@ -32,15 +32,14 @@ ABLATIONS = {
     "no forgetting": ("model.forgetting=false",),
     "no persistent memory": ("model.num_persistent=0",),
 }
-TASKS, TASKS_TWICE = (
-    ("data.steps_per_epoch=200", "--epochs", epochs, "training.learning_rate=2e-3") for epochs in ("5", "10")
-)
+TASKS = ("data.steps_per_epoch=200", "--epochs", "5", "training.learning_rate=2e-3")
+TASKS_TWICE = ("data.steps_per_epoch=200", "--epochs", "10", "training.learning_rate=2e-3")
 NEEDLE = ("--task", "passkey", "--length", "160", "data.batch_size=16")
 NEEDLE_LENGTHS = ("160", "640", "2560", "10240")
 TRACKING = {
     task: ("--task", task, "--length", "32", "data.batch_size=32", *TASKS) for task in ("parity", "permutations")
 }
-PATIENT = "mac, 2,000 batches"  # after 1,000 MAC still learns
+PATIENT = "mac, 2,000 batches"  # is it the budget that MAC lacks?
 SAMPLES = "32"  # per length
 TRACKING_LENGTHS = ("8", "16", "32", "64", "128")
 # the paper's inner loop bare; theta may reach 1 at chunk 1, and one step then turns what it reads into its opposite

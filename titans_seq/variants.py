@@ -19,7 +19,7 @@ from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import real_first, take
 
-RESIDUAL_START = 0.3
+RESIDUAL_START = 0.3  # of what the norm gives: y is heard, and x still tells the tokens apart
 GATE_START = 0.1  # all gates half open, whatever they see: both outputs are heard from the first step on
 
 
@@ -323,8 +323,8 @@ class MAL(nn.Module):
 class NormedResidual(nn.Module):
     """RMSNorm(x + RMSNorm(y)): what the second of two layers reads, [B, T, D].
 
-    x has passed the norm of the block, so y needs one too: as it is, it would be a hundredth of x at the start, and of x's size never.
-    Its learned vector starts at `RESIDUAL_START`, about the share that an output has of what it is added to.
+    x has passed the norm of the block, so y needs one too: as it is, it would be a hundredth of x at the start, and little
+    more after training (docs/LOG.md).
     """
 
     def __init__(self, dim: int) -> None:
