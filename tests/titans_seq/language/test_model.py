@@ -90,9 +90,11 @@ def test_what_blocks_add_starts_small(variant, layers):
 
 
 @every_variant
-def test_every_parameter_is_trained(variant):
+@pytest.mark.parametrize("tie_embeddings", [False, True])
+def test_every_parameter_is_trained(variant, tie_embeddings):
     torch.manual_seed(0)
-    made = LanguageModel(V, 8, layers=2, heads=2, mixer=VARIANTS[variant], **OPTIONS[variant])
+    options = OPTIONS[variant] | {"tie_embeddings": tie_embeddings}
+    made = LanguageModel(V, 8, layers=2, heads=2, mixer=VARIANTS[variant], **options)
     module = LanguageModule(made)
     module.log = lambda *_, **__: None
     given = tokens(3, 13)
@@ -321,6 +323,17 @@ def test_damaged_models(tmp_path, damage, message):
 def test_a_tokenizer_of_another_vocabulary_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="the tokenizer has 256 tokens, the model 11"):
         save_model(tmp_path, model(), ByteTokenizer())
+
+
+def test_output_weights_of_its_own_or_the_embedding(tmp_path):
+    own, tied = model(vocabulary=256), model(vocabulary=256, tie_embeddings=True)
+    assert count_parameters(own.options) - count_parameters(tied.options) == 256 * 8
+    given = tokens(1, 6)
+    for made, weight in ((own, own.head.weight), (tied, tied.encoder.embedding.weight)):
+        assert_equal_to(made(given)[0], made.encoder(given)[0] @ weight.T, name="logits")
+        save_model(tmp_path, made.float(), ByteTokenizer())
+        again, _ = load_model(tmp_path)
+        assert torch.equal(again(given)[0], made(given)[0])
 
 
 def test_parameters_are_counted_without_a_model():
