@@ -18,13 +18,13 @@ from titans_seq.cli import fitting, runs, training
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN, device, on_device, require_unstranded, task_of
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record, show_table
+from titans_seq.datamodules.alphabet import encode
 from titans_seq.datamodules.dna import DNAClassData, TokenDataset, collate
 from titans_seq.datamodules.fasta import Genome
 from titans_seq.datamodules.labelled import Sequences, read_sequences
 from titans_seq.datamodules.variants import read_variants
 from titans_seq.files import replacing
 from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule
-from titans_seq.genomics.alphabet import encode
 from titans_seq.genomics.features import features, pool
 from titans_seq.genomics.model import DNAEncoder
 from titans_seq.genomics.module import CHANCE_BITS, NATS_PER_BIT

@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from titans_seq.datamodules.alphabet import BASES, PAD
 from titans_seq.datamodules.embedded_dna import embedded_dna
 from titans_seq.datamodules.fasta import (
     Genome,
@@ -37,7 +38,6 @@ from titans_seq.datamodules.registry import EMBEDDED
 from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
 from titans_seq.datamodules.windows import EpochShuffle, dealt
-from titans_seq.genomics.alphabet import BASES, PAD
 
 Batch = dict[str, Tensor]
 SPLITS = ("train", "val", "test")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from titans_seq.datamodules.alphabet import FIRST_BASE, KNOWN
 from titans_seq.datamodules.labelled import Labelled
 from titans_seq.datamodules.registry import EMBEDDED
-from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN
 
 SEQUENCES, LENGTH, WORD = 2000, 96, 8
 MOTIFS = ("TATAAAAG", "CCACGTGG")

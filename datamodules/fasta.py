@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.utils.data import Dataset
 
+from titans_seq.datamodules.alphabet import COMPLEMENT, LETTERS, UNKNOWN, encode
 from titans_seq.datamodules.intervals import Interval, overlap_audit, read_bed
 from titans_seq.datamodules.labelled import Labelled, labelled
 from titans_seq.datamodules.registry import user_cache
 from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.splits import SPLITS
-from titans_seq.genomics.alphabet import COMPLEMENT, LETTERS, UNKNOWN, encode
 
 Tokens = UInt8[np.ndarray, " T"]
 Splits = dict[str, list[Interval]]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from titans_seq.datamodules.alphabet import encode
 from titans_seq.datamodules.series import DataError
-from titans_seq.genomics.alphabet import encode
 
 COLUMNS = ("sequence", "label")
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.tokenizers import IGNORED
 from titans_seq.datamodules.windows import dealt, processes
-from titans_seq.language.tokenizers import IGNORED
 
 Batch = dict[str, Tensor]
 Sample = tuple[Int[np.ndarray, " T"], Int[np.ndarray, " T"]]

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
+from titans_seq.datamodules.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 from titans_seq.datamodules.windows import dealt, epoch_seed, processes
-from titans_seq.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 
 Batch = dict[str, Tensor]
 Tokens = Int[np.ndarray, " T"]

@@ -1,5 +1,6 @@
 """What is installed: every package of ours under one name, nothing else, with its data files and its command."""
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -34,6 +35,21 @@ def test_links_are_relative() -> None:
     for name in MAPPED:
         link = ROOT / "titans_seq" / name
         assert link.is_symlink() and str(link.readlink()) == f"../{name}"
+
+
+@pytest.mark.parametrize("package", ["kernels", "datamodules"])
+def test_readers_and_kernels_import_no_models(package: str) -> None:
+    """Imports run one way: of ours these two packages know only themselves."""
+    found = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, path
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name for name in found if name.partition(".")[0] == "titans_seq"}
+    assert ours and all(name.startswith(f"titans_seq.{package}.") for name in ours), ours
 
 
 @pytest.fixture(scope="module")

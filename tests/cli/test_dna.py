@@ -13,8 +13,8 @@ import torch
 from omegaconf import OmegaConf
 
 from titans_seq.cli.main import main
+from titans_seq.datamodules.alphabet import encode
 from titans_seq.genomics import DNAEncoder, DNALanguageModel
-from titans_seq.genomics.alphabet import encode
 from titans_seq.genomics.scoring import log_likelihood
 
 Refused = Callable[[list[str]], str]

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from titans_seq.datamodules import dna, genomic_benchmarks
+from titans_seq.datamodules.alphabet import PAD, decode, encode
 from titans_seq.datamodules.dna import DNAClassData, GenomeData, TokenDataset, collate
 from titans_seq.datamodules.embedded_dna import embedded_dna
 from titans_seq.datamodules.genomic_benchmarks import BenchmarkSpec
 from titans_seq.datamodules.labelled import read_sequences
 from titans_seq.datamodules.series import DataError
-from titans_seq.genomics.alphabet import PAD, decode, encode
 from titans_seq.genomics.kmer import KmerClassifier
 
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")

@@ -13,6 +13,7 @@ from Bio import bgzf
 from torch.utils.data import DataLoader
 
 from titans_seq.datamodules import fasta
+from titans_seq.datamodules.alphabet import decode, encode
 from titans_seq.datamodules.fasta import (
     Genome,
     GenomeWindows,
@@ -24,7 +25,6 @@ from titans_seq.datamodules.fasta import (
 )
 from titans_seq.datamodules.intervals import Interval
 from titans_seq.datamodules.series import DataError
-from titans_seq.genomics.alphabet import decode, encode
 
 COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 

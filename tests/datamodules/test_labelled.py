@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from titans_seq.datamodules.alphabet import decode
 from titans_seq.datamodules.labelled import read_labelled_csv, read_labelled_folder
 from titans_seq.datamodules.series import DataError
-from titans_seq.genomics.alphabet import decode
 
 
 def text_of(data):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from titans_seq.datamodules import DataError, GenomeData, stretches
-from titans_seq.genomics.alphabet import decode
+from titans_seq.datamodules.alphabet import decode
 
 LENGTH, ROWS = 8, 3
 COMPLEMENT = str.maketrans("ACGT", "TGCA")

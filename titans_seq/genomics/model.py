@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from titans_seq.blocks import ModelState
+from titans_seq.datamodules.alphabet import COMPLEMENT, FIRST_BASE, KNOWN, SIZE, START
 from titans_seq.encoder import Encoder, Surprises
-from titans_seq.genomics.alphabet import FIRST_BASE, KNOWN, SIZE, START
+from titans_seq.places import turned
 
 
 class DNAEncoder(Encoder):
@@ -92,6 +93,11 @@ def pooled(features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None) -
         return features.mean(dim=1)
     total = features.masked_fill(~mask[..., None], 0.0).sum(dim=1)
     return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def reverse_complement(tokens: Integer[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> Integer[Tensor, "B T"]:
+    """The other strand, read in its own direction. Only real positions are turned round; padding stays where it is."""
+    return COMPLEMENT.to(tokens.device)[tokens.gather(1, turned(real)).long()].to(tokens.dtype)
 
 
 def base_loss(

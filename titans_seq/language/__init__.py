@@ -1,10 +1,10 @@
 """Language models and their training."""
 
+from titans_seq.datamodules.tokenizers import ByteTokenizer, FileTokenizer, Tokenizer, read_tokenizer, train_bpe
 from titans_seq.language.generation import generate
 from titans_seq.language.model import VARIANTS, LanguageModel
 from titans_seq.language.module import LanguageModule
 from titans_seq.language.saving import load_model, save_model
-from titans_seq.language.tokenizers import ByteTokenizer, FileTokenizer, Tokenizer, read_tokenizer, train_bpe
 
 __all__ = [
     "VARIANTS",

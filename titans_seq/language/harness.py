@@ -11,10 +11,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from torch import Tensor
 
+from titans_seq.datamodules.tokenizers import Tokenizer
 from titans_seq.language.evaluation import read_stream
 from titans_seq.language.generation import generate
 from titans_seq.language.model import LanguageModel
-from titans_seq.language.tokenizers import Tokenizer
 
 # the paper's Table 1, as the harness calls them
 PAPER = (

@@ -12,8 +12,8 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from titans_seq.blocks import ModelState, continued
+from titans_seq.datamodules.tokenizers import IGNORED
 from titans_seq.language.model import LanguageModel
-from titans_seq.language.tokenizers import IGNORED
 from titans_seq.training import TrainedModule
 
 Batch = dict[str, Tensor]

@@ -8,9 +8,9 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from titans_seq.datamodules.tokenizers import FILE, Tokenizer, read_tokenizer
 from titans_seq.files import replacing
 from titans_seq.language.model import LanguageModel
-from titans_seq.language.tokenizers import FILE, Tokenizer, read_tokenizer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "titans-seq language model", 1

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from titans_seq.datamodules.alphabet import MASK, PAD, encode
 from titans_seq.genomics import markov
-from titans_seq.genomics.alphabet import MASK, PAD, encode
 from titans_seq.genomics.markov import MarkovModel
 
 PAIRS = {"A": "T", "C": "G", "G": "C", "T": "A"}

@@ -1,14 +1,15 @@
-"""DNA models: causality, both sides, padding, streams, and that everything is trained."""
+"""DNA models: causality, both sides, the other strand, padding, streams, and that everything is trained."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from accuracy import assert_equal_to
 
 from titans_seq.blocks import MIXERS, ModelState
-from titans_seq.genomics.alphabet import FIRST_BASE, MASK, PAD, SIZE, UNKNOWN
-from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel, base_loss
+from titans_seq.datamodules.alphabet import FIRST_BASE, MASK, PAD, SIZE, UNKNOWN, decode, encode
+from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel, base_loss, reverse_complement
 from titans_seq.state_io import load_state, save_state
 
 SMALL = {"dim": 8, "layers": 2, "heads": 2, "num_persistent": 2}
@@ -187,3 +188,27 @@ def test_the_loss_counts_known_bases_only():
     total, number = base_loss(logits, tokens, counted)
     assert number == 2
     assert total.item() == pytest.approx(2 * math.log(4))
+
+
+def other_strand(sequence):
+    return "".join({"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}[base] for base in reversed(sequence))
+
+
+@pytest.mark.parametrize("side", ["left", "right", "inside"])
+def test_reverse_complement_of_padded_batches(side):
+    """Against strings, one by one; padding keeps its place."""
+    random = np.random.default_rng(0)
+    width, rows = 12, []
+    for length in (0, 1, 2, 7, 12):
+        sequence = "".join(random.choice(list("ACGTN"), length))
+        places = {"left": np.arange(width - length, width), "right": np.arange(length)}.get(side)
+        rows.append((sequence, np.sort(random.permutation(width)[:length]) if places is None else places))
+    tokens, real = torch.full((len(rows), width), PAD), torch.zeros(len(rows), width, dtype=torch.bool)
+    for row, (sequence, places) in enumerate(rows):
+        tokens[row, places] = torch.from_numpy(encode(sequence)).long()
+        real[row, places] = True
+    turned = reverse_complement(tokens, real)
+    for row, (sequence, places) in enumerate(rows):
+        assert decode(turned[row, places]) == other_strand(sequence)
+    assert (turned[~real] == PAD).all()
+    assert torch.equal(reverse_complement(turned, real), tokens)

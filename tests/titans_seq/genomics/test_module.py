@@ -11,9 +11,9 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, roc_auc
 from torch import nn
 from torch.utils.data import DataLoader
 
+from titans_seq.datamodules.alphabet import BASES, FIRST_BASE, KNOWN, MASK, PAD, SIZE, START, decode, encode
 from titans_seq.datamodules.dna import TokenDataset, collate
 from titans_seq.genomics import module as dna_module
-from titans_seq.genomics.alphabet import BASES, FIRST_BASE, KNOWN, MASK, PAD, SIZE, START, decode, encode
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.module import DNAModule, mask_bases
 
@@ -50,6 +50,7 @@ class Counting(nn.Module):
         super().__init__()
         self.class_names = CLASSES[:classes]
         self.head = nn.Linear(SIZE, classes)
+        nn.init.zeros_(self.head.bias)  # drawn, it would follow from the tests that ran before
         weight = nn.init.normal_(self.head.weight.data, generator=torch.Generator().manual_seed(1))
         weight -= weight[:, FIRST_BASE:].mean(dim=1, keepdim=True)  # else the longest row has the same class as all
         self.given = []

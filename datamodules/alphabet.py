@@ -1,4 +1,4 @@
-"""DNA as numbers: one token per base, the complement as a table, the reverse strand of padded batches.
+"""DNA as numbers: one token per base, and the complement as a table.
 
 Upper and lower case are read alike (soft-masked repeats are no other bases), U as T. The IUPAC codes for several possible
 bases (R, Y, S, W, K, M, B, D, H, V) are read as N: known to be a base, not known which. N is its own complement.
@@ -6,10 +6,8 @@ bases (R, Y, S, W, K, M, B, D, H, V) are read as N: known to be a base, not know
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Integer, UInt8
 from torch import Tensor
-
-from titans_seq.places import turned
 
 SPECIAL = ("PAD", "MASK", "START")
 PAD, MASK, START = range(len(SPECIAL))
@@ -57,8 +55,3 @@ def encode(sequence: str) -> UInt8[np.ndarray, " T"]:
 def decode(tokens: Integer[Tensor, " T"]) -> str:
     """Letters of tokens; special tokens are left out."""
     return "".join(BASES[token - FIRST_BASE] for token in tokens.tolist() if token >= FIRST_BASE)
-
-
-def reverse_complement(tokens: Integer[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> Integer[Tensor, "B T"]:
-    """The other strand, read in its own direction. Only real positions are turned round; padding stays where it is."""
-    return COMPLEMENT.to(tokens.device)[tokens.gather(1, turned(real)).long()].to(tokens.dtype)

@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from titans_seq.language.tokenizers import ByteTokenizer, FileTokenizer, read_tokenizer, train_bpe
+from titans_seq.datamodules.tokenizers import ByteTokenizer, FileTokenizer, read_tokenizer, train_bpe
 
 TEXT = "Grüße, 世界! 🙂\n\ttwo  blanks"
 
