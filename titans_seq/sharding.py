@@ -1,7 +1,7 @@
 """FSDP: the weights of a network shared out over the devices that train it.
 
 Weights are gathered for the forward, and again for the backward, of a unit: each block is one, all the rest of the network another.
-A module can so read what lies inside of it anywhere in its forward (the output weights may be those of the embedding, MAC reads the persistent
+A module can so read what lies inside of it anywhere in its forward (the output weights are the embedding's, MAC reads the persistent
 tokens of its attention), but nothing outside of a block can read the block's.
 """
 

@@ -24,7 +24,6 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     "mal": {**MEMORY, "window": 4},
     "h3": {**MEMORY, "window": 4, "form": "h3", "mixer": "mal"},
     "attention": {"heads": 2},
-    "tied": {"heads": 2, "mixer": "attention", "tie_embeddings": True},
 }
 NAMES = (*LANGUAGE, "both sides", "forecaster")
 

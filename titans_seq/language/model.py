@@ -25,14 +25,13 @@ class LanguageModel(nn.Module):
     .02 would drown in blocks that start with outputs of .1 to .6: all tokens alike after the first, and the memory's gradients
     with them out of bounds.
 
-    Output weights are the model's own. Those of the embedding (`tie_embeddings`) save V D parameters; but tokens that cannot be told
-    apart yet, digits of a number to be remembered, want equal logits, so become equal as inputs too, and then never are remembered
-    (docs/LOG.md).
+    Logits are products of embeddings with a linear map of the features. Without the map the token that was read, whose embedding is part of
+    its own features, votes for itself, and tokens that cannot be told apart yet, digits of a number to be remembered, want equal
+    logits, so become equal as inputs too, and then never are remembered (docs/LOG.md).
 
     Args:
         vocabulary: V. dim: D. layers: number of blocks.
         mixer: "memory" (LMM), "mac", "mag", "mal" or "attention" (a Transformer), see `blocks.Block`.
-        tie_embeddings: the output weights are those of the embedding.
         dropout, num_persistent: of the blocks. options: of the mixer, e.g. heads, depth, chunk_size, segment, window.
 
     Attributes: options: all of these, by name; `LanguageModel(**options)` is a model of the same shape.
@@ -47,7 +46,6 @@ class LanguageModel(nn.Module):
         *,
         layers: int = 4,
         mixer: str = "mac",
-        tie_embeddings: bool = False,
         dropout: float = 0.0,
         num_persistent: int = 4,
         **options: Any,
@@ -55,8 +53,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         shape = {"layers": layers, "mixer": mixer, "dropout": dropout, "num_persistent": num_persistent, **options}
         self.encoder = Encoder(vocabulary, dim, **shape)
-        self.head = None if tie_embeddings else nn.Linear(dim, vocabulary, bias=False)
-        self.options: dict[str, Any] = {"vocabulary": vocabulary, "dim": dim, "tie_embeddings": tie_embeddings, **shape}
+        self.output = nn.Linear(dim, dim, bias=False)
+        self.options: dict[str, Any] = {"vocabulary": vocabulary, "dim": dim, **shape}
         self.reset_parameters()
 
     @property
@@ -65,8 +63,7 @@ class LanguageModel(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the linear maps anew; those of the gates, the memory's initial weights and persistent tokens have a start of their own."""
-        if self.head is not None:
-            nn.init.normal_(self.head.weight, std=START)
+        nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
         depth = (2 * len(self.encoder.blocks)) ** -0.5
         for block in self.encoder.blocks:
             assert isinstance(block, Block)
@@ -92,5 +89,4 @@ class LanguageModel(nn.Module):
             ValueError: as `Encoder`.
         """
         features, *rest = self.encoder(tokens, mask=mask, states=states, return_surprise=return_surprise)
-        weight = self.encoder.embedding.weight if self.head is None else self.head.weight
-        return F.linear(features, weight), *rest
+        return F.linear(self.output(features), self.encoder.embedding.weight), *rest
