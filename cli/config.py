@@ -69,7 +69,7 @@ def overrides_of(schema: Schema, arguments: argparse.Namespace) -> list[str]:
         if written.count(key) > 1:
             raise UsageError(f"{key} is given twice; give it once")
     for flags in schema.exclusive:
-        given = [f"--{flag}" for flag in flags if getattr(arguments, flag)]
+        given = [_written(flag) for flag in flags if getattr(arguments, flag)]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} exclude each other; give one")
     for flag, keys in schema.flags.items():
@@ -78,13 +78,18 @@ def overrides_of(schema: Schema, arguments: argparse.Namespace) -> list[str]:
             continue
         clash = next((key for key in keys if key in written), None)
         if clash:
-            raise UsageError(f"{clash} is set by --{flag.replace('_', '-')} and by an override; give one of the two")
+            raise UsageError(f"{clash} is set by {_written(flag)} and by an override; give one of the two")
         made = schema.choices[flag](value) if flag in schema.choices else [_override(keys[0], value)]
         clash = next((word.split("=")[0] for word in made if word.split("=")[0] in written), None)
         if clash:
-            raise UsageError(f"{clash} is decided by --{flag.replace('_', '-')} {value}; drop the override")
+            raise UsageError(f"{clash} is decided by {_written(flag)} {value}; drop the override")
         words += made
     return words
+
+
+def _written(flag: str) -> str:
+    """A flag as users write it; `--task` is named otherwise here, for `task` is the word after the verb."""
+    return f"--{flag.removesuffix('_name').replace('_', '-')}"
 
 
 def _override(key: str, value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from hydra.core.override_parser.types import Override, QuotedString
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -23,6 +24,7 @@ from titans_seq.cli import runs, training
 from titans_seq.cli.config import CALLBACKS, GROUPS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.kernels import machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
 from titans_seq.training import TrainedModule
 
@@ -186,6 +188,7 @@ def prepare(task: Task, config: DictConfig) -> Job:
     callbacks = training.callbacks(config.seed, configured, config.quiet, module.monitor, module.mode)
     trainer = make_trainer(config, callbacks)
     _check_optimizer(module)
+    check_backend(config.model.get("backend", "auto"), trainer.strategy.root_device)
     return Job(task, config, data, module, trainer)
 
 
@@ -195,6 +198,14 @@ def _check_optimizer(module: TrainedModule) -> None:
         module.make_optimizer()
     except ValueError as error:
         raise UsageError(f"training: {error}") from None
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """Kernels say that they cannot run when they are called: ask now, before anything is written."""
+    try:
+        resolve_backend(backend, machine_of(device.type, device.index))
+    except RuntimeError as error:
+        raise UsageError(f"model.{error}") from None
 
 
 def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:

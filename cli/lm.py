@@ -81,7 +81,11 @@ class LanguageTask(Task):
             "size": lambda _: ["experiment=paper"],
             "tokenizer": lambda path: [f"data.tokenizer={quoted_path(path)}"],
         },
-        exclusive=(("text", "task_name"), ("tokenizer", "vocab_size")),
+        exclusive=(
+            ("text", "task_name"),
+            ("tokenizer", "vocab_size"),
+            *(("task_name", flag) for flag in ("tokenizer", "vocab_size", "carry")),
+        ),
     )
 
     def default_folder(self, config: DictConfig) -> Path:
@@ -182,20 +186,28 @@ def trained_model(place: str) -> tuple[LanguageModel, Tokenizer, Path]:
         raise UsageError(f"{folder} is a file; give the run folder" if folder.exists() else f"no run folder {folder}")
     if (folder / runs.CONFIG).is_file():
         runs.read_config(folder, FIT.key)
-        if not (inner.is_dir() and (folder / runs.METRICS).is_file()):
+        if not (folder / runs.METRICS).is_file():
             raise UsageError(f"{folder} is not finished; go on with: titans-seq fit lm --output {folder} --resume")
+        if not inner.is_dir():
+            raise UsageError(f"{folder} is finished, but its {MODEL}/ is gone; train it again in another folder")
     try:
         model, tokenizer = load_model(inner if inner.is_dir() else folder)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, folder
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fitting.check_backend(model.options.get("backend", "auto"), device)
+    return model.to(device), tokenizer, folder
 
 
 def eval_command(arguments: argparse.Namespace) -> None:
     """`titans-seq eval lm`: perplexity of a text, accuracy in tasks by length, tasks of the harness."""
     if bool(arguments.text) == bool(arguments.tasks):
         raise UsageError("give --text FILE for a perplexity or --tasks NAME for accuracies, one of the two")
+    if arguments.text and arguments.lengths:
+        raise UsageError("--lengths goes with --tasks; a text is read as it is")
     training.hush(arguments.quiet)
+    if arguments.text and arguments.output:
+        _file(arguments.output)
     model, tokenizer, folder = trained_model(arguments.checkpoint)
     if arguments.text:
         return _eval_text(arguments, model, tokenizer)
@@ -271,7 +283,7 @@ def _eval_harness(
 def _eval_task(arguments: argparse.Namespace, task: str, model: LanguageModel, folder: Path, place: Path) -> None:
     config = runs.read_config(folder, FIT.key) if (folder / runs.CONFIG).is_file() else None
     trained = None if config is None or config.data.get("task") != task else int(config.data.length)
-    lengths = arguments.lengths or [256 * 2**i for i in range(5)]
+    lengths = sorted(set(arguments.lengths or [256 * 2**i for i in range(5)]))
     module = LanguageModule(model, answers=True)
     rows: dict[int, Mapping[str, float]] = {}
     for length in lengths:
@@ -310,13 +322,17 @@ def _eval_task(arguments: argparse.Namespace, task: str, model: LanguageModel, f
 
 
 def _file(output: str) -> Path:
+    """A file to write to, in a folder that is there."""
     path = Path(output).expanduser()
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give a file")
     runs.make_folder(path.parent)
     return path
 
 
 def generate_command(arguments: argparse.Namespace) -> None:
     """`titans-seq generate lm`: the prompt and what follows it, on stdout as it is drawn."""
+    kept = _file(arguments.save_state) if arguments.save_state else None
     model, tokenizer, _ = trained_model(arguments.checkpoint)
     try:
         prompt = torch.from_numpy(tokenizer.encode(arguments.prompt))
@@ -330,10 +346,10 @@ def generate_command(arguments: argparse.Namespace) -> None:
         for token, states in drawn:
             print(decode(token), end="", flush=True)
         print()
-        if arguments.save_state:
+        if kept:
             _, states = read(model, torch.tensor([token]), states)
             assert states is not None
-            save_state(_file(arguments.save_state), states, model=model)
+            save_state(kept, states, model=model)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -439,7 +439,12 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
         help="train on streams of the text: N samples in a row with the state carried on (default 1: each for itself)",
     )
     add("--tokenizer", metavar="FILE", help="a tokenizer.json (default: bytes)")
-    add("--vocab-size", type=_positive, metavar="V", help="learn byte pairs from the text, so many tokens")
+    add(
+        "--vocab-size",
+        type=_positive,
+        metavar="V",
+        help="learn byte pairs from the text, so many tokens; pip install 'titans-seq[lm]'",
+    )
     _training_flags(parser, "runs/lm/<text or task>-<variant>-s<seed>")
 
 
@@ -491,7 +496,7 @@ def _generate_lm(tasks: argparse._SubParsersAction) -> None:
     add("--top-p", type=float, metavar="P", help="draw among the fewest that have this share of the probability")
     add("--seed", type=_seed, default=0, metavar="S", help="of the draws (default 0)")
     add("--state", metavar="FILE", help="go on from a state that was saved")
-    add("--save-state", metavar="FILE", help="keep the state after the last token that was read")
+    add("--save-state", metavar="FILE", help="keep the state after all that was printed")
 
 
 def _lightning(verbs: argparse._SubParsersAction) -> None:

@@ -205,7 +205,7 @@ def read_text(path: str | Path) -> str:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DataError(f"no file {path}")
+        raise DataError(f"{path} is a folder, no text" if path.is_dir() else f"no file {path}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 FILE = "tokenizer.json"
+LARGEST = 1_000_000  # vocabulary of byte pairs that is learned; it takes memory before any text is read
 IGNORED = -100  # in the place of a token: a target that is not asked for; what PyTorch's cross-entropy leaves out
 _BYTES = {"titans_seq": "bytes"}  # what tokenizer.json says of a model of bytes
 
@@ -111,11 +112,11 @@ def train_bpe(texts: Sequence[str], vocabulary: int) -> FileTokenizer:
     """Byte-pair encoding learned from texts, on bytes: nothing is unknown to it.
 
     Raises:
-        ValueError: a vocabulary of fewer than 257 tokens.
+        ValueError: a vocabulary of fewer than 257 tokens, or of more than a million.
     """
-    if vocabulary < 257:
+    if not 257 <= vocabulary <= LARGEST:
         raise ValueError(
-            f"a vocabulary of byte pairs must have at least 257 tokens, one more than bytes; got {vocabulary}"
+            f"a vocabulary of byte pairs must have 257 (one more than bytes) to {LARGEST:,} tokens; got {vocabulary}"
         )
     library = _library()
     tokenizer = library.Tokenizer(library.models.BPE())

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from titans_seq.blocks import MIXERS, Block, ModelState
+from titans_seq.kernels.state import whole_number
 
 Surprises = tuple[Float[Tensor, "B T H"], ...]
 Features = (
@@ -42,8 +43,8 @@ class Encoder(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1; got {layers}")
+        vocabulary, dim = whole_number("vocabulary", vocabulary, 1), whole_number("dim", dim, 1)
+        layers = whole_number("layers", layers, 1)
         self.dim, self.bidirectional = dim, bidirectional
         self.embedding = nn.Embedding(vocabulary, dim)
         nn.init.normal_(self.embedding.weight, std=0.02)

@@ -11,7 +11,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a place beside `path` to write to, which takes its name when the block ends without an error, else is removed."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.touch()  # where nothing can be written this shows before the work
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)  # safetensors lets nobody else read its files
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

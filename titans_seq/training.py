@@ -45,6 +45,10 @@ class TrainedModule(L.LightningModule):
         super().__init__()
         if warmup_steps is not None and warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0; got {warmup_steps}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be finite and at least 0; got {weight_decay}")
+        if not 0 <= final_rate <= 1:
+            raise ValueError(f"final_rate must be in [0, 1], a share of the rate; got {final_rate}")
         self.network: nn.Module = network
         self.learning_rate, self.weight_decay, self.final_rate = learning_rate, weight_decay, final_rate
         self.warmup_steps = warmup_steps

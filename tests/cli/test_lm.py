@@ -251,6 +251,7 @@ def test_accuracy_by_length(workdir: Path) -> None:
         "--tasks",
         "parity",
         "--lengths",
+        "32",
         "8",
         "32",
         "--samples",
@@ -259,7 +260,7 @@ def test_accuracy_by_length(workdir: Path) -> None:
     ]
     assert main(words) == 0
     found = json.loads(Path("run/eval/parity.json").read_text())
-    assert found["trained_length"] == 8 and set(found["lengths"]) == {"8", "32"}
+    assert found["trained_length"] == 8 and list(found["lengths"]) == ["8", "32"]
     assert (workdir / "run/eval/parity.png").stat().st_size > 5000
 
 
@@ -330,10 +331,19 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
             ["fit", "lm", "--text", "BOOK", "--carry", "4", "--length", "16", "trainer.devices=2"],
             "trains on one device",
         ),
-        (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "exclude each other"),
+        (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "--text and --task exclude each other"),
+        (["fit", "lm", "--task", "passkey", "--vocab-size", "300"], "--task and --vocab-size exclude each other"),
+        (["fit", "lm", "--task", "passkey", "--carry", "4"], "--task and --carry exclude each other"),
+        (["fit", "lm", "--text", "."], "is a folder, no text"),
+        (["fit", "lm", "--text", "BOOK", "--vocab-size", "99999999999"], "to 1,000,000 tokens"),
+        (["fit", "lm", "--text", "BOOK", "--length", "16", "model.dim=-8"], "dim must be >= 1; got -8"),
+        (["fit", "lm", "--text", "BOOK", "--length", "16", "training.weight_decay=-1"], "weight_decay must be"),
+        (["fit", "lm", "--text", "BOOK", "--length", "16", "training.final_rate=7"], "final_rate must be in [0, 1]"),
+        (["fit", "lm", "--text", "BOOK", "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches=0"),
+        (["fit", "lm", "--text", "BOOK", "trainer.gradient_clip_val=-1"], "gradient_clip_val=-1"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
         (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),
-        (["fit", "lm", "--text", "BOOK", "--vocab-size", "10"], "at least 257"),
+        (["fit", "lm", "--text", "BOOK", "--vocab-size", "10"], "must have 257"),
         (["fit", "lm", "--text", "BOOK", "model.segments=8"], "did you mean 'model.segment'"),
         (["fit", "lm", "--text", "BOOK", "model.segment=0", "--length", "16"], "segment must be >= 1"),
         (["generate", "lm", "--checkpoint", "none", "--prompt", "a"], "no run folder none"),
@@ -346,6 +356,9 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
         ),
         (["eval", "lm", "--checkpoint", "RUN"], "one of the two"),
         (["eval", "lm", "--checkpoint", "RUN", "--text", "none.txt"], "no file"),
+        (["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--lengths", "16"], "--lengths goes with --tasks"),
+        (["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--output", "."], "is a folder; give a file"),
+        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--save-state", "."], "is a folder; give a file"),
         (["eval", "lm", "--checkpoint", "RUN", "--tasks", "passkey", "--lengths", "20"], "length must be at least 160"),
     ],
 )
@@ -432,9 +445,24 @@ def test_tasks_of_bytes_and_a_model_of_something_else(pairs: Path, refused: Refu
 def test_an_unfinished_run(book: Path, workdir: Path, refused: Refused) -> None:
     shutil.copytree(book, "run")
     shutil.rmtree("run/model")
-    assert "go on with: titans-seq fit lm --output run --resume" in refused(
-        ["eval", "lm", "--checkpoint", "run", "--text", "a"]
-    )
+    words = ["eval", "lm", "--checkpoint", "run", "--text", "a"]
+    assert "run is finished, but its model/ is gone" in refused(words)
+    Path("run/metrics.json").unlink()
+    assert "go on with: titans-seq fit lm --output run --resume" in refused(words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run here")
+def test_kernels_where_they_cannot_run(
+    book: Path, files: Path, workdir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # tests interpret them
+    said = refused(["fit", "lm", "--text", str(files / "book.txt"), "--length", "16", "model.backend=triton", *SMALL])
+    assert 'model.backend="triton" cannot run here' in said
+    shutil.copytree(book / "model", "model")
+    config = json.loads(Path("model/config.json").read_text())
+    config["model"]["backend"] = "triton"
+    Path("model/config.json").write_text(json.dumps(config))
+    assert "cannot run here" in refused(["generate", "lm", "--checkpoint", "model", "--prompt", "a"])
 
 
 def test_a_run_of_another_task(workdir: Path, refused: Refused) -> None:

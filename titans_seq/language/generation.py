@@ -92,7 +92,7 @@ def draw(
     """A token by its logits, as `generate` draws it."""
     if temperature == 0:
         return int(logits.argmax())
-    ordered, tokens = ((logits - logits.max()) / temperature).sort(descending=True, stable=True)
+    ordered, tokens = ((logits - logits.max()).double() / temperature).sort(descending=True, stable=True)
     if top_k is not None:
         ordered, tokens = ordered[:top_k], tokens[:top_k]
     probabilities = ordered.softmax(dim=0)

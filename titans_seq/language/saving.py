@@ -42,8 +42,9 @@ def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
         ValueError: no such folder, a file missing or damaged, or of another format; weights or a tokenizer that do not fit.
     """
     folder = Path(folder)
+    shape = _shape(folder / CONFIG)
     try:
-        model = LanguageModel(**_shape(folder / CONFIG))
+        model = LanguageModel(**shape)
     except (TypeError, ValueError) as error:  # not of the constructor's options, or a value it refuses
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
     try:

@@ -162,9 +162,10 @@ def test_greedy_tokens_are_the_most_likely_ones(variant):
         assert token == made(read[None])[0][0, -1].argmax()
 
 
-def test_a_very_low_temperature_takes_the_most_likely():
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300])
+def test_a_very_low_temperature_takes_the_most_likely(temperature):
     made, prompt = model("lmm"), tokens(6)
-    cold = [token for token, _ in generate(made, prompt, tokens=5, temperature=1e-40)]
+    cold = [token for token, _ in generate(made, prompt, tokens=5, temperature=temperature)]
     assert cold == [token for token, _ in generate(made, prompt, tokens=5, temperature=0)]
 
 
@@ -340,3 +341,17 @@ def test_the_output_map_keeps_sizes_at_the_start():
 def test_parameters_are_counted_without_a_model():
     made = model("mac")
     assert count_parameters(made.options) == sum(p.numel() for p in made.parameters())
+
+
+@pytest.mark.parametrize("options", [{"vocabulary": 0}, {"dim": -8}, {"layers": 0}, {"dim": 8.0}])
+def test_sizes_of_nothing(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        LanguageModel(**{"vocabulary": V, "dim": 8, "layers": 1, "mixer": "memory", **options})
+
+
+def test_models_and_states_are_read_as_widely_as_other_files(tmp_path):
+    """safetensors writes files for their owner alone."""
+    (tmp_path / "other").touch()
+    save_model(tmp_path, model(vocabulary=256), ByteTokenizer())
+    save_state(tmp_path / "state", model()(tokens(1, 3))[1])
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
