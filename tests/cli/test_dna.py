@@ -466,7 +466,7 @@ def test_a_reference_that_does_not_match_is_refused(language_model: Path, files:
         (["fit", "dna", "--model", "mag", "--from", "x"], "exclude each other"),
         (["fit", "dna", "data.whole=true"], "whole"),
         (["fit", "dna", "data.protocol=hyena_testselect"], "named data set"),
-        (["fit", "dna", "model.layers=0"], "layers must be at least 1"),
+        (["fit", "dna", "model.layers=0"], "layers must be >= 1; got 0"),
         (["score", "dna", "--checkpoint", "nowhere", "--fasta", "x.fa"], "no run folder"),
     ],
 )

@@ -123,7 +123,7 @@ def test_streams_read_the_text_on(data):
         (TEXT, {"carry": 0}, "carry must be at least 1; got 0"),
         (TEXT, {"carry": 2, "steps_per_epoch": 3}, "leave steps_per_epoch out"),
         (TEXT, {"carry": 2, "batch_size": 200}, "batch_size is 200, but there are 112 windows; make one smaller"),
-        (TEXT, {"vocab_size": 100}, "at least 257 tokens"),
+        (TEXT, {"vocab_size": 100}, "must have 257"),
         (TEXT, {"tokenizer": "none.json"}, "no tokenizer at none.json"),
         (TEXT, {"tokenizer": "none.json", "vocab_size": 300}, "not both"),
         (TEXT, {"seed": -1}, "seed and num_workers must be at least 0"),

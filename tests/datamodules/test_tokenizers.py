@@ -102,5 +102,5 @@ def test_files_that_are_no_tokenizers(tmp_path, text, message):
 
 
 def test_too_small_a_vocabulary():
-    with pytest.raises(ValueError, match="at least 257 tokens, one more than bytes; got 256"):
+    with pytest.raises(ValueError, match=r"must have 257 \(one more than bytes\) to 1,000,000 tokens; got 256"):
         train_bpe(["abc"], 256)
