@@ -423,7 +423,7 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
         "--task",
         dest="task_name",
         metavar="NAME",
-        help="instead of a text: passkey, number, uuid, recall, one_fact, two_facts, permutations or parity",
+        help="instead of a text: passkey, number, uuid, recall, one_fact, two_facts, permutations, swaps or parity",
     )
     add("--variant", metavar="NAME", help="lmm, mac (default), mag, mal, or transformer")
     add(

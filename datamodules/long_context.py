@@ -53,6 +53,7 @@ _WHEN = ("in the morning", "before the rain", "after lunch", "last winter", "wit
 _KEYS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "island", "jasper", "kelp", "lotus")
 _PERMUTATIONS = list(itertools.permutations(range(5)))
 _NUMBER = {permutation: i for i, permutation in enumerate(_PERMUTATIONS)}
+_SWAPS = [i for i, permutation in enumerate(_PERMUTATIONS) if sum(a != b for a, b in enumerate(permutation)) == 2]
 
 
 def _sentence(random: np.random.Generator) -> str:
@@ -148,8 +149,16 @@ def _recall(random: np.random.Generator, length: int) -> Sample:
 
 def _permutations(random: np.random.Generator, length: int) -> Sample:
     """Elements of S5 by number, and what the product of all up to each is."""
-    tokens = random.integers(len(_PERMUTATIONS), size=length)
-    state, targets = tuple(range(5)), np.empty(length, dtype=np.int64)
+    return _products(random.integers(len(_PERMUTATIONS), size=length))
+
+
+def _swaps(random: np.random.Generator, length: int) -> Sample:
+    """The same of the ten elements that swap two, of which all others are products."""
+    return _products(random.choice(_SWAPS, size=length))
+
+
+def _products(tokens: Int[np.ndarray, " T"]) -> Sample:
+    state, targets = tuple(range(5)), np.empty_like(tokens)
     for t, number in enumerate(tokens):
         state = tuple(state[i] for i in _PERMUTATIONS[number])
         targets[t] = _NUMBER[state]
@@ -175,6 +184,7 @@ TASKS: dict[str, tuple[Callable[[np.random.Generator, int], Sample], int]] = {
     "one_fact": (_one_fact, 192),
     "two_facts": (_two_facts, 192),
     "permutations": (_permutations, 1),
+    "swaps": (_swaps, 1),
     "parity": (_parity, 1),
 }
 
@@ -216,7 +226,8 @@ class LongContextData(lightning.LightningDataModule):
 
     Args:
         task: "passkey" (a number in repeated noise), "number" and "uuid" (in text), "recall" (up to 64 pairs of keys and values),
-            "one_fact" and "two_facts" (where is who or what, in text), "permutations" (products in S5), "parity".
+            "one_fact" and "two_facts" (where is who or what, in text), "permutations" (products in S5), "swaps" (the same, of
+            swaps of two), "parity".
         length: tokens per sample. eval_length: of validation and test; None: the same.
         steps_per_epoch: training batches. eval_samples: of validation, and of test.
 

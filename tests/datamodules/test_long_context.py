@@ -1,5 +1,6 @@
 """Tasks with answers: the answer follows from the sample by other means, lengths are exact, no part shares a sample."""
 
+import itertools
 import re
 
 import numpy as np
@@ -90,17 +91,17 @@ def test_recalled_values_are_those_of_their_keys():
         assert (tokens[24:] < 128).sum() == 12  # no key but where one is asked
 
 
-def test_products_of_permutations():
-    """By matrices: the product of the first t of them."""
-    import itertools
-
+@pytest.mark.parametrize(("task", "moved"), [("permutations", {0, 2, 3, 4, 5}), ("swaps", {2})])
+def test_products_of_permutations(task, moved):
+    """By matrices: the product of the first t of them. moved: how many of the five an element may move."""
     elements = [np.eye(5, dtype=int)[list(p)] for p in itertools.permutations(range(5))]
-    tokens, targets = sample("permutations", 50)
+    tokens, targets = sample(task, 200)
+    assert {5 - np.trace(elements[token]) for token in tokens} == moved
     product = np.eye(5, dtype=int)
     for token, target in zip(tokens, targets, strict=True):
         product = elements[token] @ product
         assert (product == elements[target]).all()
-    assert len(set(targets.tolist())) > 25
+    assert len(set(targets.tolist())) > 60
 
 
 def test_parity():
