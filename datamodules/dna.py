@@ -35,7 +35,7 @@ from titans_seq.datamodules.genomic_benchmarks import download_benchmark, find_b
 from titans_seq.datamodules.intervals import Interval, overlap_clusters, read_bed
 from titans_seq.datamodules.labelled import Labelled, read_labelled_csv
 from titans_seq.datamodules.registry import EMBEDDED
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.series import DataError, at_least
 from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
 from titans_seq.datamodules.windows import EpochShuffle, dealt
 
@@ -94,11 +94,8 @@ class _SequenceData(lightning.LightningDataModule):
 
     def __init__(self, batch_size: int, eval_batch_size: int, seed: int, num_workers: int) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise DataError(f"{name} must be at least 1; got {value}")
-        if seed < 0 or num_workers < 0:
-            raise DataError(f"seed and num_workers must be at least 0; got {seed} and {num_workers}")
+        at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        at_least(0, seed=seed, num_workers=num_workers)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed, self.num_workers = seed, num_workers
         self.sets: dict[str, Dataset[Batch]] = {}
@@ -353,8 +350,8 @@ class GenomeData(_SequenceData):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed, num_workers)
-        if length < 2 or carry < 1:
-            raise DataError(f"length must be at least 2 and carry at least 1; got {length} and {carry}")
+        at_least(2, length=length)
+        at_least(1, carry=carry)
         if bool(val_records) != bool(test_records):
             raise DataError("val_records and test_records go together: name the records to hold out for each")
         if bed is not None and val_records:

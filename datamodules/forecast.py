@@ -17,7 +17,7 @@ from titans_seq.datamodules.download import download_dataset
 from titans_seq.datamodules.embedded import embedded_series
 from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate, missing
 from titans_seq.datamodules.scaling import fit_scaler, scaler_from, standardise
-from titans_seq.datamodules.series import DataError, Series
+from titans_seq.datamodules.series import DataError, Series, at_least
 from titans_seq.datamodules.splits import SPLITS, Borders, require_windows, split_borders
 from titans_seq.datamodules.windows import Batch, EpochShuffle, WindowDataset, as_is, dealt
 
@@ -72,8 +72,8 @@ class ForecastDataModule(lightning.LightningDataModule):
             raise DataError(f"give dataset or csv, not both; got dataset {dataset!r} and csv {str(csv)!r}")
         if fill is not None and csv is None:
             raise DataError(f"fill={fill!r} is for a file of your own (csv); named data sets are used as published")
-        _at_least(1, lookback=lookback, horizon=horizon, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _at_least(0, seed=seed, num_workers=num_workers)
+        at_least(1, lookback=lookback, horizon=horizon, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        at_least(0, seed=seed, num_workers=num_workers)
         embedded = csv is None and (dataset or EMBEDDED).lower() == EMBEDDED
         self.spec = None if embedded or dataset is None else find_spec(dataset)
         self.csv = csv
@@ -215,9 +215,3 @@ class ForecastDataModule(lightning.LightningDataModule):
         rows, self._fitted_rows = self._fitted_rows, 0
         if rows:
             self._standardise(rows)
-
-
-def _at_least(least: int, **arguments: int) -> None:
-    for name, value in arguments.items():
-        if value < least:
-            raise DataError(f"{name} must be at least {least}; got {value}")

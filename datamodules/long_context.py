@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.series import DataError, at_least
 from titans_seq.datamodules.tokenizers import IGNORED
 from titans_seq.datamodules.windows import dealt, processes
 
@@ -252,14 +252,12 @@ class LongContextData(lightning.LightningDataModule):
         if task not in TASKS:
             raise DataError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
         self.eval_length = length if eval_length is None else eval_length
-        least = TASKS[task][1]
-        for name, value, bound in (
-            ("length", length, least), ("eval_length", self.eval_length, least), ("steps_per_epoch", steps_per_epoch, 1),
-            ("eval_samples", eval_samples, 1), ("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1),
-            ("seed", seed, 0), ("num_workers", num_workers, 0),
-        ):  # fmt: skip
-            if value < bound:
-                raise DataError(f"{name} must be at least {bound} for {task}; got {value}")
+        at_least(1, length=length, eval_length=self.eval_length, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        at_least(1, steps_per_epoch=steps_per_epoch, eval_samples=eval_samples)
+        at_least(0, seed=seed, num_workers=num_workers)
+        for name, tokens in (("length", length), ("eval_length", self.eval_length)):
+            if tokens < TASKS[task][1]:
+                raise DataError(f"{name} must be at least {TASKS[task][1]} for {task}; got {tokens}")
         self.task, self.length, self.steps_per_epoch, self.eval_samples = task, length, steps_per_epoch, eval_samples
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed, self.num_workers = seed, num_workers

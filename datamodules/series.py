@@ -6,6 +6,7 @@ T rows, C channels.
 import re
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,15 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(re.sub(r"\s*[\r\n]+\s*", " ", message))  # a server's or a parser's words may hold more
+
+
+def at_least(least: int, **arguments: int) -> None:
+    """Refuse arguments that are no whole numbers of at least `least`."""
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise DataError(f"{name} must be a whole number; got {value!r}")
+        if value < least:
+            raise DataError(f"{name} must be at least {least}; got {value}")
 
 
 class DataWarning(UserWarning):

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.series import DataError, at_least
 from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
 from titans_seq.datamodules.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 from titans_seq.datamodules.windows import dealt, epoch_seed, processes
@@ -107,16 +107,14 @@ class TextData(lightning.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        at_least(1, length=length, batch_size=batch_size, eval_batch_size=eval_batch_size, carry=carry)
+        if steps_per_epoch is not None:
+            at_least(1, steps_per_epoch=steps_per_epoch)
         if tokenizer is not None and vocab_size is not None:
             raise DataError("give a tokenizer or a vocab_size to learn one of, not both")
         if carry > 1 and steps_per_epoch is not None:
             raise DataError("carry reads the whole text in every epoch; leave steps_per_epoch out")
-        least = {"length": length, "batch_size": batch_size, "eval_batch_size": eval_batch_size, "carry": carry}
-        for name, value in (least | ({} if steps_per_epoch is None else {"steps_per_epoch": steps_per_epoch})).items():
-            if value < 1:
-                raise DataError(f"{name} must be at least 1; got {value}")
-        if seed < 0 or num_workers < 0:
-            raise DataError(f"seed and num_workers must be at least 0; got {seed} and {num_workers}")
+        at_least(0, seed=seed, num_workers=num_workers)
         self.text, self.length, self.tokenizer, self.vocab_size = text, length, tokenizer, vocab_size
         self.steps_per_epoch, self.carry, self.whole = steps_per_epoch, carry, whole
         self.batch_size, self.eval_batch_size, self.seed, self.num_workers = (
@@ -130,7 +128,7 @@ class TextData(lightning.LightningDataModule):
     @property
     def dataset_name(self) -> str:
         """Of the text, as results call it."""
-        return Path(self.text).name.rsplit(".", 1)[0]
+        return Path(self.text).stem
 
     def setup(self, stage: str | None = None) -> None:
         """Read and cut the text; a repeated call does nothing."""
@@ -141,6 +139,9 @@ class TextData(lightning.LightningDataModule):
         texts = [text[begin:end] for begin, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
         try:
             self.tokenizer_ = self._tokenizer(texts[0])
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        try:
             tokens = [self.tokenizer_.encode(part) for part in texts]
         except ValueError as error:
             raise DataError(f"{self.text}: {error}") from None

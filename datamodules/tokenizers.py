@@ -147,7 +147,10 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
         return ByteTokenizer()
     if not isinstance(known, dict) or "model" not in known:
         raise ValueError(f"{path} is no tokenizer.json: it has no model")
-    return FileTokenizer(definition)
+    try:
+        return FileTokenizer(definition)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _library() -> Any:

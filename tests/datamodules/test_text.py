@@ -126,7 +126,7 @@ def test_streams_read_the_text_on(data):
         (TEXT, {"vocab_size": 100}, "must have 257"),
         (TEXT, {"tokenizer": "none.json"}, "no tokenizer at none.json"),
         (TEXT, {"tokenizer": "none.json", "vocab_size": 300}, "not both"),
-        (TEXT, {"seed": -1}, "seed and num_workers must be at least 0"),
+        (TEXT, {"seed": -1}, "seed must be at least 0; got -1"),
     ],
 )
 def test_texts_that_cannot_be_read(data, text, options, message):

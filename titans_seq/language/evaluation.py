@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 
+from titans_seq.kernels.state import whole_number
 from titans_seq.language.model import LanguageModel
 
 
@@ -25,12 +26,15 @@ def read_stream(
         carry: False: every piece is read from the start, so the numbers depend on it.
 
     Raises:
-        ValueError: a model in training mode, fewer than two tokens, or piece < 1.
+        ValueError: a model in training mode, fewer than two tokens, one that is not in the vocabulary, or piece < 1.
     """
     if model.training:
         raise ValueError("model must be in eval mode: call model.eval()")
-    if len(tokens) < 2 or piece < 1:
-        raise ValueError(f"tokens must be at least 2 and piece at least 1; got {len(tokens)} and {piece}")
+    piece = whole_number("piece", piece, 1)
+    if len(tokens) < 2:
+        raise ValueError(f"tokens must be at least 2; got {len(tokens)}")
+    if not 0 <= tokens.min() <= tokens.max() < model.vocabulary:
+        raise ValueError(f"tokens must be 0 to {model.vocabulary - 1}; got {tokens.min()} to {tokens.max()}")
     return _read(model, tokens, piece, carry)
 
 
