@@ -311,20 +311,15 @@ def _suspicions(data: DNAClassData) -> dict[str, Any]:
     return found
 
 
-def device() -> torch.device:
-    """Where models are used outside of a Trainer: a GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def on_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The batch where models are."""
-    return {name: value.to(device()) for name, value in batch.items()}
+    return {name: value.to(fitting.device()) for name, value in batch.items()}
 
 
 @torch.inference_mode()
 def test_probabilities(job: Job) -> np.ndarray:
     """Probabilities [S, N] of the test part, in its order."""
-    module = _module_of(job).eval().to(device())
+    module = _module_of(job).eval().to(fitting.device())
     assert isinstance(job.data, DNAClassData)
     batches = (on_device(batch) for batch in job.data.test_dataloader())
     return torch.cat([module(batch).cpu() for batch in batches]).double().numpy()
@@ -364,7 +359,7 @@ def test_command(arguments: argparse.Namespace) -> None:
     data = task.data(config, "test", checkpoint)
     module = task.module(config, data)
     fitting.load_weights(module, checkpoint, folder)
-    job = Job(task, config, data, module, fitting.make_tester(config))
+    job = Job(task, config, data, module, fitting.make_tester(config, folder))
     with training.interruptible(job.trainer, "nothing was written"):
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = fitting.finite({**task.about(job), **tested})

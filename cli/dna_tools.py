@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 
 from titans_seq.cli import fitting, runs, training
-from titans_seq.cli.dna import CLASSIFY, PRETRAIN, device, on_device, require_unstranded, task_of
+from titans_seq.cli.dna import CLASSIFY, PRETRAIN, on_device, require_unstranded, task_of
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules.alphabet import encode
@@ -51,7 +51,8 @@ def _load(arguments: argparse.Namespace, *keys: str) -> tuple[DNAModule, Path]:
     if rc is not None:
         require_unstranded(rc, checkpoint[DNAClassData.__qualname__]["stranded"], str(folder))
         module.rc = rc
-    return module.eval().to(device()), folder
+    fitting.check_backend(config.model, place=folder / runs.CONFIG)
+    return module.eval().to(fitting.device()), folder
 
 
 def _language_model(arguments: argparse.Namespace) -> tuple[DNALanguageModel, Path]:

@@ -21,10 +21,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from titans_seq.cli import runs, training
-from titans_seq.cli.config import CALLBACKS, GROUPS, Schema, build, complete, compose, overrides_of, parse
+from titans_seq.cli.config import CALLBACKS, GROUPS, SECTIONS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
-from titans_seq.kernels import machine_of, resolve_backend
+from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
 from titans_seq.training import TrainedModule
 
@@ -188,7 +188,7 @@ def prepare(task: Task, config: DictConfig) -> Job:
     callbacks = training.callbacks(config.seed, configured, config.quiet, module.monitor, module.mode)
     trainer = make_trainer(config, callbacks)
     _check_optimizer(module)
-    check_backend(config.model.get("backend", "auto"), trainer.strategy.root_device)
+    check_backend(config.model, trainer)
     return Job(task, config, data, module, trainer)
 
 
@@ -200,12 +200,25 @@ def _check_optimizer(module: TrainedModule) -> None:
         raise UsageError(f"training: {error}") from None
 
 
-def check_backend(backend: str, device: torch.device) -> None:
-    """Kernels say that they cannot run when they are called: ask now, before anything is written."""
+def check_backend(model: Mapping[str, Any], trainer: L.Trainer | None = None, *, place: Path | None = None) -> None:
+    """Kernels say that they cannot run when they are called: ask now, before anything is written.
+
+    trainer: what the model is used with; None: nothing, on `device`. place: the file that names the backend.
+    """
+    if model.get("backend") != "triton":
+        return
+    used_on = device() if trainer is None else trainer.strategy.root_device
+    dtype = torch.float64 if trainer is not None and trainer.precision == "64-true" else torch.float32
+    case = Case(dtype, (), model.get("chunk_size", 1))
     try:
-        resolve_backend(backend, machine_of(device.type, device.index))
+        resolve_backend("triton", machine_of(used_on.type, used_on.index), case)
     except RuntimeError as error:
-        raise UsageError(f"model.{error}") from None
+        raise UsageError(f"model.{error}" if place is None else f"{error}; {place} asks for it") from None
+
+
+def device() -> torch.device:
+    """Where models are used outside of a Trainer: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
@@ -306,14 +319,16 @@ def _resumed_config(task: Task, folder: Path, asked: DictConfig, arguments: argp
     config = runs.read_config(folder, task.key)
     known, keys = _completed(config), [word.lstrip("+~").split("=")[0] for word in overrides_of(task.schema, arguments)]
     for key in keys:
-        if key in ("trainer.max_epochs", "quiet", "output"):
+        if key in ("trainer.max_epochs", "quiet", "output", "experiment"):
             continue
-        if key in ("experiment", "trainer") or key.startswith("hydra"):  # no key of the run's record to compare with
+        if key == "trainer" or key.startswith("hydra"):  # no key of the run's record to compare with
             raise UsageError(f"{key}= does not go with --resume: the run {folder} keeps its configuration; drop it")
         mine, theirs = OmegaConf.select(asked, key), OmegaConf.select(known, key)
         if mine != theirs:
             what = "section differs from" if isinstance(mine, DictConfig) else f"is {theirs} in"
             raise UsageError(f"{key} {what} the run {folder}; a resumed run keeps its configuration, drop the option")
+    if "experiment" in keys:
+        _check_experiment(folder, _completed(asked), known)
     config.quiet = asked.quiet
     finished = (folder / runs.METRICS).exists()
     if "trainer.max_epochs" in keys:
@@ -324,6 +339,19 @@ def _resumed_config(task: Task, folder: Path, asked: DictConfig, arguments: argp
     elif finished:
         raise UsageError(f"{folder} is finished; give more --epochs to train on")
     return config
+
+
+def _check_experiment(folder: Path, asked: DictConfig, known: DictConfig) -> None:
+    """An experiment sets keys of any section: all that is asked must be the run's own, but for the epochs."""
+    for section in (*SECTIONS, "trainer", *CALLBACKS):
+        mine, theirs = (OmegaConf.select(config, section) for config in (asked, known))
+        keys = {*(mine or ()), *(theirs or ())} - {"max_epochs"}
+        differ = next((key for key in sorted(keys) if (mine or {}).get(key) != (theirs or {}).get(key)), None)
+        if differ is not None:
+            raise UsageError(
+                f"{section}.{differ} of the experiment is not that of the run {folder}; a resumed run keeps its configuration: "
+                f"--output {folder} --resume"
+            )
 
 
 def _reopen(job: Job, folder: Path) -> bool:
@@ -442,10 +470,12 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
 ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
-def make_tester(config: DictConfig) -> L.Trainer:
-    """The Trainer that a finished run is used with."""
+def make_tester(config: DictConfig, folder: Path) -> L.Trainer:
+    """The Trainer that the finished run in a folder is used with."""
     config.trainer.update(ALONE)
-    return make_trainer(config, bar(config))
+    trainer = make_trainer(config, bar(config))
+    check_backend(config.model, trainer, place=folder / runs.CONFIG)
+    return trainer
 
 
 def bar(config: DictConfig) -> list[L.Callback]:

@@ -164,12 +164,13 @@ def _draw(
 @torch.inference_mode()
 def _look(module: ForecastModule, past: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     """Return forecast [H, C] and, for the memory, surprise [L, C] of one window [L, C], standardised."""
-    module.eval().to("cpu")
-    forecast = module(past[None])[0].double().numpy()
+    module.eval().to(fitting.device())
+    past = past.to(module.device)
+    forecast = module(past[None])[0].double().cpu().numpy()
     if not has_surprise(module):
         return forecast, None
     assert isinstance(module.network, SimbaForecaster)
-    return forecast, module.network.surprise(past[None])[0].double().numpy()
+    return forecast, module.network.surprise(past[None])[0].double().cpu().numpy()
 
 
 def has_surprise(module: ForecastModule) -> bool:
@@ -196,7 +197,7 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     data = FORECAST.data(config, stage, None if own_scale else checkpoint)
     module = FORECAST.module(config, data)
     fitting.load_weights(module, checkpoint, folder)
-    return Job(FORECAST, config, data, module, fitting.make_tester(config)), folder
+    return Job(FORECAST, config, data, module, fitting.make_tester(config, folder)), folder
 
 
 def test_command(arguments: argparse.Namespace) -> None:
@@ -262,8 +263,7 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     data, module = series_of(job), module_of(job)
     if not isinstance(module.network, SimbaForecaster) or not has_surprise(module):
         raise UsageError(f"{run} has no memory to surprise; train one with model=memory")
-    module.eval().to("cpu")
-    found = surprise_of_values(module.network, data.standardised)
+    found = surprise_of_values(module.network.eval().to(fitting.device()), data.standardised)
     series, most = data.series, _standing_out(found, module.network.lookback, arguments.share)
     axis = pd.RangeIndex(len(found), name="row") if series.dates is None else pd.Index(series.dates, name="date")
     path = runs.free(Path(arguments.output).expanduser() if arguments.output else run / f"surprise-{series.name}.csv")

@@ -4,7 +4,7 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,15 @@ from titans_seq.language import (
 from titans_seq.language.evaluation import read_stream
 from titans_seq.language.generation import read
 from titans_seq.language.pictures import plot_by_length
+from titans_seq.language.saving import CONFIG
 from titans_seq.pictures import plot_training
 from titans_seq.state_io import load_state, save_state
 
 MODEL = "model"  # where in the run folder the trained model lies, for use without the run
 DEFAULT = "mac"  # variant
 PIECE = 4096  # tokens read at a time
+LENGTHS = (256, 512, 1024, 2048, 4096)  # of a task's samples
+SAMPLES = 128  # of a task, per length
 WINDOW = 1024  # tokens of a text that a model without a state that can be carried reads at once
 SIZES = ("170m", "340m", "400m", "760m")  # the paper's
 
@@ -178,9 +181,9 @@ def fit_command(arguments: argparse.Namespace) -> None:
 # a finished model ------------------------------------------------------------------------------------------------------
 
 
-def trained_model(place: str) -> tuple[LanguageModel, Tokenizer, Path]:
+def trained_model(given: str) -> tuple[LanguageModel, Tokenizer, Path]:
     """The model and tokenizer of a run folder, or of a folder that `save_model` wrote, and that folder."""
-    folder = Path(place).expanduser()
+    folder = Path(given).expanduser()
     inner = folder / MODEL
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; give the run folder" if folder.exists() else f"no run folder {folder}")
@@ -190,39 +193,49 @@ def trained_model(place: str) -> tuple[LanguageModel, Tokenizer, Path]:
             raise UsageError(f"{folder} is not finished; go on with: titans-seq fit lm --output {folder} --resume")
         if not inner.is_dir():
             raise UsageError(f"{folder} is finished, but its {MODEL}/ is gone; train it again in another folder")
+    place = inner if inner.is_dir() else folder
     try:
-        model, tokenizer = load_model(inner if inner.is_dir() else folder)
+        model, tokenizer = load_model(place)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fitting.check_backend(model.options.get("backend", "auto"), device)
-    return model.to(device), tokenizer, folder
+    fitting.check_backend(model.options, place=place / CONFIG)
+    return model.to(fitting.device()), tokenizer, folder
 
 
 def eval_command(arguments: argparse.Namespace) -> None:
     """`titans-seq eval lm`: perplexity of a text, accuracy in tasks by length, tasks of the harness."""
     if bool(arguments.text) == bool(arguments.tasks):
         raise UsageError("give --text FILE for a perplexity or --tasks NAME for accuracies, one of the two")
-    if arguments.text and arguments.lengths:
-        raise UsageError("--lengths goes with --tasks; a text is read as it is")
+    by_length = [name for name in arguments.tasks or () if name in TASKS]
+    others = [name for name in arguments.tasks or () if name not in TASKS]
+    _check_flags(arguments, bool(by_length), bool(others))
     training.hush(arguments.quiet)
-    if arguments.text and arguments.output:
-        _file(arguments.output)
     model, tokenizer, folder = trained_model(arguments.checkpoint)
     if arguments.text:
         return _eval_text(arguments, model, tokenizer)
     place = Path(arguments.output).expanduser() if arguments.output else folder / "eval"
-    by_length = [name for name in arguments.tasks if name in TASKS]
-    others = [name for name in arguments.tasks if name not in TASKS]
     if by_length and not isinstance(tokenizer, ByteTokenizer):
         raise UsageError(
             f"{by_length[0]} is made of bytes, but {folder} has another tokenizer; train on it with fit lm --task"
         )
+    data = {name: _samples(arguments, name) for name in by_length}
+    measure = _harness(arguments, others) if others else None
+    runs.make_folder(place)
     for name in by_length:
-        _eval_task(arguments, name, model, folder, place)
-    if others:
-        _eval_harness(arguments, others, model, tokenizer, place)
+        _eval_task(arguments, data[name], model, folder, place)
+    if measure is not None:
+        measure(model, tokenizer, place)
     return None
+
+
+def _check_flags(arguments: argparse.Namespace, by_length: bool, harness: bool) -> None:
+    """Refuse flags of what is not asked for: they would do nothing."""
+    of_lengths, of_harness = ("lengths", "samples", "seed"), ("include", "limit")
+    unused = [*(() if by_length else of_lengths), *(() if harness else of_harness)]
+    given = next((name for name in unused if getattr(arguments, name) is not None), None)
+    if given is not None:
+        what = "tasks by length, such as --tasks passkey" if given in of_lengths else "tasks of lm-evaluation-harness"
+        raise UsageError(f"--{given} goes with {what}; drop it")
 
 
 def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer) -> None:
@@ -233,6 +246,7 @@ def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: T
         raise UsageError(f"{arguments.text}: {error}") from None
     if len(tokens) < 2:
         raise UsageError(f"{arguments.text} has {len(tokens)} tokens; at least 2 are needed")
+    place = _file(arguments.output) if arguments.output else None
     # without a window attention would keep all of the text
     carry = not (model.options["mixer"] == "attention" and model.options.get("window") is None)
     piece = PIECE if carry else WINDOW
@@ -250,67 +264,72 @@ def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: T
     }
     record |= {"loss": loss, **_readable(loss, bytes_per_token)}
     show_record(f"{Path(arguments.text).name}, {arguments.checkpoint}", record)
-    if arguments.output:
-        runs.write_json(_file(arguments.output), record)
-        show_paths("metrics", [Path(arguments.output)])
+    if place is not None:
+        runs.write_json(place, record)
+        show_paths("metrics", [place])
 
 
-def _eval_harness(
-    arguments: argparse.Namespace, names: list[str], model: LanguageModel, tokenizer: Tokenizer, place: Path
-) -> None:
-    """Tasks of lm-evaluation-harness; those whose data cannot be had are "not run"."""
+def _harness(arguments: argparse.Namespace, names: list[str]) -> Callable[[LanguageModel, Tokenizer, Path], None]:
+    """What runs tasks of lm-evaluation-harness; those whose data cannot be had are "not run"."""
     try:
-        from titans_seq.language.harness import PAPER, evaluate
+        from titans_seq.language.harness import PAPER, TaskManager, evaluate
     except ModuleNotFoundError as error:
         raise UsageError(
             f"no task {names[0]} here; those of lm-evaluation-harness need: pip install 'titans-seq[harness]' ({error})"
         ) from None
-    rows: list[tuple[str, str, Any]] = []
-    for name in itertools.chain.from_iterable(PAPER if name == "paper" else (name,) for name in names):
-        try:
-            found = evaluate(model, tokenizer, name, limit=arguments.limit, folder=arguments.include)
-            rows += [(name, metric, value) for metric, value in found.items()]
-        except KeyError:
-            raise UsageError(f"no task {name}; those made here are {', '.join(TASKS)}") from None
-        except OSError as error:  # its data are neither here nor to be had
-            rows.append((name, "not run", " ".join(str(error).split())))
-    show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
-    path = runs.free(runs.make_folder(place) / "harness.json")
-    runs.write_json(path, {f"{name} {metric}": value for name, metric, value in rows})
-    show_paths("results", [path])
+    manager = TaskManager(include_path=arguments.include)
+    tasks = list(itertools.chain.from_iterable(PAPER if name == "paper" else (name,) for name in names))
+    missing = next((name for name in tasks if name not in manager.all_tasks), None)
+    if missing is not None:
+        raise UsageError(f"no task {missing}; those made here are {', '.join(TASKS)}")
+
+    def measure(model: LanguageModel, tokenizer: Tokenizer, place: Path) -> None:
+        rows: list[tuple[str, str, Any]] = []
+        path = runs.free(place / "harness.json")
+        for name in tasks:
+            try:
+                found = evaluate(model, tokenizer, name, manager, limit=arguments.limit)
+                rows += [(name, metric, value) for metric, value in found.items()]
+            except OSError as error:  # its data are neither here nor to be had
+                rows.append((name, "not run", " ".join(str(error).split())))
+            runs.write_json(path, {f"{name} {metric}": value for name, metric, value in rows})
+        show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
+        show_paths("results", [path])
+
+    return measure
 
 
-def _eval_task(arguments: argparse.Namespace, task: str, model: LanguageModel, folder: Path, place: Path) -> None:
+def _samples(arguments: argparse.Namespace, task: str) -> list[LongContextData]:
+    """Of a task at every length."""
+    samples, seed = arguments.samples or SAMPLES, arguments.seed or 0
+    return [
+        LongContextData(
+            task, length=length, eval_samples=samples, eval_batch_size=max(1, 2**14 // length), seed=seed,
+        )
+        for length in sorted(set(arguments.lengths or LENGTHS))
+    ]  # fmt: skip
+
+
+def _eval_task(
+    arguments: argparse.Namespace, every: list[LongContextData], model: LanguageModel, folder: Path, place: Path
+) -> None:
+    task, samples, lengths = every[0].task, every[0].eval_samples, [data.length for data in every]
     config = runs.read_config(folder, FIT.key) if (folder / runs.CONFIG).is_file() else None
     trained = None if config is None or config.data.get("task") != task else int(config.data.length)
-    lengths = sorted(set(arguments.lengths or [256 * 2**i for i in range(5)]))
     module = LanguageModule(model, answers=True)
     rows: dict[int, Mapping[str, float]] = {}
-    for length in lengths:
-        data = LongContextData(
-            task,
-            length=length,
-            eval_samples=arguments.samples,
-            eval_batch_size=max(1, 2**14 // length),
-            seed=arguments.seed,
-        )
+    for data in every:
         trainer = L.Trainer(
             logger=False, devices=1, enable_model_summary=False, enable_checkpointing=False,
             enable_progress_bar=not arguments.quiet and sys.stderr.isatty(),
         )  # fmt: skip
         with training.interruptible(trainer, "nothing was written"):
-            rows[length] = trainer.test(module, datamodule=data, verbose=False)[0]
+            rows[data.length] = trainer.test(module, datamodule=data, verbose=False)[0]
     names = ("test_accuracy", "test_token_accuracy", "test_loss")
-    title = f"{task}, {arguments.samples} samples per length"
+    title = f"{task}, {samples} samples per length"
     shown = ("tokens", "share of samples right", "share of tokens right", "nats per token")
     show_table(title, shown, [[length, *(row[name] for name in names)] for length, row in rows.items()])
-    runs.make_folder(place)
-    record = {
-        "task": task,
-        "samples": arguments.samples,
-        "seed": arguments.seed,
-        "trained_length": trained,
-    }
+    record: dict[str, Any] = {"task": task, "samples": samples, "seed": every[0].seed, "trained_length": trained}
     record["lengths"] = {
         str(length): {name.removeprefix("test_"): row[name] for name in names} for length, row in rows.items()
     }
@@ -332,7 +351,6 @@ def _file(output: str) -> Path:
 
 def generate_command(arguments: argparse.Namespace) -> None:
     """`titans-seq generate lm`: the prompt and what follows it, on stdout as it is drawn."""
-    kept = _file(arguments.save_state) if arguments.save_state else None
     model, tokenizer, _ = trained_model(arguments.checkpoint)
     try:
         prompt = torch.from_numpy(tokenizer.encode(arguments.prompt))
@@ -341,6 +359,7 @@ def generate_command(arguments: argparse.Namespace) -> None:
             model, prompt, tokens=arguments.tokens, temperature=arguments.temperature, top_k=arguments.top_k,
             top_p=arguments.top_p, seed=arguments.seed, states=states, piece=PIECE,
         )  # fmt: skip
+        kept = _file(arguments.save_state) if arguments.save_state else None
         decode = tokenizer.decoder(prompt.tolist())
         print(arguments.prompt, end="", flush=True)
         for token, states in drawn:

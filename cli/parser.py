@@ -394,8 +394,6 @@ The memory is carried from the first base to the last at constant size; a pictur
     add("--track", choices=("surprise", "bits"), default="surprise", help="bits: how unlikely each base was, in bits")
 
 
-# the rest --------------------------------------------------------------------------------------------------------------
-
 # text ------------------------------------------------------------------------------------------------------------------
 
 
@@ -470,10 +468,10 @@ def _eval_lm(tasks: argparse._SubParsersAction) -> None:
         help="those of `titans-seq fit lm --help`, of the harness, or paper: nine of them",
     )
     add("--lengths", type=_positive, nargs="+", metavar="T", help="tokens per sample (default: 256 512 1024 2048 4096)")
-    add("--samples", type=_positive, default=128, metavar="N", help="per length (default 128)")
+    add("--samples", type=_positive, metavar="N", help="per length (default 128)")
     add("--include", metavar="DIR", help="where task files of your own lie")
     add("--limit", type=_positive, metavar="N", help="at most so many documents of each task of the harness")
-    add("--seed", type=_seed, default=0, metavar="S", help="of the samples (default 0)")
+    add("--seed", type=_seed, metavar="S", help="of the samples (default 0)")
     add("--output", metavar="PATH", help="--text: a JSON file to write; --tasks: a folder (default: RUN/eval)")
 
 
@@ -497,6 +495,9 @@ def _generate_lm(tasks: argparse._SubParsersAction) -> None:
     add("--seed", type=_seed, default=0, metavar="S", help="of the draws (default 0)")
     add("--state", metavar="FILE", help="go on from a state that was saved")
     add("--save-state", metavar="FILE", help="keep the state after all that was printed")
+
+
+# the rest --------------------------------------------------------------------------------------------------------------
 
 
 def _lightning(verbs: argparse._SubParsersAction) -> None:

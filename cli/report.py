@@ -224,7 +224,7 @@ def _surprise(job: Job, plots: dict[str, Plot], shown: list[int]) -> dict[str, A
     end = data.borders["test"][1]
     _say(job, f"reading {end:,} rows for the surprise of the memory")
     rows = slice(data.borders["test"][0] + data.lookback, end)
-    found = surprise_of_values(network.eval().to("cpu"), data.standardised[:end])[rows]
+    found = surprise_of_values(network.eval().to(fitting.device()), data.standardised[:end])[rows]
     most, time, columns = spans(found)[:MARKED], _time(data)[rows], data.series.columns
     chosen = list(dict.fromkeys([*(span.channel for span in most), *shown]))[:MOST_CHANNELS]
     names = {channel: columns[channel] for channel in chosen}

@@ -80,10 +80,10 @@ def make_new_folder(folder: Path) -> Path:
 def make_folder(folder: Path) -> Path:
     """Make a folder that may exist, and return it; a place that cannot be written to is a UsageError."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; choose another --output")
+        raise UsageError(f"{folder} is a file; choose another place")
     _make(partial(folder.mkdir, parents=True, exist_ok=True), folder)
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"cannot write to {folder}: {os.strerror(errno.EACCES)}; choose another --output")
+        raise UsageError(f"cannot write to {folder}: {os.strerror(errno.EACCES)}; choose another place")
     return folder
 
 
@@ -95,7 +95,7 @@ def _make(mkdir: Callable[[], None], folder: Path) -> None:
     except OSError as error:
         if error.errno == errno.ENOTDIR:
             raise UsageError(f"cannot write to {folder}: a part of the path is a file") from None
-        raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another --output") from None
+        raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another place") from None
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

@@ -132,8 +132,11 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_steps": (lambda value: value == -1, f"{_EVERY_EPOCH}; use trainer.max_epochs or trainer.limit_train_batches"),
     "check_val_every_n_epoch": (lambda value: value == 1, _EVERY_EPOCH),
     "val_check_interval": (lambda value: value in (None, 1.0), _EVERY_EPOCH),
-    "accumulate_grad_batches": (lambda value: value >= 1, "give at least 1"),
-    "gradient_clip_val": (lambda value: value is None or value >= 0, "give at least 0; null clips nothing"),
+    "accumulate_grad_batches": (lambda value: isinstance(value, int) and value >= 1, "give at least 1"),
+    "gradient_clip_val": (
+        lambda value: value is None or (isinstance(value, int | float) and value >= 0),
+        "give at least 0; null clips nothing",
+    ),
     "limit_train_batches": (lambda value: value != 0, "there is nothing to learn from"),
     "limit_val_batches": (lambda value: value != 0, _EVERY_EPOCH),
     "limit_test_batches": (lambda value: value != 0, "a run ends with the test of its best epoch"),

@@ -490,3 +490,18 @@ def test_runs_of_the_wrong_kind_are_refused(
         ["embed", "dna", "--checkpoint", str(classifier), *genome, "--layer", "2"]
     )
     assert "labels" in refused(["test", "dna", "--checkpoint", str(classifier), *genome])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run here")
+@pytest.mark.parametrize("verb", ["test", "embed"])
+def test_a_run_whose_kernels_cannot_run_here(
+    verb: str, language_model: Path, files: Path, workdir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # tests interpret them
+    shutil.copytree(language_model, "run")
+    config = OmegaConf.load("run/config.yaml")
+    config.model.backend = "triton"
+    OmegaConf.save(config, "run/config.yaml")
+    words = ["--csv", str(files / "test.csv")] if verb == "embed" else []
+    said = refused([verb, "dna", "--checkpoint", "run", *words])
+    assert "cannot run here" in said and "run/config.yaml asks for it" in said

@@ -177,6 +177,27 @@ def test_a_run_is_resumed_by_its_folder_and_any_words_that_agree(book: Path, wor
     assert _metrics(Path("run"))["epochs"] == 3
 
 
+def test_a_run_of_an_experiment_is_resumed_by_the_same_words(files: Path, workdir: Path, refused: Refused) -> None:
+    words = [
+        "fit",
+        "lm",
+        "--text",
+        str(files / "book.txt"),
+        "--output",
+        "run",
+        "experiment=paper",
+        "data.length=16",
+        *SMALL,
+    ]
+    words += ["trainer.precision=32-true", "trainer.accumulate_grad_batches=1"]
+    assert main([*words, "--epochs", "1"]) == 0
+    assert "training.learning_rate is" in refused([*words, "--epochs", "2", "--resume", "training.learning_rate=1"])
+    without = [word for word in words if not word.startswith("trainer.precision")]
+    assert "trainer.precision of the experiment is not that of the run run" in refused([*without, "--resume"])
+    assert main([*words, "--epochs", "2", "--resume"]) == 0
+    assert _metrics(workdir / "run")["epochs"] == 2
+
+
 # a finished model -------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +364,10 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
         (["fit", "lm", "--text", "BOOK", "--length", "16", "training.final_rate=7"], "final_rate must be in [0, 1]"),
         (["fit", "lm", "--text", "BOOK", "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches=0"),
         (["fit", "lm", "--text", "BOOK", "trainer.gradient_clip_val=-1"], "gradient_clip_val=-1"),
+        (["fit", "lm", "--text", "BOOK", "++trainer.gradient_clip_val=abc"], "gradient_clip_val=abc"),
+        (["fit", "lm", "--text", "BOOK", "++trainer.accumulate_grad_batches=null"], "accumulate_grad_batches=None"),
+        (["fit", "lm", "--text", "BOOK", "--tokenizer", "BOOK"], "book.txt is no tokenizer.json"),
+        (["fit", "lm", "--text", "BOOK", "data.length=16.5"], "length must be a whole number; got 16.5"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
         (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),
         (["fit", "lm", "--text", "BOOK", "--vocab-size", "10"], "must have 257"),
@@ -358,9 +383,17 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
         ),
         (["eval", "lm", "--checkpoint", "RUN"], "one of the two"),
         (["eval", "lm", "--checkpoint", "RUN", "--text", "none.txt"], "no file"),
-        (["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--lengths", "16"], "--lengths goes with --tasks"),
+        (
+            ["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--lengths", "16"],
+            "--lengths goes with tasks by length",
+        ),
+        (["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--limit", "1"], "--limit goes with tasks of lm-eval"),
+        (["eval", "lm", "--checkpoint", "RUN", "--tasks", "nosuch", "--seed", "1"], "--seed goes with tasks by length"),
+        (["eval", "lm", "--checkpoint", "RUN", "--tasks", "parity", "--output", "RUN/config.yaml"], "is a file"),
+        (["eval", "lm", "--checkpoint", "none", "--text", "BOOK", "--output", "new/deep/x"], "no run folder none"),
         (["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--output", "."], "is a folder; give a file"),
         (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--save-state", "."], "is a folder; give a file"),
+        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "", "--save-state", "new/deep/x"], "at least one token"),
         (["eval", "lm", "--checkpoint", "RUN", "--tasks", "passkey", "--lengths", "20"], "length must be at least 160"),
     ],
 )
@@ -368,6 +401,7 @@ def test_one_line_for_wrong_input(words: list[str], message: str, book: Path, fi
     places = {
         "BOOK": str(files / "book.txt"),
         "RUN": str(book),
+        "RUN/config.yaml": str(book / "config.yaml"),
         "RUN/model/config.json": str(book / "model/config.json"),
     }
     assert message in refused([places.get(word, word) for word in words])
@@ -453,6 +487,13 @@ def test_an_unfinished_run(book: Path, workdir: Path, refused: Refused) -> None:
     assert "go on with: titans-seq fit lm --output run --resume" in refused(words)
 
 
+def test_a_case_that_the_kernels_do_not_cover(files: Path, refused: Refused) -> None:
+    small = [word for word in SMALL if not word.startswith("model.chunk_size")]
+    words = ["fit", "lm", "--text", str(files / "book.txt"), "--length", "16", *small]
+    said = refused([*words, "model.backend=triton", "model.chunk_size=128"])
+    assert "does not cover chunk_size 128" in said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run here")
 def test_kernels_where_they_cannot_run(
     book: Path, files: Path, workdir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
@@ -464,7 +505,8 @@ def test_kernels_where_they_cannot_run(
     config = json.loads(Path("model/config.json").read_text())
     config["model"]["backend"] = "triton"
     Path("model/config.json").write_text(json.dumps(config))
-    assert "cannot run here" in refused(["generate", "lm", "--checkpoint", "model", "--prompt", "a"])
+    said = refused(["generate", "lm", "--checkpoint", "model", "--prompt", "a"])
+    assert "cannot run here" in said and "model/config.json asks for it" in said
 
 
 def test_a_run_of_another_task(workdir: Path, refused: Refused) -> None:

@@ -36,6 +36,7 @@ def surprise_of_values(network: SimbaForecaster, values: Float[Tensor, "T C"]) -
     length = network.lookback
     if len(values) < length:
         raise ValueError(f"values must have at least {length} rows; got {len(values)}")
+    values = values.to(next(network.parameters()).device)
     before = states = None
     found = []
     for begin in range(0, len(values) - length + 1, length):

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
 from torch import Tensor
 
 from titans_seq.datamodules.tokenizers import Tokenizer
@@ -84,22 +86,16 @@ class HarnessModel(LM):
 
 
 def evaluate(
-    model: LanguageModel, tokenizer: Tokenizer, task: str, *, limit: int | None = None, folder: str | None = None
+    model: LanguageModel, tokenizer: Tokenizer, task: str, manager: TaskManager, *, limit: int | None = None
 ) -> dict[str, float]:
     """Run one task of the harness, without examples in the prompt; its metrics by name.
 
     Args:
-        limit: at most so many documents. folder: where task files (yaml) of one's own lie.
+        task: one of `manager.all_tasks`. limit: at most so many documents.
 
     Raises:
-        KeyError: no such task. Whatever the library raises that loads its data.
+        Whatever the library raises that loads its data.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=folder)
-    if task not in manager.all_tasks:
-        raise KeyError(task)
     found = simple_evaluate(
         model=HarnessModel(model, tokenizer), tasks=[task], num_fewshot=0, limit=limit, bootstrap_iters=0,
         task_manager=manager, log_samples=False,
