@@ -35,7 +35,7 @@ from rich.table import Table
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from titans_seq.kernels.fused import kernel_dims
+from titans_seq.kernels.fused import kernel_dims, multiplies_from_shared
 from titans_seq.kernels.gates import GateTable
 from titans_seq.kernels.triton_backward import read_backward, walk_backward
 from titans_seq.kernels.triton_forward import Scratch, walk
@@ -44,7 +44,8 @@ from titans_seq.kernels.triton_tiles import Dims, FactorGradients, Factors
 KERNELS = {"walk": walk, "walk, kept": walk, "read_backward": read_backward, "walk_backward": walk_backward}
 ABSENT = {"walk, kept": ("p_place", "p_stood")}  # arguments that are None
 WIDTH, EXPANSION = 64, 4  # any others with full tiles give the same binary
-SHARED = {80: 163, 90: 227, 100: 227}  # KiB that one program may have
+SHARED = {80: 163, 90: 227, 100: 227, 120: 99}  # KiB that one program may have
+ARCHS = (80, 90, 100)
 STACK = {1: 0, 2: 256, 3: 512, 4: 768}  # bytes per thread a kernel may spill, by depth
 TUPLES = {
     "table": GateTable,
@@ -72,7 +73,7 @@ class Binary:
         hidden = WIDTH * EXPANSION if self.depth > 1 else 0
         dims, launch = kernel_dims(
             WIDTH, WIDTH, hidden, self.depth, self.chunk_size, self.precision, backward=self.kernel.endswith("backward"),
-            wgmma=self.arch >= 90,
+            wgmma=multiplies_from_shared(self.arch // 10),
         )  # fmt: skip
         signature: dict[str, Any] = {}
         constants: dict[tuple[int, ...], Any] = {}
@@ -169,7 +170,9 @@ def write(head: list[str], body: list[list[str]], must: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--must", action="store_true", help="depth 1 and 2 only")
-    parser.add_argument("--archs", type=int, nargs="+", default=list(SHARED), choices=list(SHARED), metavar="ARCH")
+    parser.add_argument(
+        "--archs", type=int, nargs="+", default=ARCHS, choices=list(SHARED), metavar="ARCH", help="80, 90, 100, 120"
+    )
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="compilations side by side")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--write", action="store_true", help="write docs/compile.md")

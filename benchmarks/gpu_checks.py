@@ -67,6 +67,7 @@ CASES = (
     Case("as timed", 2, 64, 64, 256, 64, heads=2),
     Case("as timed, linear", 1, 64, 64, 0, 64, heads=2),
     Case("chunk 16, carried, masked, no clipping", 2, 64, 64, 128, 16, max_surprise=None, positions=(3, 11), masked=True),
+    Case("two groups of chunks of 16, carried, no clipping", 2, 64, 64, 128, 16, tokens=300, max_surprise=None, positions=(3, 11)),
     Case("linear, gates per chunk, carried, masked, no clipping", 1, 64, 64, 0, 16,
          max_surprise=None, positions=(5, 15), masked=True, gate_per="chunk"),
     Case("gates per chunk", 2, 64, 64, 128, 64, gate_per="chunk"),

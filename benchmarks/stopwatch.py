@@ -23,18 +23,19 @@ MOST_RUNS = 50
 def measured(function: Callable[[], Any], device: str, seconds: float) -> dict[str, Any]:
     """Median seconds of runs for about `seconds`, 50 at most, after one to warm up and one to learn how long it takes.
 
-    The warm-up's peak memory, above what was there before, in MiB. Runs follow each other without waiting for the device
+    The second one's peak memory, above what was there before, in MiB: the first makes what libraries keep. Runs follow each other without waiting for the device
     and without emptying its cache: inputs of the shapes that matter are larger than that.
     """
     cuda = device == "cuda"
+    function()
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    function()
+    once = _times(function, device, 1)[0]
     peak = (torch.cuda.max_memory_allocated() - before) / 2**20 if cuda else None
-    runs = int(min(max(seconds / _times(function, device, 1)[0], 1), MOST_RUNS))
+    runs = int(min(max(seconds / once, 1), MOST_RUNS))
     return {"seconds": statistics.median(_times(function, device, runs)), "runs": runs, "peak_mib": peak}
 
 

@@ -36,7 +36,7 @@ def fused_memory(
 
     Numerics: products of float32 tokens are tf32x3 (three products of the tensor cores for one of float32's precision);
     those of bfloat16 tokens round both sides and sum in float32. The gate table is a matrix product of PyTorch, so
-    `torch.set_float32_matmul_precision("high")` makes it tf32. Memory in backward, beside tokens and results: about 4
+    `torch.set_float32_matmul_precision("high")` makes it tf32. Memory in backward, beside tokens and results: about 3
     sqrt(N) states of 2 G P numbers, and for sqrt(N) chunks (at least 16) about G C (6 (L - 1) HID + 5 K + (L + 9) C) numbers.
     A carried or masked call takes room for every chunk there could be: one token costs a chunk. There is no second and
     no forward-mode derivative.
@@ -144,11 +144,15 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     *tensors, max_surprise, hidden, depth, _ = inputs
     ctx.options = (max_surprise, hidden, depth)
     ctx.save_for_backward(*tensors, output[3])
+    ctx.set_materialize_grads(False)  # zeros for `kept`, which nobody reads, would be as large as it
 
 
-def _backward(ctx: Any, d_y: Tensor, d_surprise: Tensor, d_state: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    with torch.autocast(d_y.device.type, enabled=False):
-        *d_tokens, d_state = memory_backward(d_y, d_surprise, d_state, *ctx.saved_tensors, *ctx.options)
+def _backward(ctx: Any, *d_results: Tensor | None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # once: under checkpointing a second look is an error
+    like = (saved[2], saved[5], saved[8])  # v, theta, state
+    given = [torch.zeros_like(x) if d is None else d for d, x in zip(d_results[:3], like, strict=True)]
+    with torch.autocast(saved[0].device.type, enabled=False):
+        *d_tokens, d_state = memory_backward(*given, *saved, *ctx.options)
     return *d_tokens, None, None, d_state, None, None, None, None
 
 
@@ -165,7 +169,7 @@ class _Run:
 
     @classmethod
     def of(cls, q: Tensor, v: Tensor, state: Tensor, max_surprise: float | None, hidden: int, depth: int) -> "_Run":
-        wgmma = not q.is_cuda or torch.cuda.get_device_capability(q.device) >= (9, 0)
+        wgmma = not q.is_cuda or multiplies_from_shared(torch.cuda.get_device_capability(q.device)[0])
         sizes = (q.shape[3], v.shape[3], hidden, depth, q.shape[2], precision(q.dtype))
         forward, backward = (kernel_dims(*sizes, backward=back, wgmma=wgmma) for back in (False, True))
         clip = {"max_surprise": max_surprise or 0.0, "CLIP": max_surprise is not None}
@@ -277,10 +281,15 @@ def precision(tokens: torch.dtype) -> str:
     return "ieee" if tokens == torch.float64 else "tf32x3"
 
 
+def multiplies_from_shared(major: int) -> bool:
+    """Whether a chip of compute capability `major` has products whose operands stand in shared memory: 12 has none again."""
+    return 9 <= major < 12
+
+
 def kernel_dims(
     K: int, V: int, hidden: int, depth: int, slots: int, precision: str, *, backward: bool, wgmma: bool
 ) -> tuple[Dims, dict[str, int]]:
-    """What kernels are compiled for, and how they are launched. wgmma: the chip multiplies from shared memory (9.0 and later).
+    """What kernels are compiled for, and how they are launched. wgmma: see `multiplies_from_shared`.
 
     Tiles as large as leave no more than a few registers to spill (`benchmarks/compile.py`): operands of older chips stand
     in registers, and float32 needs three products, whose parts do too.

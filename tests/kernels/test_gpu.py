@@ -85,7 +85,7 @@ def test_full_graph():
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["fresh", "carried", "layer", "lengths", "chunked"]
