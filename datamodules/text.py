@@ -1,6 +1,7 @@
 """Text for language models: one file, read as tokens, cut into parts and windows.
 
-B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each, and "goes_on": bool [B], True = the row follows on the same row of the batch before, where streams are trained}.
+B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each, and, where streams
+are trained, "goes_on": bool [B], True = the row follows on the same row of the batch before}.
 """
 
 from collections.abc import Iterator

@@ -231,8 +231,9 @@ class TitansForecaster(BaseEstimator):
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` goes on from them.
 
-        The first call begins the streams, of any series: give it the rows of `fit` too if they are to be remembered. Later calls give the rows that follow. Rows are read in blocks of `lookback`;
-        what is left over waits for more, and counts in forecasts all the same. All or nothing: after an error nothing has changed.
+        The first call begins the streams, of any series: give it the rows of `fit` too if they are to be remembered. Later
+        calls give the rows that follow. Rows are read in blocks of `lookback`; what is left over waits for more, and counts in
+        forecasts all the same. All or nothing: after an error nothing has changed.
 
         Raises:
             DataError: a row was observed already, rows are missing in between, a series is new, a column is absent.

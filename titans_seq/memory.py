@@ -49,10 +49,12 @@ class NeuralMemory(nn.Module):
         q, k, v = SiLU(conv(x W)), q and k of unit length;  alpha, eta, theta from linear maps of RMSNorm(x)
         y = memory(q, k, v, alpha, eta, theta);  out = (RMSNorm(y) * SiLU(x W_g)) W_o
 
-    The block around it adds the residual. The gates see x divided by its root mean square: eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
-    theta = 2 sigmoid(.) (1 - eta) min(theta_scale / C, 1/2), starting at (1 - eta) theta_start / C, at most in the middle of its range;
-    alpha = 1e-6 + sigmoid(.)^4, starting at 3e-6. With `max_surprise` no update is longer than that, so ||S|| <= max_surprise min(2 theta_scale / C, 1) for any input up to 1e18 (float32),
-    and ||M|| is bounded through the floor of alpha. The paper's plain form is `max_surprise=None`.
+    The block around it adds the residual. The gates see x divided by its root mean square:
+    eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
+    theta = 2 sigmoid(.) (1 - eta) min(theta_scale / C, 1/2), starting at (1 - eta) theta_start / C, at most mid-range;
+    alpha = 1e-6 + sigmoid(.)^4, starting at 3e-6. With `max_surprise` no update is longer than that, so
+    ||S|| <= max_surprise min(2 theta_scale / C, 1) for any input up to 1e18 (float32), and ||M|| is bounded through the
+    floor of alpha. The paper's plain form is `max_surprise=None`.
 
     Args:
         dim: D. heads: H. head_dim: K, D / H if None.

@@ -67,7 +67,8 @@ class MAC(nn.Module):
 
     Source: Titans, eq. 21-25. As printed, token j would see h_i of later tokens, and the reading in eq. 25 would come from
     after the segment: both show the future. There the memory learns from y alone and y is only gated by its reading; here x is
-    added (section 4.4: all blocks have residuals), and the reading is heard itself. P and h are unrotated keys, positions begin anew with each segment.
+    added (section 4.4: all blocks have residuals), and the reading is heard itself. P and h are unrotated keys, positions begin
+    anew with each segment.
 
     Args:
         dim: D. heads: H and head_dim: K, even, of both.
