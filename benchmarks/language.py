@@ -8,8 +8,9 @@ metrics of finished cells; a cell that stands there is not repeated (remove its 
 
 import json
 import os
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cells import Command, arguments, run_all, titans_seq
@@ -17,7 +18,7 @@ from pages import line, replace_part, row
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD = DOCS / "results_lm.json"
-# widths that make the variants as large as each other (within 10 %), four layers and heads
+# widths that make the variants of a text and of a passkey as large as each other (within 12 %), four heads
 WIDTHS = {"lmm": 120, "mac": 96, "mag": 104, "mal": 104, "transformer": 128}
 STEPS = ("data.steps_per_epoch=250", "--epochs", "8")  # 2,000 steps
 SHORT = ("--length", "64", "data.batch_size=12", *STEPS)  # nanoGPT's recipe for a CPU
@@ -32,11 +33,24 @@ ABLATIONS = {
     "no forgetting": ("model.forgetting=false",),
     "no persistent memory": ("model.num_persistent=0",),
 }
-TASKS = ("data.steps_per_epoch=200", "--epochs", "5", "training.learning_rate=2e-3")
+TASKS = ("data.steps_per_epoch=200", "--epochs", "5", "training.learning_rate=2e-3")  # 1,000 batches
+TASKS_TWICE = ("data.steps_per_epoch=400", *TASKS[1:])
 NEEDLE = ("--task", "passkey", "--length", "160", "data.batch_size=16")
 NEEDLE_LENGTHS = ("160", "640", "2560", "10240")
-TRACKING = {
-    task: ("--task", task, "--length", "32", "data.batch_size=32", *TASKS) for task in ("parity", "permutations")
+TRACKING = ("--length", "32", "data.batch_size=32")
+TRACKED = {
+    "parity": ("--task", "parity", *TRACKING, *TASKS),
+    "swaps": ("--task", "swaps", *TRACKING, *TASKS_TWICE),
+    "permutations": ("--task", "permutations", *TRACKING, *TASKS),
+}
+# whether a task is learned in a budget depends on the seed; in that of permutations nobody got anywhere
+SEEDS = {
+    "short": (0,),
+    "long": (0, 1),
+    "needle": (0, 1, 2),
+    "parity": (0, 1, 2),
+    "swaps": (0, 1, 2),
+    "permutations": (0,),
 }
 SAMPLES = "32"  # per length
 TRACKING_LENGTHS = ("8", "16", "32", "64", "128")
@@ -64,16 +78,25 @@ def cells() -> Iterator[Command]:
     for name, options in (("short", SHORT), ("long", LONG)):
         for variant, width in WIDTHS.items():
             local = [LOCAL[variant]] if variant in LOCAL else []
-            yield Command(f"{name}-{variant}", (*fit, "--variant", variant, f"model.dim={width}", *local, *options))
+            yield from _by_seed(name, variant, (*fit, "--variant", variant, f"model.dim={width}", *local, *options))
     for name, changed in ABLATIONS.items():
         yield Command(f"long-{name}", (*fit, "--variant", "lmm", f"model.dim={WIDTHS['lmm']}", *changed, *LONG))
     for variant, width in WIDTHS.items():
         local = [LOCAL[variant]] if variant in LOCAL else []
         words = ("fit", "lm", "--variant", variant, f"model.dim={width}", "model.layers=2", *local, *NEEDLE, *TASKS)
-        yield Command(f"needle-{variant}", words)
-    for task, options in TRACKING.items():
+        yield from _by_seed("needle", variant, words)
+    for task, options in TRACKED.items():
         for name, words in TRACKERS.items():
-            yield Command(f"{task}-{name}", ("fit", "lm", *words, "model.dim=64", "model.layers=1", *options))
+            yield from _by_seed(task, name, ("fit", "lm", *words, "model.dim=64", "model.layers=1", *options))
+
+
+def _by_seed(kind: str, name: str, words: tuple[str, ...]) -> Iterator[Command]:
+    for seed in SEEDS[kind]:
+        yield Command(_name(kind, name, seed), (*words, "--seed", str(seed)) if seed else words)
+
+
+def _name(kind: str, name: str, seed: int) -> str:
+    return f"{kind}-{name}, seed {seed}" if seed else f"{kind}-{name}"
 
 
 def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
@@ -82,7 +105,7 @@ def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
     for name in done:
         kind = name.partition("-")[0]
         task, lengths = ("passkey", NEEDLE_LENGTHS) if kind == "needle" else (kind, TRACKING_LENGTHS)
-        asked = kind in ("needle", *TRACKING) and only in name
+        asked = kind in ("needle", *TRACKED) and only in name
         # not only recorded, not yet measured
         if asked and (root / name).is_dir() and not (root / name / "eval").is_dir():
             words = ("--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths, "--samples", SAMPLES)
@@ -94,71 +117,80 @@ def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
 def finished(root: Path) -> dict[str, dict]:
     """Metrics of every cell that is recorded or has a finished run folder; the folder counts first."""
     found = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
-    for cell in cells():
+    every = list(cells())
+    for cell in every:
         path = root / cell.name / "metrics.json"
         if path.is_file():
             words = " ".join(("titans-seq", *cell.words)).replace(str(text().parents[1]), "<data>")
             found[cell.name] = json.loads(path.read_text()) | {"command": words}
             for measured in (root / cell.name / "eval").glob("*.json"):
                 found[cell.name]["by_length"] = json.loads(measured.read_text())["lengths"]
-    return found
+    return {cell.name: found[cell.name] for cell in every if cell.name in found}
 
 
 def tables(results: dict[str, dict]) -> str:
     """Markdown: losses, ablations, needles, state tracking, commands."""
-    parts = ["### tinyshakespeare, bytes: nats per byte on validation (test)\n"]
+    parts = ["### tinyshakespeare, bytes: nats per byte on validation (test) by seed\n"]
     parts += [
-        row(
-            "model",
-            "parameters",
-            "length 64, 2,000 steps",
-            "minutes",
-            "length 1,024, 192 steps",
-            "minutes",
-        ),
+        row("model", "parameters", "length 64, 2,000 steps", "minutes", "length 1,024, 192 steps", "minutes"),
         line(6),
     ]
     for variant in WIDTHS:
-        names = (f"short-{variant}", f"long-{variant}")
-        found = [results.get(name, {}) for name in names]
-        size = next((f"{cell['parameters']:,}" for cell in found if cell), "-")
-        parts.append(row(variant, size, *(entry for cell in found for entry in (_loss(cell), _minutes(cell)))))
+        short, long = (_seeds(kind, variant, results) for kind in ("short", "long"))
+        found = (_losses(short), _minutes(short), _losses(long), _minutes(long))
+        parts.append(row(variant, _size([*short, *long]), *found))
     parts += [
         "\n### LMM at length 1,024: depth, and parts left out\n",
         row("model", "parameters", "val (test)", "minutes"),
         line(4),
     ]
     for name in ("lmm", *ABLATIONS):
-        cell = results.get(f"long-{name}", {})
+        found = [results.get(f"long-{name}", {})]
         shown = "depth 2, all parts" if name == "lmm" else name
-        parts.append(row(shown, f"{cell['parameters']:,}" if cell else "-", _loss(cell), _minutes(cell)))
-    parts += ["\n### Passkey, trained at 160 bytes: share of samples (of digits) right\n"]
+        parts.append(row(shown, _size(found), _losses(found), _minutes(found)))
+    parts += ["\n### Passkey, trained at 160 bytes: share of samples right by seed (of digits, mean)\n"]
     parts += [row("model", "parameters", *NEEDLE_LENGTHS), line(2 + len(NEEDLE_LENGTHS))]
-    parts += [_by_length(name, results.get(f"needle-{name}", {}), NEEDLE_LENGTHS) for name in WIDTHS]
-    for task, what in (("parity", "Parity of bits"), ("permutations", "Products in S5")):
-        parts += [f"\n### {what}, trained at 32: share of samples (of steps) right\n"]
+    parts += [_by_length("needle", name, results, NEEDLE_LENGTHS) for name in WIDTHS]
+    tracked = (("parity", "Parity of bits"), ("swaps", "Products of swaps in S5"), ("permutations", "Products in S5"))
+    for task, what in tracked:
+        parts += [f"\n### {what}, trained at 32: share of samples right by seed (of steps, mean)\n"]
         parts += [row("model", "parameters", *TRACKING_LENGTHS), line(2 + len(TRACKING_LENGTHS))]
-        parts += [_by_length(name, results.get(f"{task}-{name}", {}), TRACKING_LENGTHS) for name in TRACKERS]
+        parts += [_by_length(task, name, results, TRACKING_LENGTHS) for name in TRACKERS]
     parts += ["\n### What was run\n", row("cell", "epochs", "best epoch", "command"), line(4)]
     parts += [row(name, cell["epochs"], cell["best_epoch"], f"`{cell['command']}`") for name, cell in results.items()]
     return "\n".join(parts) + "\n"
 
 
-def _loss(cell: dict) -> str:
-    return f"{cell['val_loss']:.3f} ({cell['test_loss']:.3f})" if cell else "-"
+def _seeds(kind: str, name: str, results: dict[str, dict]) -> list[dict]:
+    """The cells of all seeds, empty where one is missing."""
+    return [results.get(_name(kind, name, seed), {}) for seed in SEEDS[kind]]
 
 
-def _minutes(cell: dict) -> str:
-    return f"{cell['fit_seconds'] / 60:.0f}" if cell else "-"
+def _size(cells: list[dict]) -> str:
+    return next((f"{cell['parameters']:,}" for cell in cells if cell), "-")
 
 
-def _by_length(name: str, cell: dict, lengths: tuple[str, ...]) -> str:
-    found = cell.get("by_length", {})
-    shares = [
-        f"{found[length]['accuracy']:.2f} ({found[length]['token_accuracy']:.2f})" if length in found else "-"
-        for length in lengths
-    ]
-    return row(name, f"{cell['parameters']:,}" if cell else "-", *shares)
+def _shown(values: Iterable[float | None], digits: int) -> str:
+    return " ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
+
+
+def _losses(cells: list[dict]) -> str:
+    val, test = (_shown((cell.get(name) for cell in cells), 3) for name in ("val_loss", "test_loss"))
+    return f"{val} ({test})"
+
+
+def _minutes(cells: list[dict]) -> str:
+    return next((f"{cell['fit_seconds'] / 60:.0f}" for cell in cells if cell), "-")
+
+
+def _by_length(kind: str, name: str, results: dict[str, dict], lengths: tuple[str, ...]) -> str:
+    """Shares of samples, seed by seed, and in brackets the mean share of tokens."""
+    cells = _seeds(kind, name, results)
+    measured = [[cell.get("by_length", {}).get(length, {}) for cell in cells] for length in lengths]
+    shares = [_shown((each.get("accuracy") for each in found), 2) for found in measured]
+    known = [[each["token_accuracy"] for each in found if each] for found in measured]
+    means = [_shown([statistics.mean(each) if each else None], 2) for each in known]
+    return row(name, _size(cells), *(f"{share} ({mean})" for share, mean in zip(shares, means, strict=True)))
 
 
 def main() -> None:
