@@ -131,8 +131,10 @@ def test_a_gpu_that_is_not_there_is_one_line(refused: Refused) -> None:
 def test_output_in_use_is_refused(finished: Path, refused: Refused, tiny: list[str]) -> None:
     assert "holds a run already" in refused([*FIT, *tiny, "--output", str(finished)])
     assert "drop the option" in refused([*FIT, "--resume", "--output", str(finished), "--seed", "9"])
-    for word in ("experiment=memory_linear", "trainer=default", "hydra/launcher=joblib"):
+    for word in ("trainer=default", "hydra/launcher=joblib"):
         assert "does not go with --resume" in refused([*FIT, "--resume", "--output", str(finished), word])
+    said = refused([*FIT, "--resume", "--output", str(finished), "experiment=memory_linear"])
+    assert "of the experiment is not that of the run" in said
     assert "is finished" in refused([*FIT, "--resume", "--output", str(finished)])
     assert "can only raise" in refused([*FIT, "--resume", "--output", str(finished), "--epochs", "1"])
 

@@ -96,7 +96,7 @@ def test_the_order_depends_on_seed_and_epoch_only(data):
 def test_too_few_windows_for_the_rows_are_refused(data):
     with pytest.raises(DataError, match="batch_size is 64, but there are 40 windows; make one smaller"):
         data(batch_size=64)
-    with pytest.raises(DataError, match="carry at least 1; got 8 and 0"):
+    with pytest.raises(DataError, match="carry must be at least 1; got 0"):
         data(carry=0)
 
 
