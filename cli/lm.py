@@ -4,9 +4,9 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -39,6 +39,9 @@ from titans_seq.language.pictures import plot_by_length
 from titans_seq.language.saving import CONFIG
 from titans_seq.pictures import plot_training
 from titans_seq.state_io import load_state, save_state
+
+if TYPE_CHECKING:
+    from titans_seq.language.harness import TaskManager
 
 MODEL = "model"  # where in the run folder the trained model lies, for use without the run
 DEFAULT = "mac"  # variant
@@ -219,12 +222,12 @@ def eval_command(arguments: argparse.Namespace) -> None:
             f"{by_length[0]} is made of bytes, but {folder} has another tokenizer; train on it with fit lm --task"
         )
     data = {name: _samples(arguments, name) for name in by_length}
-    measure = _harness(arguments, others) if others else None
+    manager, others = _harness_tasks(others, arguments.include) if others else (None, [])
     runs.make_folder(place)
     for name in by_length:
         _eval_task(arguments, data[name], model, folder, place)
-    if measure is not None:
-        measure(model, tokenizer, place)
+    if manager is not None:
+        _eval_harness(others, manager, model, tokenizer, place, arguments.limit)
     return None
 
 
@@ -269,34 +272,39 @@ def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: T
         show_paths("metrics", [place])
 
 
-def _harness(arguments: argparse.Namespace, names: list[str]) -> Callable[[LanguageModel, Tokenizer, Path], None]:
-    """What runs tasks of lm-evaluation-harness; those whose data cannot be had are "not run"."""
+def _harness_tasks(names: list[str], include: str | None) -> tuple["TaskManager", list[str]]:
+    """What knows the tasks of lm-evaluation-harness, and those of these names, each of which is there."""
     try:
-        from titans_seq.language.harness import PAPER, TaskManager, evaluate
+        from titans_seq.language.harness import PAPER, TaskManager
     except ModuleNotFoundError as error:
         raise UsageError(
             f"no task {names[0]} here; those of lm-evaluation-harness need: pip install 'titans-seq[harness]' ({error})"
         ) from None
-    manager = TaskManager(include_path=arguments.include)
+    manager = TaskManager(include_path=include)
     tasks = list(itertools.chain.from_iterable(PAPER if name == "paper" else (name,) for name in names))
     missing = next((name for name in tasks if name not in manager.all_tasks), None)
     if missing is not None:
         raise UsageError(f"no task {missing}; those made here are {', '.join(TASKS)}")
+    return manager, tasks
 
-    def measure(model: LanguageModel, tokenizer: Tokenizer, place: Path) -> None:
-        rows: list[tuple[str, str, Any]] = []
-        path = runs.free(place / "harness.json")
-        for name in tasks:
-            try:
-                found = evaluate(model, tokenizer, name, manager, limit=arguments.limit)
-                rows += [(name, metric, value) for metric, value in found.items()]
-            except OSError as error:  # its data are neither here nor to be had
-                rows.append((name, "not run", " ".join(str(error).split())))
-            runs.write_json(path, {f"{name} {metric}": value for name, metric, value in rows})
-        show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
-        show_paths("results", [path])
 
-    return measure
+def _eval_harness(
+    tasks: list[str], manager: "TaskManager", model: LanguageModel, tokenizer: Tokenizer, place: Path, limit: int | None
+) -> None:
+    """Those whose data cannot be had are "not run"; what was measured is kept after every task."""
+    from titans_seq.language.harness import evaluate
+
+    rows: list[tuple[str, str, Any]] = []
+    path = runs.free(place / "harness.json")
+    for name in tasks:
+        try:
+            found = evaluate(model, tokenizer, name, manager, limit=limit)
+            rows += [(name, metric, value) for metric, value in found.items()]
+        except OSError as error:  # its data are neither here nor to be had
+            rows.append((name, "not run", " ".join(str(error).split())))
+        runs.write_json(path, {f"{name} {metric}": value for name, metric, value in rows})
+    show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
+    show_paths("results", [path])
 
 
 def _samples(arguments: argparse.Namespace, task: str) -> list[LongContextData]:

@@ -1,11 +1,13 @@
 """A folder to run in, options that make a run small, and one finished run."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from titans_seq.cli.main import main
 
@@ -53,6 +55,21 @@ def refused(workdir: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[list
         return err
 
     return run
+
+
+@pytest.fixture
+def with_triton(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
+    """Copy a finished run, whose configuration then asks for the kernels, where they cannot run; return its name."""
+
+    def copy(run: Path) -> str:
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # tests interpret them
+        shutil.copytree(run, "run")
+        config = OmegaConf.load("run/config.yaml")
+        config.model.backend = "triton"
+        OmegaConf.save(config, "run/config.yaml")
+        return "run"
+
+    return copy
 
 
 @pytest.fixture

@@ -495,13 +495,8 @@ def test_runs_of_the_wrong_kind_are_refused(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run here")
 @pytest.mark.parametrize("verb", ["test", "embed"])
 def test_a_run_whose_kernels_cannot_run_here(
-    verb: str, language_model: Path, files: Path, workdir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    verb: str, language_model: Path, files: Path, refused: Refused, with_triton: Callable[[Path], str]
 ) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # tests interpret them
-    shutil.copytree(language_model, "run")
-    config = OmegaConf.load("run/config.yaml")
-    config.model.backend = "triton"
-    OmegaConf.save(config, "run/config.yaml")
     words = ["--csv", str(files / "test.csv")] if verb == "embed" else []
-    said = refused([verb, "dna", "--checkpoint", "run", *words])
+    said = refused([verb, "dna", "--checkpoint", with_triton(language_model), *words])
     assert "cannot run here" in said and "run/config.yaml asks for it" in said

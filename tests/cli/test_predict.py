@@ -130,12 +130,7 @@ def test_surprise_is_the_networks_on_every_row(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run here")
 @pytest.mark.parametrize("verb", ["test", "predict", "surprise"])
 def test_a_run_whose_kernels_cannot_run_here(
-    verb: str, finished: Path, refused: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
+    verb: str, finished: Path, refused: Callable[[list[str]], str], with_triton: Callable[[Path], str]
 ) -> None:
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # tests interpret them
-    shutil.copytree(finished, "run")
-    config = OmegaConf.load("run/config.yaml")
-    config.model.backend = "triton"
-    OmegaConf.save(config, "run/config.yaml")
-    said = refused([verb, "forecast", "--checkpoint", "run", "--quiet"])
+    said = refused([verb, "forecast", "--checkpoint", with_triton(finished), "--quiet"])
     assert "cannot run here" in said and "run/config.yaml asks for it" in said

@@ -186,6 +186,19 @@ def test_backward_leaves_the_gradients_it_is_given():
     assert all((x == 1).all() for x in given)
 
 
+@pytest.mark.parametrize("result", [0, 1, -1], ids=["y", "surprise", "state"])
+def test_gradients_of_one_result_alone(result):
+    """The others have none: as if those were zero."""
+    call, leaves = small(T=5)
+    outputs = call(*leaves)
+    alone = torch.autograd.grad(outputs[result].sum(), leaves, retain_graph=True, materialize_grads=True)
+    with_zeros = sum(x.sum() * (1.0 if x is outputs[result] else 0.0) for x in outputs)
+    every = torch.autograd.grad(with_zeros, leaves, materialize_grads=True)
+    assert any(x.any() for x in alone)
+    for got, expected in zip(alone, every, strict=True):
+        assert_equal_to(got, expected, name="gradient")
+
+
 def test_no_second_derivative():
     call, leaves = small(T=2)
     (first,) = torch.autograd.grad(loss(call(*leaves)), leaves[:1], create_graph=True)
