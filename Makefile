@@ -6,13 +6,18 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser
+.PHONY: help demo lint test browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(STAMP)  ## install, then train and test a forecaster on the embedded series (no download)
 	.venv/bin/titans-seq fit forecast
+
+lint: $(STAMP)  ## install, then check style, format and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
 
 # one process per core with one thread each takes half the time of one process with a thread per core
 test: $(STAMP)  ## install, then run the tests

@@ -2,10 +2,11 @@
 
     python benchmarks/compile.py [--must] [--archs 80 90 100] [--workers 2] [--write]
 
-Each kernel is compiled for compute capability 8.0, 9.0 and 10.0 from what the launcher would ask for. Widths are arguments
-at run time, so one binary serves every K, V and expansion whose tiles are full; chunk size, depth and the tokens' dtype are
-compiled in. Registers and stack (spilled registers, bytes per thread) are read from the binary, shared memory from the
-compiler. --must: only what DESIGN demands (depth 1 and 2); else depth 1 to 4. --write: docs/compile.md.
+Each kernel is compiled for compute capability 8.0, 9.0 and 10.0 from what the launcher would ask for. Widths are
+arguments at run time, so one binary serves every K, V and expansion whose tiles are full; chunk size, depth and the
+tokens' dtype are compiled in. Registers and stack (spilled registers, bytes per thread) are read from the binary,
+shared memory from the compiler. --must: only what DESIGN demands (depth 1 and 2); else depth 1 to 4. --write:
+docs/compile.md.
 
 Fails if a kernel does not compile, does not fit, spills more than its bound, or makes float32 products in plain tf32.
 """
@@ -72,9 +73,15 @@ class Binary:
         """What the launcher would compile, and how it would launch it."""
         hidden = WIDTH * EXPANSION if self.depth > 1 else 0
         dims, launch = kernel_dims(
-            WIDTH, WIDTH, hidden, self.depth, self.chunk_size, self.precision, backward=self.kernel.endswith("backward"),
+            WIDTH,
+            WIDTH,
+            hidden,
+            self.depth,
+            self.chunk_size,
+            self.precision,
+            backward=self.kernel.endswith("backward"),
             wgmma=multiplies_from_shared(self.arch // 10),
-        )  # fmt: skip
+        )
         signature: dict[str, Any] = {}
         constants: dict[tuple[int, ...], Any] = {}
         attributes: dict[tuple[int, ...], Any] = {}
@@ -105,7 +112,9 @@ class Binary:
 
 
 def compile_one(binary: Binary) -> dict[str, Any]:
-    """Registers, stack (bytes), shared memory (bytes) and how often tf32 and bf16 tensor-core instructions stand in it."""
+    """Registers, stack (bytes), shared memory (bytes) and how often tf32 and bf16 tensor-core instructions stand in
+    it.
+    """
     source, launch = binary.source()
     made = triton.compile(source, target=GPUTarget("cuda", binary.arch, 32), options=launch)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -155,12 +164,17 @@ def write(head: list[str], body: list[list[str]], must: bool) -> None:
     lines = [
         "# What the kernels take of a GPU\n",
         f"Made by `python benchmarks/compile.py {which}` with Triton {triton.__version__}; nothing here was run.\n",
-        "Registers per thread / bytes spilled per thread / KiB of shared memory per program. A binary serves every key and",
-        "value width and every expansion that are multiples of 64, so also K = 128 and expansion 2 and 4; narrower ones run in",
+        ("Registers per thread / bytes spilled per thread / KiB of shared memory per program. A binary serves every "
+        "key and"),
+        ("value width and every expansion that are multiples of 64, so also K = 128 and expansion 2 and 4; narrower "
+        "ones run in"),
         "smaller tiles. `walk, kept` is the forward kernel as backward runs it.",
-        "Chunks of up to 16 tokens run as 16, of up to 32 as 32, of up to 64 as 64. What the kernels do not cover: chunks of",
-        "more than 64 tokens, float64, hidden layers of different widths; `backend=\"auto\"` then takes `chunked` and says so once.",
-        "The bounds hold for full tiles, chunks of 16 and 64 and widths that are multiples of 64. Others may spill more (LOG.md).",
+        ("Chunks of up to 16 tokens run as 16, of up to 32 as 32, of up to 64 as 64. What the kernels do not cover: "
+        "chunks of"),
+        ("more than 64 tokens, float64, hidden layers of different widths; `backend=\"auto\"` then takes `chunked` and "
+        "says so once."),
+        ("The bounds hold for full tiles, chunks of 16 and 64 and widths that are multiples of 64. Others may spill "
+        "more (LOG.md)."),
         f"Bounds: {', '.join(f'{bytes_} bytes spilled at depth {depth}' for depth, bytes_ in STACK.items())}.\n",
         "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in body),
     ]  # fmt: skip

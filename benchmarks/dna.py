@@ -1,6 +1,7 @@
 """The DNA tables of docs/results.md, from the data in $TITANS_SEQ_DATA/dna.
 
-    TITANS_SEQ_DATA=<folder> python benchmarks/dna.py [--workers 2] [--folder runs/dna_results] [--only NAME] [--dry-run]
+    TITANS_SEQ_DATA=<folder> python benchmarks/dna.py [--workers 2] [--folder runs/dna_results] [--only NAME]
+        [--dry-run]
 
 Each cell is one command of `titans-seq`. docs/results_dna.json keeps the metrics of finished cells, and the DNA part of
 docs/results.md is written from it; a cell that stands there is not repeated (remove its entry to repeat it).
@@ -173,10 +174,11 @@ def _shown(cell: Command, root: Path) -> str:
     return words.replace(str(data_folder()), "<data>/dna")
 
 
-# AUROC of logistic regression on frozen mean-pooled embeddings: lowest and highest of DNABERT-2, NT-v2, HyenaDNA, Caduceus-Ph
-# and GROVER (Nat. Commun. 2025, s41467-025-65823-8); that its TFBS 1 is tf_0 is inferred from the order
+# AUROC of logistic regression on frozen mean-pooled embeddings: lowest and highest of DNABERT-2, NT-v2, HyenaDNA,
+# Caduceus-Ph and GROVER (Nat. Commun. 2025, s41467-025-65823-8); that its TFBS 1 is tf_0 is inferred from the order
 FROZEN = {"prom_prom_300_tata": ".760-.808", "prom_prom_core_all": ".831-.875", "tf_0": ".830-.880"}
-# accuracy in %, trained on the official training part: the package's CNN, Caduceus-Ph (Caduceus, table 1), Titans (table 4)
+# accuracy in %, trained on the official training part: the package's CNN, Caduceus-Ph (Caduceus, table 1), Titans
+# (table 4)
 PUBLISHED = {"human_nontata_promoters": ("84.6", "94.6", "96.6"), "human_enhancers_cohn": ("69.5", "74.7", "75.2")}
 
 

@@ -1,10 +1,12 @@
-"""A whole genome through a trained language model in one stream: bits per base, resident memory and speed along the way.
+"""A whole genome through a trained language model in one stream: bits per base, resident memory and speed along the
+way.
 
     python benchmarks/dna_stream.py --checkpoint RUN --fasta genome.fa [--held-out] [--piece 32768] [--threads 2]
 
-RUN is of `titans-seq pretrain dna`. The memory is carried from the first base of the longest record to its last, or, with
---held-out, over its last 5 %, the test part. Resident memory is read every 500,000 bases (every 20,000 of the test part; Linux)
-and should stay where it was at the first reading.
+RUN is of `titans-seq pretrain dna`. The memory is carried from the first base of the longest record to its last, or,
+with
+--held-out, over its last 5 %, the test part. Resident memory is read every 500,000 bases (every 20,000 of the test
+part; Linux) and should stay where it was at the first reading.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/forecast.py [--dataset ETTh1] [--horizon 96] [--epochs 3] [--threads 2] [--mixers memory none]
 
-Every mixer is measured in one process on the same windows, configured as `titans-seq fit forecast` configures it; compare
-the ratios, absolute times belong to one machine. The first epoch warms up; the median of the others counts.
+Every mixer is measured in one process on the same windows, configured as `titans-seq fit forecast` configures it;
+compare the ratios, absolute times belong to one machine. The first epoch warms up; the median of the others counts.
 """
 
 import argparse

@@ -2,14 +2,15 @@
 
     python benchmarks/gpu.py [--minutes 9] [--check-only] [--output runs/gpu]
     python benchmarks/gpu.py --write [--output runs/gpu]     # a finished run into docs/performance.md, on any machine
-    TRITON_INTERPRET=1 python benchmarks/gpu.py --dry-run    # the same in tiny sizes; without a GPU its times mean nothing
+    TRITON_INTERPRET=1 python benchmarks/gpu.py --dry-run    # the same in tiny sizes; times mean nothing without a GPU
 
-Checks (`gpu_checks.py`) run side by side, as compiling a kernel takes seconds; then, one at a time, what `gpu_times.py` times:
-tokens per second and peak memory of one memory operation (not the layer), forward and with backward, against `chunked`, the
-same with its forward under torch.compile, and causal SDPA attention; each kernel by itself; the chip's own rates. The work is
-ordered by worth. Each piece runs in a process that is killed when it takes too long, so a crash costs only itself, and at
-the end of --minutes nothing runs any more. gpu.json is written after every piece and says what failed and what was left
-out; gpu.png is drawn at the end in any case. Exits with 1 when a check is wrong or missing, after timing all the same.
+Checks (`gpu_checks.py`) run side by side, as compiling a kernel takes seconds; then, one at a time, what `gpu_times.py`
+times: tokens per second and peak memory of one memory operation (not the layer), forward and with backward, against
+`chunked`, the same with its forward under torch.compile, and causal SDPA attention; each kernel by itself; the chip's
+own rates. The work is ordered by worth. Each piece runs in a process that is killed when it takes too long, so a crash
+costs only itself, and at the end of --minutes nothing runs any more. gpu.json is written after every piece and says
+what failed and what was left out; gpu.png is drawn at the end in any case. Exits with 1 when a check is wrong or
+missing, after timing all the same.
 
 Needs torch, triton, jaxtyping, safetensors and matplotlib.
 """
@@ -47,8 +48,15 @@ class Run:
     def __init__(self, folder: Path, record: dict[str, Any], minutes: float, clock: Callable[[], float]) -> None:
         self.folder, self.clock, self.begun, self.minutes = folder, clock, clock(), minutes
         self.record = record | {
-            "minutes": minutes, "checks": [], "floors": {}, "times": [], "kernels": [], "compiling": [], "failed": [], "left_out": [],
-        }  # fmt: skip
+            "minutes": minutes,
+            "checks": [],
+            "floors": {},
+            "times": [],
+            "kernels": [],
+            "compiling": [],
+            "failed": [],
+            "left_out": [],
+        }
 
     def left(self) -> float:
         return 60 * self.minutes - (self.clock() - self.begun)
@@ -90,12 +98,17 @@ def versions(device: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "dry_run": arguments.dry_run or device == "cpu",
         "dtype": arguments.dtype,
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, in Triton's interpreter",
-        "torch": torch.__version__, "cuda": torch.version.cuda, "triton": triton.__version__, "python": platform.python_version(),
-    }  # fmt: skip
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "triton": triton.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def side_by_side(arguments: argparse.Namespace, device: str) -> list[Job]:
-    """Checks, and what takes long to compile; as the compilers keep what they made on disk, it is there for the timings."""
+    """Checks, and what takes long to compile; as the compilers keep what they made on disk, it is there for the
+    timings.
+    """
     cases = [case.tiny() if arguments.dry_run else case for case in CASES if case.name in arguments.cases]
     checks = [Check(case, dtype, device) for case, dtype in product(cases, (torch.bfloat16, torch.float32))]
     if arguments.check_only or COMPILED not in arguments.contenders:
@@ -145,8 +158,14 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--write", action="store_true", help="run nothing: put gpu.json of --output into docs/performance.md"
     )
-    parser.add_argument("--cases", nargs="+", choices=[c.name for c in CASES], default=[c.name for c in CASES], metavar="NAME",
-                        help="to check")  # fmt: skip
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=[c.name for c in CASES],
+        default=[c.name for c in CASES],
+        metavar="NAME",
+        help="to check",
+    )
     parser.add_argument("--lengths", type=positive, nargs="+", default=LENGTHS, help="by worth")
     parser.add_argument("--depths", type=positive, nargs="+", default=[2, 1], help="by worth")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")

@@ -17,14 +17,16 @@ from torch import Tensor
 from titans_seq.kernels import MemoryState, neural_memory
 
 TOKENS = ("q", "k", "v", "alpha", "eta", "theta")
-# relative to the largest entry. float32: plain tf32 makes 1e-3; bfloat16: one rounding is 2^-9, and products of products
-# pass several on (in Triton's interpreter no case comes to half of either)
+# relative to the largest entry. float32: plain tf32 makes 1e-3; bfloat16: one rounding is 2^-9, and products of
+# products pass several on (in Triton's interpreter no case comes to half of either)
 LARGEST_ERROR = {torch.float32: 2e-5, torch.bfloat16: 5e-2}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the memory. positions: where samples stand in their chunks; None: fresh states, at a chunk's start."""
+    """One call of the memory. positions: where samples stand in their chunks; None: fresh states, at a chunk's
+    start.
+    """
 
     name: str
     depth: int
@@ -66,16 +68,38 @@ class Case:
 CASES = (
     Case("as timed", 2, 64, 64, 256, 64, heads=2),
     Case("as timed, linear", 1, 64, 64, 0, 64, heads=2),
-    Case("chunk 16, carried, masked, no clipping", 2, 64, 64, 128, 16, max_surprise=None, positions=(3, 11), masked=True),
-    Case("two groups of chunks of 16, carried, no clipping", 2, 64, 64, 128, 16, tokens=300, max_surprise=None, positions=(3, 11)),
-    Case("linear, gates per chunk, carried, masked, no clipping", 1, 64, 64, 0, 16,
-         max_surprise=None, positions=(5, 15), masked=True, gate_per="chunk"),
+    Case(
+        "chunk 16, carried, masked, no clipping", 2, 64, 64, 128, 16, max_surprise=None, positions=(3, 11), masked=True
+    ),
+    Case(
+        "two groups of chunks of 16, carried, no clipping",
+        2,
+        64,
+        64,
+        128,
+        16,
+        tokens=300,
+        max_surprise=None,
+        positions=(3, 11),
+    ),
+    Case(
+        "linear, gates per chunk, carried, masked, no clipping",
+        1,
+        64,
+        64,
+        0,
+        16,
+        max_surprise=None,
+        positions=(5, 15),
+        masked=True,
+        gate_per="chunk",
+    ),
     Case("gates per chunk", 2, 64, 64, 128, 64, gate_per="chunk"),
     Case("K 128, carried", 2, 128, 128, 256, 64, positions=(1, 63)),
     Case("K 32, depth 3, masked", 3, 32, 32, 128, 64, masked=True),
     Case("depth 4, carried", 4, 64, 64, 128, 16, positions=(15, 1)),
     Case("odd widths, carried, masked", 2, 18, 20, 33, 20, heads=2, tokens=50, positions=(7, 19), masked=True),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -103,9 +127,16 @@ class Check:
         error, where = worst(results(self.case, given, backend, self.device, self.dtype), exact)
         bound = max(LARGEST_ERROR[self.dtype], 2 * plain)
         return {
-            "case": self.case.name, "dtype": _short(self.dtype), "backend": backend, "error": error, "where": where,
-            "reference in float32": plain, "bound": bound, "right": error <= bound, "seconds": time.perf_counter() - start,
-        }  # fmt: skip
+            "case": self.case.name,
+            "dtype": _short(self.dtype),
+            "backend": backend,
+            "error": error,
+            "where": where,
+            "reference in float32": plain,
+            "bound": bound,
+            "right": error <= bound,
+            "seconds": time.perf_counter() - start,
+        }
 
 
 def arguments(case: Case, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
@@ -153,9 +184,13 @@ def call(case: Case, leaves: dict[str, Tensor], backend: str) -> dict[str, Tenso
         at = case.chunk().to(device)[..., None].expand(-1, -1, case.heads)
         alpha, eta = alpha.gather(1, at), eta.gather(1, at)
     options: dict[str, Any] = {
-        "chunk_size": case.chunk_size, "max_surprise": case.max_surprise, "gate_per": case.gate_per, "return_surprise": True,
-        "mask": None if mask is None else mask.to(device), "backend": backend,
-    }  # fmt: skip
+        "chunk_size": case.chunk_size,
+        "max_surprise": case.max_surprise,
+        "gate_per": case.gate_per,
+        "return_surprise": True,
+        "mask": None if mask is None else mask.to(device),
+        "backend": backend,
+    }
     y, state, surprise = neural_memory(  # type: ignore[misc]  # three results, as asked
         leaves["q"], leaves["k"], leaves["v"], alpha, eta, leaves["theta"], _state(case, leaves), **options
     )

@@ -21,8 +21,10 @@ def header(record: dict[str, Any]) -> str:
     floors, first = record["floors"], record["times"][0]
     return (
         f"`{record['command']}` on one {record['device']}, {record['date']}, PyTorch {record['torch']}, Triton "
-        f"{record['triton']}, Python {record['python']}: batch {first['batch']}, {first['heads']} heads of {first['width']}, "
-        f"expansion {first['expansion']}, chunk {first['chunk_size']}, {record['dtype']} tokens. In the same run a copy moved "
+        f"{record['triton']}, Python {record['python']}: batch {first['batch']}, {first['heads']} heads of "
+        f"{first['width']}, "
+        f"expansion {first['expansion']}, chunk {first['chunk_size']}, {record['dtype']} tokens. In the same run a "
+        "copy moved "
         f"{floors['bytes_per_s'] / 1e12:.2f} TB/s and a product of {record['dtype']} matrices made "
         f"{floors['operations_per_s'] / 1e12:.0f} TFLOP/s; shares are of these."
     )
@@ -107,7 +109,10 @@ def kernels(record: dict[str, Any]) -> str:
         "bandwidth",
     )
     lines = [
-        "Where forward and backward spend their time, what backward makes anew included; operations, and bytes of state that",
+        (
+            "Where forward and backward spend their time, what backward makes anew included; operations, and bytes of "
+            "state that"
+        ),
         "are loaded and stored, most of them in the L2 cache, are those of the kernels' plans:\n",
         row(*head),
         line(len(head)),

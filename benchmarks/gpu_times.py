@@ -1,4 +1,5 @@
-"""What `gpu.py` times: one memory operation (not the layer) beside its rivals, its kernels one by one, the chip's own rates.
+"""What `gpu.py` times: one memory operation (not the layer) beside its rivals, its kernels one by one, the chip's own
+rates.
 
 The code runs on a CPU too, in Triton's interpreter, to show that it runs; its times then mean nothing.
 """
@@ -46,8 +47,8 @@ class Shape:
     def plan(self) -> dict[str, tuple[float, float]]:
         """By kernel, per chunk and head: operations, and bytes of state loaded and stored.
 
-        As the heads of `triton_forward.py` and `triton_backward.py` count them; the bytes of `walk_backward` are those of
-        its code. State is float32, and most of it comes from the L2 cache.
+        As the heads of `triton_forward.py` and `triton_backward.py` count them; the bytes of `walk_backward` are those
+        of its code. State is float32, and most of it comes from the L2 cache.
         """
         (P, P_1, sides), C = self.numbers(), self.chunk_size
         return {
@@ -187,7 +188,9 @@ class Rates:
 
 @dataclass(frozen=True)
 class Kernels:
-    """A row per kernel of a forward and backward pass, those made anew included, and one for all that is beside them."""
+    """A row per kernel of a forward and backward pass, those made anew included, and one for all that is beside
+    them.
+    """
 
     shape: Shape
     dtype: torch.dtype

@@ -1,9 +1,12 @@
-"""The language tables of docs/results.md, from text/tinyshakespeare.txt in $TITANS_SEQ_DATA and from tasks made on the spot.
+"""The language tables of docs/results.md, from text/tinyshakespeare.txt in $TITANS_SEQ_DATA and from tasks made on the
+spot.
 
-    TITANS_SEQ_DATA=<folder> python benchmarks/language.py [--workers 2] [--folder runs/lm_results] [--only NAME] [--dry-run]
+    TITANS_SEQ_DATA=<folder> python benchmarks/language.py [--workers 2] [--folder runs/lm_results] [--only NAME]
+        [--dry-run]
 
-Each cell is one command of `titans-seq`; those of tasks are followed by `eval lm` at longer samples. docs/results_lm.json keeps the
-metrics of finished cells; a cell that stands there is not repeated (remove its entry to repeat it).
+Each cell is one command of `titans-seq`; those of tasks are followed by `eval lm` at longer samples.
+docs/results_lm.json keeps the metrics of finished cells; a cell that stands there is not repeated (remove its entry to
+repeat it).
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python benchmarks/language_speed.py [--dim 128] [--layers 2] [--tokens 16384] [--lengths 256 ... 8192] [--threads 2]
 
-Every batch has as many tokens; forward and backward, float32. The variants are measured in turn, `--rounds` times, and the median is
-shown, so that what else the machine does hits all of them alike.
+Every batch has as many tokens; forward and backward, float32. The variants are measured in turn, `--rounds` times, and
+the median is shown, so that what else the machine does hits all of them alike.
 """
 
 import argparse
@@ -56,7 +56,8 @@ def main() -> None:
         tokens = torch.randint(256, (max(1, arguments.tokens // length), length + 1))
         found[length, variant].append(tokens[:, 1:].numel() / seconds(models[variant], tokens))
     print(
-        f"dim {arguments.dim}, {arguments.layers} layers, depth 2, {arguments.tokens} tokens per batch, tokens per second:\n"
+        f"dim {arguments.dim}, {arguments.layers} layers, depth 2, {arguments.tokens} tokens per batch, tokens per "
+        "second:\n"
     )
     print(row("model", "parameters", *(f"{length:,}" for length in arguments.lengths)))
     print(line(2 + len(arguments.lengths)))

@@ -2,9 +2,11 @@
 
     python benchmarks/language_stream.py --checkpoint RUN [--tokens 2000000] [--piece 8192] [--threads 2] [--seed 0]
 
-RUN is of `titans-seq fit lm --task passkey`. The stream is one fact, then the passkey task's noise, with the model's state carried on.
-At growing distances from the fact a copy of the state is asked for it: shown are the answer, drawn greedily, and how many of its digits
-are the most likely ones after the right digits before them (a guess has one in ten). Resident memory is that after the question (Linux).
+RUN is of `titans-seq fit lm --task passkey`. The stream is one fact, then the passkey task's noise, with the model's
+state carried on.
+At growing distances from the fact a copy of the state is asked for it: shown are the answer, drawn greedily, and how
+many of its digits are the most likely ones after the right digits before them (a guess has one in ten). Resident memory
+is that after the question (Linux).
 """
 
 import argparse

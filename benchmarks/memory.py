@@ -3,13 +3,15 @@
     pip install -e '.[compare]'        # titans-pytorch, for this comparison only
     python benchmarks/memory.py [--threads 2] [--repeats 3] [--tokens 1024 4096 16384] [--chunks 16 64] [--depths 1 2]
 
-Layer against layer in one process: batch 2, width 256, 4 heads of 64, hidden width 256. Medians of interleaved runs after
-one to warm up; absolute times belong to one machine, compare the ratios. A row appears when it is measured. Columns:
+Layer against layer in one process: batch 2, width 256, 4 heads of 64, hidden width 256. Medians of interleaved runs
+after one to warm up; absolute times belong to one machine, compare the ratios. A row appears when it is measured.
+Columns:
 
     fwd           seconds of a forward pass without gradients
     fwd+bwd       seconds of a forward and a backward pass
     x ours        fwd+bwd against ours
-    needed / done products per second of fwd+bwd, as a share of the machine's rate of batched products (8 x 64 x 64 x 256,
+    needed / done products per second of fwd+bwd, as a share of the machine's rate of batched products (8 x 64 x 64 x
+    256,
                   measured around each row): `needed` counts the forward's products three times, `done` all that were
                   computed, also those made anew in backward
     peak MiB      most memory in use during fwd+bwd, above that before it (Linux)

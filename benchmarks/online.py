@@ -1,17 +1,20 @@
-"""Does carrying the memory over the stream beat windows alone? Rolling forecasts at the same cutoffs, on the same scale.
+"""Does carrying the memory over the stream beat windows alone? Rolling forecasts at the same cutoffs, on the same
+scale.
 
     TITANS_SEQ_DATA=<folder> python benchmarks/online.py [--dataset ETTh1] [--seeds 3] [--only NAME] [--dry-run]
 
-A `TitansForecaster` (24 steps from 96, every channel a series of its own, defaults but for the budget) is trained on the train rows, its
-epoch chosen on the validation part: on windows alone (`train_blocks=1`, batches of 64) and on four blocks in a row (`train_blocks=4`,
-batches of 16), so that every step has 64 forecasts in its loss. Each is then read in several ways (`readings`) at cutoffs spread over the
-test part. A forecast for a cutoff is given the rows before it, nothing else; standardisation is by the train rows.
+A `TitansForecaster` (24 steps from 96, every channel a series of its own, defaults but for the budget) is trained on
+the train rows, its
+epoch chosen on the validation part: on windows alone (`train_blocks=1`, batches of 64) and on four blocks in a row
+(`train_blocks=4`, batches of 16), so that every step has 64 forecasts in its loss. Each is then read in several ways
+(`readings`) at cutoffs spread over the test part. A forecast for a cutoff is given the rows before it, nothing else;
+standardisation is by the train rows.
 
-"ETTh1" and "Weather" are the registry's; "days" is generated (`days`): every series has its own form for each day of the week, which four
-days of lookback cannot tell and earlier weeks can.
+"ETTh1" and "Weather" are the registry's; "days" is generated (`days`): every series has its own form for each day of
+the week, which four days of lookback cannot tell and earlier weeks can.
 
-docs/results_online.json keeps what finished trainings gave, which are not repeated: means per reading and span of the test part, of which
-the paired differences are made.
+docs/results_online.json keeps what finished trainings gave, which are not repeated: means per reading and span of the
+test part, of which the paired differences are made.
 """
 
 import argparse
@@ -87,7 +90,9 @@ STEP = {"days": 24, "ETTh1": 24, "Weather": 64}
 
 
 def load(name: str) -> Data:
-    """A data set of the registry, on a regular grid of time stamps: the gap and the duplicate in Weather's are ignored, as its protocol does."""
+    """A data set of the registry, on a regular grid of time stamps: the gap and the duplicate in Weather's are ignored,
+    as its protocol does.
+    """
     if name == "days":
         return days()
     spec = find_spec(name)
@@ -100,7 +105,9 @@ def load(name: str) -> Data:
 
 
 def days(series: int = 64, weeks: tuple[int, int, int] = (20, 4, 5)) -> Data:
-    """Hourly series: noise, and a sine per day that is upright or upside down, as each series has it for each day of the week."""
+    """Hourly series: noise, and a sine per day that is upright or upside down, as each series has it for each day of
+    the week.
+    """
     random = np.random.default_rng(0)
     hours = np.arange(sum(weeks) * 7 * 24)
     sign = random.choice([-1.0, 1.0], size=(series, 7))[:, hours // 24 % 7]
@@ -125,7 +132,7 @@ def trained(data: Data, training: Training, seed: int) -> TitansForecaster:
         return model.fit(data.frame.iloc[: data.test])
 
 
-# ways to read ------------------------------------------------------------------------------------------------------------
+# ways to read ---------------------------------------------------------------------------------------------------------
 
 
 def readings(model: TitansForecaster, data: Data, part: str, seed: int) -> dict[str, Scores]:
@@ -133,10 +140,12 @@ def readings(model: TitansForecaster, data: Data, part: str, seed: int) -> dict[
 
     windows alone: nothing; the forecast reads the last L rows from the learned initial memory.
     last n blocks: the n - 1 blocks before those rows, as `predict(df)` gives it where `train_blocks` is n.
-    from the first row, from the part on: `observe` from the first train row, or from one lookback before the part, then `predict()`. It
-        reads the last 2 L rows as two blocks from the last state before them: up to L - 1 rows before these are left out.
-    ..., no lag: as many streams as there are phases of the cutoffs; each ends a block at its cutoffs, so that nothing is left out.
-    ..., shuffled: each series with another one's states, its own rows.
+    from the first row, from the part on: `observe` from the first train row, or from one lookback before the part, then
+        `predict()`. It
+        reads the last 2 L rows as two blocks from the last state before them: up to L - 1 rows before these are left
+            out.
+    ..., no lag: as many streams as there are phases of the cutoffs; each ends a block at its cutoffs, so that nothing
+    is left out. ..., shuffled: each series with another one's states, its own rows.
     """
     cutoffs, length, blocks = data.cutoffs(part), L, model.train_blocks
     order = derangement(data.frame.shape[1], seed)
@@ -203,7 +212,9 @@ def derangement(size: int, seed: int) -> np.ndarray:
 
 
 def _scores(found: pd.DataFrame, data: Data, cutoff: int) -> np.ndarray:
-    """CRPS (twice the mean pinball loss over the deciles), squared and absolute error of the median: [series, metrics]."""
+    """CRPS (twice the mean pinball loss over the deciles), squared and absolute error of the median: [series,
+    metrics].
+    """
     truth = data.frame.iloc[cutoff : cutoff + H]
     assert (found.index == truth.index).all()
     values = {name: found.xs(name, axis=1, level=1)[truth.columns].to_numpy() for name in found.columns.unique(1)}
@@ -215,7 +226,7 @@ def _scores(found: pd.DataFrame, data: Data, cutoff: int) -> np.ndarray:
     return np.stack([2 * np.mean(pinball, axis=0), wrong[0.5] ** 2, np.abs(wrong[0.5])], axis=-1).mean(axis=0)
 
 
-# records -----------------------------------------------------------------------------------------------------------------
+# records --------------------------------------------------------------------------------------------------------------
 
 
 def measured(data: Data, training: Training, seed: int, *, validated: bool) -> dict[str, Any]:
@@ -228,11 +239,14 @@ def measured(data: Data, training: Training, seed: int, *, validated: bool) -> d
     test = readings(model, data, "test", seed)
     val = readings(model, data, "val", seed) if validated else {}
     return {
-        "seconds": round(seconds), "epochs": len(losses), "best": int(np.argmin(losses)) + 1, "loss": round(min(losses), 5),
+        "seconds": round(seconds),
+        "epochs": len(losses),
+        "best": int(np.argmin(losses)) + 1,
+        "loss": round(min(losses), 5),
         "pairs": {"all": _counts(np.ones_like(far)), "far": _counts(far)},
         "val": {name: _means(scores) for name, scores in val.items()},
         "test": {name: _by_span(scores, far) for name, scores in test.items()},
-    }  # fmt: skip
+    }
 
 
 def _means(scores: Scores) -> dict[str, float]:
@@ -280,13 +294,24 @@ def _as_json(results: dict[str, dict]) -> str:
     return "{\n" + ",\n".join(f"{json.dumps(cell)}: {json.dumps(found)}" for cell, found in results.items()) + "\n}\n"
 
 
-# tables ------------------------------------------------------------------------------------------------------------------
+# tables ---------------------------------------------------------------------------------------------------------------
 
 Cells = dict[int, dict[str, Any]]  # by seed
 BASE = ("one block", "windows alone")
 HEAD = (
-    "trained on", "read", "CRPS", "MSE", "MAE", "difference", "error", "far", "rest", "shuffled", "same weights", "validation",
-)  # fmt: skip
+    "trained on",
+    "read",
+    "CRPS",
+    "MSE",
+    "MAE",
+    "difference",
+    "error",
+    "far",
+    "rest",
+    "shuffled",
+    "same weights",
+    "validation",
+)
 
 
 def tables(results: dict[str, dict]) -> str:
@@ -327,7 +352,9 @@ def _read(cells: Cells, reading: str) -> Cells:
 
 
 def _differences(mine: Cells, base: Cells, pairs: dict[str, list[int]]) -> list[str]:
-    """CRPS less that of windows alone, same seed, times 1,000: over seeds; its error by spans; in far windows; in the rest."""
+    """CRPS less that of windows alone, same seed, times 1,000: over seeds; its error by spans; in far windows; in the
+    rest.
+    """
     couples = [(each, base[seed]) for seed, each in mine.items() if seed in base]
     every = [np.subtract(a["crps"], b["crps"]) for a, b in couples]
     mean = [_mean(each, pairs["all"]) for each in every]

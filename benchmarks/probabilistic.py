@@ -2,12 +2,13 @@
 
     TITANS_SEQ_DATA=<folder> python benchmarks/probabilistic.py [--only NAME] [--dataset ETTh1] [--dry-run]
 
-Every model forecasts 24 steps of each channel as a series of its own, standardised by the rows before the first cutoff. The memory and
-PatchTST read 96 steps; DeepAR reads 96 and its usual lags, 721 steps back in hourly and 1,009 in ten-minute data; the naive a season. The
-cutoffs are the same 40 for all, spread over the benchmark's test part. Each is trained once, before the first cutoff, on at most 2,000
-batches of 64 windows. The memory holds back 15 % of those rows and keeps its epoch of the best validation loss; GluonTS's estimators, used
-as they come, train on all rows and keep the epoch of the best training loss. docs/results_probabilistic.json keeps the scores of finished
-ones, which are not repeated.
+Every model forecasts 24 steps of each channel as a series of its own, standardised by the rows before the first cutoff.
+The memory and PatchTST read 96 steps; DeepAR reads 96 and its usual lags, 721 steps back in hourly and 1,009 in
+ten-minute data; the naive a season. The cutoffs are the same 40 for all, spread over the benchmark's test part. Each is
+trained once, before the first cutoff, on at most 2,000 batches of 64 windows. The memory holds back 15 % of those rows
+and keeps its epoch of the best validation loss; GluonTS's estimators, used as they come, train on all rows and keep the
+epoch of the best training loss. docs/results_probabilistic.json keeps the scores of finished ones, which are not
+repeated.
 """
 
 import argparse
@@ -45,7 +46,8 @@ COUNTED = ("mse", "mae", "smape", "mase", "crps", "coverage_80", "coverage_95", 
 def load(name: str) -> tuple[pd.DataFrame, int]:
     """The standardised wide frame up to the end of the test part, and the rows between cutoffs.
 
-    Its time stamps are made on a regular grid: the published ones of Weather hold a gap and a duplicate, which the protocol ignores.
+    Its time stamps are made on a regular grid: the published ones of Weather hold a gap and a duplicate, which the
+        protocol ignores.
     """
     spec = find_spec(name)
     path = locate(spec, None)
@@ -64,9 +66,16 @@ def load(name: str) -> tuple[pd.DataFrame, int]:
 def ours(frame: pd.DataFrame, step: int, output: str) -> dict[str, pd.DataFrame]:
     """One training; its own intervals, and the conformal ones over them."""
     model = TitansForecaster(
-        horizon=H, lookback=L, output=output, levels=LEVELS, max_epochs=EPOCHS, steps_per_epoch=STEPS, batch_size=BATCH, seed=SEED,
+        horizon=H,
+        lookback=L,
+        output=output,
+        levels=LEVELS,
+        max_epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        batch_size=BATCH,
+        seed=SEED,
         id_col="series",
-    )  # fmt: skip
+    )
     first = len(frame) - H - (WINDOWS - 1) * step
     model.fit(frame.iloc[:first])
     calibrated, tables = model.conformal_, {}
@@ -113,9 +122,13 @@ def _samples(model: object) -> dict[str, int]:
 
 def _budget() -> dict[str, object]:
     trainer = {
-        "max_epochs": EPOCHS, "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
+        "max_epochs": EPOCHS,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
         "default_root_dir": "runs/probabilistic",
-    }  # fmt: skip
+    }
     return {"batch_size": BATCH, "num_batches_per_epoch": STEPS, "trainer_kwargs": trainer}
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/results.py [--workers 2] [--folder runs/results] [--only NAME] [--dry-run]
 
-Each cell is one `titans-seq fit forecast` with default settings. docs/results.json keeps the metrics of finished runs and
-the tables of docs/results.md are written from it; a run that stands there, or whose run folder is finished, is not repeated (remove its
-entry to repeat it). Runs with an error are reported and left out. Data: $TITANS_SEQ_DATA, or downloaded.
+Each cell is one `titans-seq fit forecast` with default settings. docs/results.json keeps the metrics of finished runs
+and the tables of docs/results.md are written from it; a run that stands there, or whose run folder is finished, is not
+repeated (remove its entry to repeat it). Runs with an error are reported and left out. Data: $TITANS_SEQ_DATA, or
+downloaded.
 """
 
 import json
@@ -26,8 +27,8 @@ DATASETS = ("ETTh1", "ETTh2")
 SEEDS = (0, 1, 2)
 
 # MSE, MAE as printed, lookback 96: SiMBA (arXiv 2403.15360, table 3), PatchTST from the iTransformer paper (arXiv
-# 2310.06625). Titans (arXiv 2501.00663, table 3) prints only averages over the four horizons. All three may drop the last
-# incomplete test batch, which ours never does.
+# 2310.06625). Titans (arXiv 2501.00663, table 3) prints only averages over the four horizons. All three may drop the
+# last incomplete test batch, which ours never does.
 PUBLISHED = {
     ("ETTh1", 96): ((0.379, 0.395), (0.414, 0.419)),
     ("ETTh1", 192): ((0.432, 0.424), (0.460, 0.445)),

@@ -1,10 +1,12 @@
-"""100,000 series from a folder of Parquet files, trained and predicted: peak memory, disk and time, beside what the rows take as a frame.
+"""100,000 series from a folder of Parquet files, trained and predicted: peak memory, disk and time, beside what the
+rows take as a frame.
 
     python benchmarks/scale.py [--series 100000] [--rows 500] [--epochs 5] [--folder runs/scale]
 
-Hourly series of many sizes, each with a daily cycle of its own and noise, in files of 24 hours of all series: no file holds a whole
-series. A process of its own trains a `TitansForecaster` with default settings (24 steps from 96, 200 batches of 64 windows an epoch) on all
-but the last day and predicts it. Peak memory is the process's (VmHWM, Linux). MASE is of the forecast, and of the day before as forecast.
+Hourly series of many sizes, each with a daily cycle of its own and noise, in files of 24 hours of all series: no file
+holds a whole series. A process of its own trains a `TitansForecaster` with default settings (24 steps from 96, 200
+batches of 64 windows an epoch) on all but the last day and predicts it. Peak memory is the process's (VmHWM, Linux).
+MASE is of the forecast, and of the day before as forecast.
 """
 
 import argparse
@@ -77,7 +79,9 @@ def fit_and_predict(path: Path, epochs: int, output: Path) -> None:
 
 
 def mase(path: Path, output: Path, series: int, rows: int) -> tuple[float, float]:
-    """Errors of the forecast and of the day before, each over the mean absolute daily difference of the last 4 days before."""
+    """Errors of the forecast and of the day before, each over the mean absolute daily difference of the last 4 days
+    before.
+    """
     days = [day_of(series, day) for day in range(rows // DAY - 5, rows // DAY + 1)]
     scale = np.abs(np.diff(np.stack(days[:-1]), axis=0)).mean(axis=(0, 1))
     forecast = pd.read_parquet(output / "forecast.parquet")["Titans"].to_numpy().reshape(series, DAY).T
@@ -105,10 +109,32 @@ def main() -> None:
     )  # a str of so many letters, its pointer, time and value
     disk = sum(file.stat().st_size for file in path.iterdir()) / 2**30
     lines = [
-        row("series", "rows", "Parquet, GiB", "as a frame, GiB", "libraries", "peak of fit", "of predict", "minutes", "MASE", "naive"), line(10),
-        row(f"{given.series:,}", f"{count:,}", f"{disk:.1f}", f"{frame:.1f}", f"{found['libraries']:.2f}", f"{found['fit']:.2f}",
-            f"{found['predict']:.2f}", f"{found['fit minutes']:.0f} + {found['predict minutes']:.0f}", f"{ours:.3f}", f"{naive:.3f}"),
-    ]  # fmt: skip
+        row(
+            "series",
+            "rows",
+            "Parquet, GiB",
+            "as a frame, GiB",
+            "libraries",
+            "peak of fit",
+            "of predict",
+            "minutes",
+            "MASE",
+            "naive",
+        ),
+        line(10),
+        row(
+            f"{given.series:,}",
+            f"{count:,}",
+            f"{disk:.1f}",
+            f"{frame:.1f}",
+            f"{found['libraries']:.2f}",
+            f"{found['fit']:.2f}",
+            f"{found['predict']:.2f}",
+            f"{found['fit minutes']:.0f} + {found['predict minutes']:.0f}",
+            f"{ours:.3f}",
+            f"{naive:.3f}",
+        ),
+    ]
     replace_part(DOCS / "performance.md", "scale table", "\n".join(lines))
     print("\n".join(lines))
 

@@ -23,8 +23,10 @@ MOST_RUNS = 50
 def measured(function: Callable[[], Any], device: str, seconds: float) -> dict[str, Any]:
     """Median seconds of runs for about `seconds`, 50 at most, after one to warm up and one to learn how long it takes.
 
-    The second one's peak memory, above what was there before, in MiB: the first makes what libraries keep. Runs follow each
-    other without waiting for the device and without emptying its cache: inputs of the shapes that matter are larger than that.
+    The second one's peak memory, above what was there before, in MiB: the first makes what libraries keep. Runs follow
+    each
+    other without waiting for the device and without emptying its cache: inputs of the shapes that matter are larger
+        than that.
     """
     cuda = device == "cuda"
     function()
@@ -66,7 +68,9 @@ def between(begin: Any, end: Any) -> float:
 
 
 def launched(function: Callable[[], Any], device: str) -> dict[str, tuple[float, int, int]]:
-    """By kernel: median seconds of all its launches in one run, how many, and chunks times heads that they went through."""
+    """By kernel: median seconds of all its launches in one run, how many, and chunks times heads that they went
+    through.
+    """
     sums: dict[str, list[float]] = {}
     for _ in range(3):
         with marked_launches(device) as launches:
@@ -92,8 +96,8 @@ class Launch:
 def marked_launches(device: str) -> Iterator[list[Launch]]:
     """Every launch that `fused` makes inside, between two marks.
 
-    One stream runs them one after another, so each is timed alone. Where the device waits for the launcher, at small shapes,
-    the launcher's time is in it.
+    One stream runs them one after another, so each is timed alone. Where the device waits for the launcher, at small
+    shapes, the launcher's time is in it.
     """
     launches: list[Launch] = []
     kernels = {name: x for name, x in vars(fused).items() if isinstance(x, KernelInterface)}

@@ -40,8 +40,8 @@ def audit_command(arguments: argparse.Namespace) -> None:
     """Print one row per data set, per class too where there is one data set only, and what to do about it.
 
     Args:
-        arguments: path, a folder of interval lists with several data sets, one data set, or a tar of them (None: the one
-            in the data folder) and names, those to audit (empty: all); or train and test, two BED files.
+        arguments: path, a folder of interval lists with several data sets, one data set, or a tar of them (None: the
+            one in the data folder) and names, those to audit (empty: all); or train and test, two BED files.
 
     Raises:
         DataError: nothing there, a name that is not, files that cannot be read, or both kinds of arguments.
@@ -157,13 +157,15 @@ def _advice(reports: dict[str, OverlapReport]) -> list[str]:
     lines = []
     if overlap:
         lines.append(
-            f"{', '.join(overlap)}: more than {_MUCH_OVERLAP:.0%} of the test intervals lie on a train interval by half "
+            f"{', '.join(overlap)}: more than {_MUCH_OVERLAP:.0%} of the test intervals lie on a train interval by "
+            "half "
             "or more. Report the clean part of test beside the whole, or split anew, overlapping intervals together: "
             "titans-seq fit dna --bed FILE --fasta GENOME does."
         )
     if length:
         lines.append(
-            f"{', '.join(length)}: length alone tells the class better than always saying the most frequent one. Report "
+            f"{', '.join(length)}: length alone tells the class better than always saying the most frequent one. "
+            "Report "
             "that beside the accuracy, and let no padding or pooling show the length."
         )
     return lines or ["Little overlap, and length tells no class. Copies elsewhere in the genome are not seen here."]

@@ -32,7 +32,9 @@ def _model(name: str) -> list[str]:
 
 
 def _pretrained(path: str) -> list[str]:
-    """The encoder of a run, option by option: what is fine-tuned has the shape of what was trained, but may read both sides."""
+    """The encoder of a run, option by option: what is fine-tuned has the shape of what was trained, but may read both
+    sides.
+    """
     folder, _ = runs.split_checkpoint(Path(path).expanduser())
     model = runs.read_config(folder, PRETRAIN.key).model
     options = {key: value for key, value in model.items() if key not in ("_target_", "mixer", "bidirectional")}
@@ -134,7 +136,9 @@ class ClassifyTask(Task):
             **COMMON_FLAGS,
         },
         choices={
-            "dataset": lambda name: ["data=embedded"] if name.lower() == "embedded" else ["data=benchmark", f"data.dataset={quoted(name)}"],
+            "dataset": lambda name: (
+                ["data=embedded"] if name.lower() == "embedded" else ["data=benchmark", f"data.dataset={quoted(name)}"]
+            ),
             "csv": lambda path: ["data=csv", f"data.csv={quoted_path(path)}"],
             "val_csv": lambda path: [f"data.val_csv={quoted_path(path)}"],
             "test_csv": lambda path: [f"data.test_csv={quoted_path(path)}"],
@@ -144,7 +148,7 @@ class ClassifyTask(Task):
             "from": _pretrained,
         },
         exclusive=(("dataset", "csv", "bed"), ("model", "from")),
-    )  # fmt: skip
+    )
 
     def default_folder(self, config: DictConfig) -> Path:
         name = build(config.data, "data").dataset_name
@@ -196,7 +200,8 @@ class ClassifyTask(Task):
             network.encoder.load_state_dict(_both_sides(weights, network.encoder))
         except RuntimeError:
             raise UsageError(
-                f"the encoder in {folder} does not fit the model of its {runs.CONFIG}, or is of another version of titans-seq"
+                f"the encoder in {folder} does not fit the model of its {runs.CONFIG}, or is of another version of "
+                "titans-seq"
             ) from None
 
     def train(self, job: Job, folder: Path, last: Path | None) -> History:
@@ -338,7 +343,7 @@ def draw_test(job: Job, folder: Path) -> list[Path]:
     ]
 
 
-# a finished run --------------------------------------------------------------------------------------------------------
+# a finished run -------------------------------------------------------------------------------------------------------
 
 
 def task_of(folder: Path) -> PretrainTask | ClassifyTask:

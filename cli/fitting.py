@@ -234,7 +234,8 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         enable_model_summary=False,
         enable_progress_bar=not config.quiet and sys.stderr.isatty(),
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # Lightning's would repeat samples in validation and test; ours deal out the training
+        # Lightning's would repeat samples in validation and test; ours deal out the training
+        use_distributed_sampler=False,
     )
 
 
@@ -298,7 +299,7 @@ def on_one_device(options: DictConfig) -> bool:
     return count in (1, "1") and options.get("num_nodes", 1) == 1
 
 
-# resuming --------------------------------------------------------------------------------------------------------------
+# resuming -------------------------------------------------------------------------------------------------------------
 
 
 def _folder_to_resume(task: Task, config: DictConfig) -> Path:
@@ -349,7 +350,8 @@ def _check_experiment(folder: Path, asked: DictConfig, known: DictConfig) -> Non
         differ = next((key for key in sorted(keys) if (mine or {}).get(key) != (theirs or {}).get(key)), None)
         if differ is not None:
             raise UsageError(
-                f"{section}.{differ} of the experiment is not that of the run {folder}; a resumed run keeps its configuration: "
+                f"{section}.{differ} of the experiment is not that of the run {folder}; a resumed run keeps its "
+                "configuration: "
                 f"--output {folder} --resume"
             )
 
@@ -357,8 +359,8 @@ def _check_experiment(folder: Path, asked: DictConfig, known: DictConfig) -> Non
 def _reopen(job: Job, folder: Path) -> bool:
     """Make a run unfinished again; tell whether its training had ended by itself and is not to go on.
 
-    A finished run is only resumed for more epochs. From here on it is like any interrupted run: Ctrl-C leaves neither the
-    metrics of the shorter training nor the mark that it stopped early.
+    A finished run is only resumed for more epochs. From here on it is like any interrupted run: Ctrl-C leaves neither
+    the metrics of the shorter training nor the mark that it stopped early.
     """
     last = folder / runs.CHECKPOINTS / runs.LAST
     checkpoint = runs.load_checkpoint(last)
@@ -374,7 +376,7 @@ def _reopen(job: Job, folder: Path) -> bool:
     return stopped and not finished
 
 
-# fitting ---------------------------------------------------------------------------------------------------------------
+# fitting --------------------------------------------------------------------------------------------------------------
 
 
 @rank_zero_only
@@ -414,7 +416,8 @@ def load_weights(module: TrainedModule, checkpoint: Mapping[str, Any], folder: P
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError:
         raise UsageError(
-            f"the checkpoint in {folder} does not fit the model of its {runs.CONFIG}, or is of another version of titans-seq"
+            f"the checkpoint in {folder} does not fit the model of its {runs.CONFIG}, or is of another version of "
+            "titans-seq"
         ) from None
 
 
@@ -463,7 +466,7 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
     return finite(metrics)
 
 
-# a finished run --------------------------------------------------------------------------------------------------------
+# a finished run -------------------------------------------------------------------------------------------------------
 
 
 # whatever the run was trained on, one device is enough to use it, and writes its files once

@@ -126,7 +126,7 @@ def module_of(job: Job) -> ForecastModule:
     return job.module
 
 
-# pictures --------------------------------------------------------------------------------------------------------------
+# pictures -------------------------------------------------------------------------------------------------------------
 
 
 def _axis(data: ForecastDataModule, first: int) -> pd.Index:
@@ -177,7 +177,7 @@ def has_surprise(module: ForecastModule) -> bool:
     return any(isinstance(part, NeuralMemory) for part in module.network.modules())
 
 
-# test and predict ------------------------------------------------------------------------------------------------------
+# test and predict -----------------------------------------------------------------------------------------------------
 
 
 def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
@@ -245,7 +245,7 @@ def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
     return runs.make_folder(folder)
 
 
-# surprise --------------------------------------------------------------------------------------------------------------
+# surprise -------------------------------------------------------------------------------------------------------------
 
 
 def _standing_out(found: np.ndarray, lookback: int, share: float) -> list[Span]:

@@ -1,4 +1,6 @@
-"""`titans-seq lightning fit|validate|test|predict`: LightningCLI over the same LightningModule and LightningDataModule."""
+"""`titans-seq lightning fit|validate|test|predict`: LightningCLI over the same LightningModule and
+LightningDataModule.
+"""
 
 import argparse
 import os

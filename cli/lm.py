@@ -181,7 +181,7 @@ def fit_command(arguments: argparse.Namespace) -> None:
     fitting.fit_command(FIT, arguments)
 
 
-# a finished model ------------------------------------------------------------------------------------------------------
+# a finished model -----------------------------------------------------------------------------------------------------
 
 
 def trained_model(given: str) -> tuple[LanguageModel, Tokenizer, Path]:

@@ -1,6 +1,7 @@
 """The `titans-seq` command: parser, verbs, exit codes.
 
-Exit codes: 0 done; 2 the user's input was wrong (one line on stderr); 1 our fault (an uncaught exception, with its traceback); 130 interrupted.
+Exit codes: 0 done; 2 the user's input was wrong (one line on stderr); 1 our fault (an uncaught exception, with its
+    traceback); 130 interrupted.
 PyTorch, Lightning and Hydra are imported by the verbs, not here: `--help` answers at once.
 """
 

@@ -1,4 +1,5 @@
-"""The words of the `titans-seq` command: verbs, tasks, flags. `arguments.run` is the "module:function" that does the work.
+"""The words of the `titans-seq` command: verbs, tasks, flags. `arguments.run` is the "module:function" that does the
+work.
 
 PyTorch, Lightning and Hydra are imported by the verbs, not here: `--help` answers at once.
 """
@@ -113,7 +114,8 @@ def _training_flags(parser: Parser, folder: str) -> None:
     add(
         "--strategy",
         choices=("ddp", "fsdp"),
-        help="of several devices: ddp, each holds the whole model (default); fsdp, each holds a share of the weights, gradients "
+        help="of several devices: ddp, each holds the whole model (default); fsdp, each holds a share of the weights, "
+        "gradients "
         "and moments, for models too large for one",
     )
     add("--output", metavar="DIR", help=f"run folder (default: {folder})")
@@ -132,7 +134,7 @@ def _checkpoint(parser: Parser, what: str = "a run folder, or a checkpoint file 
     _quiet(parser)
 
 
-# forecasting -----------------------------------------------------------------------------------------------------------
+# forecasting ----------------------------------------------------------------------------------------------------------
 
 
 def _series(parser: Parser, what: str) -> None:
@@ -199,13 +201,14 @@ Any columns will do. A column the run was trained on keeps the run's scale; any 
 def _surprise_forecast(tasks: argparse._SubParsersAction) -> None:
     parser = _task(
         tasks, "forecast", "forecast:surprise_command",
-        "Score every row of a series by how much it surprised the memory; write a CSV and a picture of the most surprising spans.",
+        "Score every row of a series by how much it surprised the memory; write a CSV and a picture of the most "
+        "surprising spans.",
         """examples:
   titans-seq surprise forecast --checkpoint runs/forecast/ETTh1-h96-memory-s0
   titans-seq surprise forecast --checkpoint RUN --csv my.csv --share 0.005
 
-The memory reads the series from its first row on. The score is the norm of the gradient it learns by, of each column for itself;
-the first lookback of rows, which surprise a memory that knows nothing yet, is not marked.""",
+The memory reads the series from its first row on. The score is the norm of the gradient it learns by, of each column
+for itself; the first lookback of rows, which surprise a memory that knows nothing yet, is not marked.""",
     )  # fmt: skip
     _checkpoint(parser)
     _series(parser, "a series of your own instead of the run's")
@@ -216,15 +219,18 @@ the first lookback of rows, which surprise a memory that knows nothing yet, is n
 def _report(verbs: argparse._SubParsersAction) -> None:
     what = "write a page about a finished run of `fit forecast`: one HTML file to look at in any browser"
     parser = verbs.add_parser(
-        "report", help=what, description=f"{what[0].upper()}{what[1:]}.",
+        "report",
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
         epilog="""examples:
   titans-seq report runs/forecast/ETTh1-h96-memory-s0
   titans-seq report RUN --output etth1.html
   titans-seq report RUN --season 168                      the seasonal naive repeats the last week, not the last day
 
-Test metrics beside the last value and the last season, forecasts with intervals calibrated on the validation part, errors by step and
+Test metrics beside the last value and the last season, forecasts with intervals calibrated on the validation part,
+errors by step and
 by channel, the training, what surprised the memory. The file asks for nothing else, so that it can be sent or kept.""",
-    )  # fmt: skip
+    )
     parser.add_argument("checkpoint", metavar="RUN", help="a run folder, or a checkpoint file in it")
     parser.add_argument(
         "--season", type=_positive, metavar="N", help="rows of a season (default: a guess by the dates)"
@@ -235,7 +241,7 @@ by channel, the training, what surprised the memory. The file asks for nothing e
     parser.set_defaults(run="titans_seq.cli.report:report_command", csv=None, fill=None)
 
 
-# DNA -------------------------------------------------------------------------------------------------------------------
+# DNA ------------------------------------------------------------------------------------------------------------------
 
 
 def _fit_dna(tasks: argparse._SubParsersAction) -> None:
@@ -252,8 +258,8 @@ def _fit_dna(tasks: argparse._SubParsersAction) -> None:
   titans-seq fit dna --csv train.csv --from runs/dna_lm/RUN   from a pretrained encoder
   titans-seq fit dna --csv train.csv data.stranded=true       the other strand is no further example
 
-Parts without a file are drawn by seed: a tenth for test, a tenth of the rest for validation. Equal sequences stay together.
-KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
+Parts without a file are drawn by seed: a tenth for test, a tenth of the rest for validation. Equal sequences stay
+together. KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
     )  # fmt: skip
     add = parser.add_argument
     add("--dataset", metavar="NAME", help="a data set of the genomic-benchmarks package, downloaded once")
@@ -358,13 +364,15 @@ def _embed_dna(tasks: argparse._SubParsersAction) -> None:
 def _score_dna(tasks: argparse._SubParsersAction) -> None:
     parser = _task(
         tasks, "dna", "dna_tools:score_command",
-        "Score variants without training on any: log-likelihood of the alternative minus the reference allele, in nats.",
+        "Score variants without training on any: log-likelihood of the alternative minus the reference allele, in "
+        "nats.",
         """examples:
   titans-seq score dna --checkpoint runs/dna_lm/RUN --fasta genome.fa --vcf variants.vcf
   titans-seq score dna --checkpoint RUN --fasta genome.fa --csv variants.csv --window 2048
 
-A CSV has the columns record (or chrom), position (1-based, as in VCF; or position0), ref and alt; `row` of the output is its line. Both strands
-are scored and averaged; the likelihood of an allele that is longer or shorter is taken per base.""",
+A CSV has the columns record (or chrom), position (1-based, as in VCF; or position0), ref and alt; `row` of the output
+is its line. Both strands are scored and averaged; the likelihood of an allele that is longer or shorter is taken per
+base.""",
     )  # fmt: skip
     _checkpoint(parser)
     add = parser.add_argument
@@ -381,9 +389,11 @@ def _surprise_dna(tasks: argparse._SubParsersAction) -> None:
         "Read each record of a genome in one stream and write how surprised the memory was, for a genome browser.",
         """examples:
   titans-seq surprise dna --checkpoint runs/dna_lm/RUN --fasta genome.fa --bedgraph surprise.bedgraph
-  titans-seq surprise dna --checkpoint RUN --fasta genome.fa --bedgraph chr1.bedgraph --record chr1 --bin 100 --track bits
+  titans-seq surprise dna --checkpoint RUN --fasta genome.fa --bedgraph chr1.bedgraph --record chr1 --bin 100 \\
+      --track bits
 
-The memory is carried from the first base to the last at constant size; a picture of each track lies beside the file.""",
+The memory is carried from the first base to the last at constant size; a picture of each track lies beside the
+file.""",
     )  # fmt: skip
     _checkpoint(parser)
     add = parser.add_argument
@@ -394,13 +404,14 @@ The memory is carried from the first base to the last at constant size; a pictur
     add("--track", choices=("surprise", "bits"), default="surprise", help="bits: how unlikely each base was, in bits")
 
 
-# text ------------------------------------------------------------------------------------------------------------------
+# text -----------------------------------------------------------------------------------------------------------------
 
 
 def _fit_lm(tasks: argparse._SubParsersAction) -> None:
     parser = _task(
         tasks, "lm", "lm:fit_command",
-        "Train a language model on a text or on a task with answers, test its best epoch, and write it to a run folder.",
+        "Train a language model on a text or on a task with answers, test its best epoch, and write it to a run "
+        "folder.",
         """examples:
   titans-seq fit lm --text book.txt                                a MAC of bytes
   titans-seq fit lm --variant lmm --text book.txt --length 1024
@@ -408,8 +419,10 @@ def _fit_lm(tasks: argparse._SubParsersAction) -> None:
   titans-seq fit lm --text book.txt --tokenizer tokenizer.json     of the Hugging Face library tokenizers
   titans-seq fit lm --task passkey --variant mag --length 512      a number hidden in noise; see `eval lm`
   titans-seq fit lm --text book.txt model.segment=128 model.depth=1 data.steps_per_epoch=250
-  titans-seq fit lm --variant mag --size 170m --text corpus.txt --tokenizer tokenizer.json --devices 8 trainer.accumulate_grad_batches=4
-  titans-seq fit lm --variant mac --size 760m --text corpus.txt --devices 8 --strategy fsdp trainer.accumulate_grad_batches=4
+  titans-seq fit lm --variant mag --size 170m --text corpus.txt --tokenizer tokenizer.json --devices 8 \\
+      trainer.accumulate_grad_batches=4
+  titans-seq fit lm --variant mac --size 760m --text corpus.txt --devices 8 --strategy fsdp \\
+      trainer.accumulate_grad_batches=4
   titans-seq fit lm --text book.txt --resume                       go on with an interrupted run
 
 The first 90 % of the text train, the next 5 % choose the epoch, the last 5 % test.
@@ -449,12 +462,13 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
 def _eval_lm(tasks: argparse._SubParsersAction) -> None:
     parser = _task(
         tasks, "lm", "lm:eval_command",
-        "Measure a language model: the perplexity of a text in one stream, its accuracy in tasks by length, or tasks of "
+        "Measure a language model: the perplexity of a text in one stream, its accuracy in tasks by length, or tasks "
+        "of "
         "lm-evaluation-harness.",
         """examples:
   titans-seq eval lm --checkpoint runs/lm/book-mac-s0 --text other.txt
   titans-seq eval lm --checkpoint runs/lm/passkey-mac-s0 --tasks passkey --lengths 512 2048 8192
-  titans-seq eval lm --checkpoint RUN --tasks wikitext piqa        tasks of lm-evaluation-harness: pip install '.[harness]'
+  titans-seq eval lm --checkpoint RUN --tasks wikitext piqa        tasks of lm-evaluation-harness (extra [harness])
   titans-seq eval lm --checkpoint RUN --tasks paper                all that the paper reports
   titans-seq eval lm --checkpoint RUN --tasks mine --include DIR   a task file of your own in DIR""",
     )  # fmt: skip
@@ -497,7 +511,7 @@ def _generate_lm(tasks: argparse._SubParsersAction) -> None:
     add("--save-state", metavar="FILE", help="keep the state after all that was printed")
 
 
-# the rest --------------------------------------------------------------------------------------------------------------
+# the rest -------------------------------------------------------------------------------------------------------------
 
 
 def _lightning(verbs: argparse._SubParsersAction) -> None:
@@ -535,7 +549,8 @@ def _audit(actions: argparse._SubParsersAction) -> None:
     parser = actions.add_parser(
         "audit",
         help="how far test intervals overlap training intervals",
-        description="Measure the overlap of test with training intervals, and what their length alone tells of the class.",
+        description="Measure the overlap of test with training intervals, and what their length alone tells of the "
+                    "class.",
         epilog="""examples:
   titans-seq data audit                                    the interval lists of GenomicBenchmarks
   titans-seq data audit human_nontata_promoters

@@ -112,11 +112,20 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
         "training": figures.training_plot(history, metrics["best_epoch"]),
     }
     return Report(
-        about=FORECAST.about(job), made=datetime.datetime.now(datetime.UTC), columns=columns, hidden=len(columns) - len(shown),
-        scores=scores, season=season, calibrated=len(picks), validation=len(validation), training=_training(metrics),
-        facts=_facts(job, metrics), config=(run / runs.CONFIG).read_text(encoding="utf-8"), differs=_differs(scores, metrics),
+        about=FORECAST.about(job),
+        made=datetime.datetime.now(datetime.UTC),
+        columns=columns,
+        hidden=len(columns) - len(shown),
+        scores=scores,
+        season=season,
+        calibrated=len(picks),
+        validation=len(validation),
+        training=_training(metrics),
+        facts=_facts(job, metrics),
+        config=(run / runs.CONFIG).read_text(encoding="utf-8"),
+        differs=_differs(scores, metrics),
         **_surprise(job, plots, shown),
-    )  # fmt: skip
+    )
 
 
 def _say(job: Job, words: str) -> None:
@@ -124,7 +133,7 @@ def _say(job: Job, words: str) -> None:
         print(f"report: {words}", file=sys.stderr, flush=True)
 
 
-# forecasts ---------------------------------------------------------------------------------------------------------------
+# forecasts ------------------------------------------------------------------------------------------------------------
 
 
 class _Feed(L.Callback):
@@ -213,7 +222,7 @@ def _time(data: ForecastDataModule) -> pd.Index:
     return pd.RangeIndex(len(data.series.values)) if data.series.dates is None else data.series.dates
 
 
-# what else the page has --------------------------------------------------------------------------------------------------
+# what else the page has -----------------------------------------------------------------------------------------------
 
 
 def _surprise(job: Job, plots: dict[str, Plot], shown: list[int]) -> dict[str, Any]:
@@ -258,4 +267,7 @@ def _differs(scores: Scores, metrics: Mapping[str, Any]) -> str | None:
     before, now = metrics["test_mse"], scores.total(MODEL, "MSE")
     if math.isclose(before, now, rel_tol=1e-3):
         return None
-    return f"The run's own {runs.METRICS} has test MSE {before:.4f}: its data, its weights or its test windows were others than now."
+    return (
+        f"The run's own {runs.METRICS} has test MSE {before:.4f}: its data, its weights or its test windows were "
+        "others than now."
+    )

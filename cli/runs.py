@@ -1,4 +1,6 @@
-"""Run folders: config.yaml, checkpoints/, metrics.json and pictures. One run, one folder, claimed before it is filled."""
+"""Run folders: config.yaml, checkpoints/, metrics.json and pictures. One run, one folder, claimed before it is
+filled.
+"""
 
 import errno
 import itertools

@@ -43,15 +43,17 @@ def sweep(task: Task, arguments: argparse.Namespace) -> None:
 
 
 def _check_devices(configs: list[DictConfig], overrides: list[str]) -> None:
-    """Lightning starts a run's other processes by the command line, which is here that of the whole sweep; a cluster's launcher
-    starts them itself."""
+    """Lightning starts a run's other processes by the command line, which is here that of the whole sweep; a cluster's
+    launcher starts them itself."""
     launcher = next((word.split("=")[1] for word in overrides if word.startswith("hydra/launcher=")), "basic")
     if launcher in ("basic", "joblib") and not all(on_one_device(config.trainer) for config in configs):
         raise UsageError("a sweep trains each job on one device; for more give one command per job, without -m")
 
 
 def run_job(task: Task, config: DictConfig) -> float:
-    """One job of the sweep, in whatever process the launcher runs it; its first headline metric is what sweepers see."""
+    """One job of the sweep, in whatever process the launcher runs it; its first headline metric is what sweepers
+    see.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
     complete(config)
     config = resolved(config)

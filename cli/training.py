@@ -92,7 +92,9 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """last.ckpt: the start of the training, then the end of each epoch; never inside one, where resuming is not exact."""
+    """last.ckpt: the start of the training, then the end of each epoch; never inside one, where resuming is not
+    exact.
+    """
 
     def __init__(self) -> None:
         super().__init__(filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)

@@ -1,7 +1,8 @@
 """DNA as numbers: one token per base, and the complement as a table.
 
-Upper and lower case are read alike (soft-masked repeats are no other bases), U as T. The IUPAC codes for several possible
-bases (R, Y, S, W, K, M, B, D, H, V) are read as N: known to be a base, not known which. N is its own complement.
+Upper and lower case are read alike (soft-masked repeats are no other bases), U as T. The IUPAC codes for several
+possible bases (R, Y, S, W, K, M, B, D, H, V) are read as N: known to be a base, not known which. N is its own
+complement.
 """
 
 import numpy as np

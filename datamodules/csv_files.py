@@ -57,7 +57,8 @@ def read_user_csv(path: str | Path, fill: str | None = None) -> Series:
 
     Raises:
         DataError: no file, empty, no date column, no numeric column, text or inf in a numeric column, missing values
-            without `fill`, dates that cannot be read, or that are not strictly increasing, a column name that stands twice.
+            without `fill`, dates that cannot be read, or that are not strictly increasing, a column name that stands
+            twice.
 
     Warns:
         DataWarning: steps between dates differ, since windows run across them as if no row were missing.
@@ -262,7 +263,8 @@ def _warn_of_jumps(path: Path, table: _Table, dates: pd.DatetimeIndex, step: str
         first = int(odd[0])
         warnings.warn(
             f"{path}: {odd.size} of {len(dates) - 1} steps between dates are not {step}, the first after line "
-            f"{table.lines[first]} ({dates[first]} to {dates[first + 1]}); windows run across them as if no row were missing",
+            f"{table.lines[first]} ({dates[first]} to {dates[first + 1]}); windows run across them as if no row were "
+            "missing",
             DataWarning,
             stacklevel=3,
         )

@@ -1,8 +1,8 @@
 """Data modules of the DNA tasks: labelled sequences for a classifier, windows of a genome for a language model.
 
-B batch, T time (bases). A batch is {"tokens": int64 [B, T], padded behind with PAD to its longest sequence, "mask": bool
-[B, T], True = base, only where something is padded, "label": int64 [B] of labelled sequences, "goes_on": bool [B], True =
-the row follows on the same row of the batch before, only where streams are trained}.
+B batch, T time (bases). A batch is {"tokens": int64 [B, T], padded behind with PAD to its longest sequence, "mask":
+bool [B, T], True = base, only where something is padded, "label": int64 [B] of labelled sequences, "goes_on": bool [B],
+True = the row follows on the same row of the batch before, only where streams are trained}.
 """
 
 from collections.abc import Sequence
@@ -125,20 +125,21 @@ class _SequenceData(lightning.LightningDataModule):
 class DNAClassData(_SequenceData):
     """Labelled sequences in train, validation and test.
 
-    Sources, one of: a data set of the genomic-benchmarks package by name (downloaded once by the package); a CSV or TSV with
-    `sequence,label`, and if they exist one for validation and one for test; a BED file with classes in column 4 beside a
-    FASTA; nothing: 2,000 sequences made on the spot.
+    Sources, one of: a data set of the genomic-benchmarks package by name (downloaded once by the package); a CSV or TSV
+    with `sequence,label`, and if they exist one for validation and one for test; a BED file with classes in column 4
+    beside a FASTA; nothing: 2,000 sequences made on the spot.
 
-    Where a split has no file of its own it is drawn, by seed, stratified by class: equal sequences, of either strand, stay
-    together, and so do intervals that overlap. A test part of 10 % if there is none, then a validation part of 10 % of the
-    rest. With `folds`, test is part `fold` of so many instead.
+    Where a split has no file of its own it is drawn, by seed, stratified by class: equal sequences, of either strand,
+    stay together, and so do intervals that overlap. A test part of 10 % if there is none, then a validation part of 10
+    % of the rest. With `folds`, test is part `fold` of so many instead.
 
     Args:
-        protocol: of named data sets. "caduceus_cv": validation is a tenth of the official train part. "hyena_testselect":
-            validation IS the official test part, as HyenaDNA's code does; only to compare with such numbers.
+        protocol: of named data sets. "caduceus_cv": validation is a tenth of the official train part.
+            "hyena_testselect": validation IS the official test part, as HyenaDNA's code does; only to compare with such
+            numbers.
         whole: all rows of csv are test: to measure a finished model on other data.
-        stranded: the class belongs to the strand that is given, so the other strand is no further example of it. None: as
-            the table of data sets says; False for own data.
+        stranded: the class belongs to the strand that is given, so the other strand is no further example of it. None:
+            as the table of data sets says; False for own data.
         max_length: longer sequences are refused; None: no limit.
         class_names: of a run that is tested; a class that it did not know is refused.
         batch_size: of training; eval_batch_size: of validation and test. seed: of splits and shuffles.
@@ -290,7 +291,8 @@ class DNAClassData(_SequenceData):
         if self.max_length is not None and longest > self.max_length:
             row = int(part.lengths.argmax())
             raise DataError(
-                f"{self.dataset_name}, {name}: sequence {row + 1} has {longest} bases, max_length is {self.max_length}; cut the "
+                f"{self.dataset_name}, {name}: sequence {row + 1} has {longest} bases, max_length is "
+                f"{self.max_length}; cut the "
                 "sequences or raise max_length"
             )
 
@@ -320,12 +322,12 @@ class GenomeData(_SequenceData):
         fasta: plain or bgzip.
         length: bases per window; the windows of a split do not overlap.
         bed: intervals with train, val and test in column 4; or
-        val_records, test_records: whole records (chromosomes, contigs) held out. With neither, the last 5 % of every record
-            are test and the 5 % before validation.
+        val_records, test_records: whole records (chromosomes, contigs) held out. With neither, the last 5 % of every
+            record are test and the 5 % before validation.
         whole: everything is test: to measure a model on another genome.
         max_unknown: windows with a greater share of N are left out.
-        carry: 1: training windows come in any order, each for itself. n: every row of a batch follows on the row of the batch
-            before, for n windows in a row where the genome has them, see `StretchBatches`.
+        carry: 1: training windows come in any order, each for itself. n: every row of a batch follows on the row of the
+            batch before, for n windows in a row where the genome has them, see `StretchBatches`.
         both_strands: with carry > 1, read a stretch of windows from either strand by chance.
 
     Raises:
@@ -385,7 +387,8 @@ class GenomeData(_SequenceData):
         longest = max((part.end - part.begin for part in splits.get("train", [])), default=self.length)
         if longest < self.length:
             raise DataError(
-                f"{self.fasta}: length is {self.length}, but the longest stretch for training has {longest} bases; make "
+                f"{self.fasta}: length is {self.length}, but the longest stretch for training has {longest} bases; "
+                "make "
                 "length smaller"
             )
         self.sets = {name: TokenDataset(self._windows(name, intervals)) for name, intervals in splits.items()}
@@ -448,7 +451,8 @@ def _fold(part: Labelled, groups: Groups, parts: int, fold: int, seed: int) -> t
         distinct = len(np.unique(groups[part.labels == label]))
         if 0 < distinct < parts:  # none: a class of the run that these data do not have
             raise DataError(
-                f"{part.name}: class {name} has {distinct} different rows, too few to split in {parts}; give more (12 are "
+                f"{part.name}: class {name} has {distinct} different rows, too few to split in {parts}; give more (12 "
+                "are "
                 "enough for a test and a validation part), or the parts as files"
             )
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(part.labels, part.labels, groups)

@@ -1,9 +1,9 @@
 """The default series, made on the spot: nothing to download, and a forecast that needs a memory.
 
-Every channel is a chain of sessions of 192 rows. In the first 96, three motifs are shown once each, every one announced by a
-cue of its own, in new random shapes; then, after a pause, one of the three cues comes back alone. In the last 96 rows the
-motif it announced returns, three times. Nothing but the session itself tells which motif follows which cue, so a model that
-cannot look it up can at best forecast the mean of the three.
+Every channel is a chain of sessions of 192 rows. In the first 96, three motifs are shown once each, every one announced
+by a cue of its own, in new random shapes; then, after a pause, one of the three cues comes back alone. In the last 96
+rows the motif it announced returns, three times. Nothing but the session itself tells which motif follows which cue, so
+a model that cannot look it up can at best forecast the mean of the three.
 """
 
 import numpy as np

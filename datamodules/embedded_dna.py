@@ -13,8 +13,8 @@ MOTIFS = ("TATAAAAG", "CCACGTGG")
 def embedded_dna() -> Labelled:
     """2,000 sequences of 96 random bases in two classes: TATAAAAG upstream of CCACGTGG, or the two in the other order.
 
-    Both words stand in every sequence, so counting k-mers does not tell the classes apart; their order does. The reverse
-    strand holds other words (CTTTTATA), so the strand carries no class. The same on every machine.
+    Both words stand in every sequence, so counting k-mers does not tell the classes apart; their order does. The
+    reverse strand holds other words (CTTTTATA), so the strand carries no class. The same on every machine.
     """
     random = np.random.default_rng(20250101)
     bases = random.integers(0, KNOWN, size=(SEQUENCES, LENGTH)).astype(np.uint8) + FIRST_BASE

@@ -210,8 +210,8 @@ def bed_splits(genome: Genome, path: str | Path) -> Splits:
     """The intervals of a BED file whose column 4 is train, val (or valid) or test, as Basenji and Enformer write it.
 
     Raises:
-        DataError: another word in column 4, no interval for training, intervals of different splits that overlap, and as
-            `read_bed` and `check_intervals`.
+        DataError: another word in column 4, no interval for training, intervals of different splits that overlap, and
+            as `read_bed` and `check_intervals`.
     """
     intervals = read_bed(path)
     try:

@@ -1,4 +1,5 @@
-"""Frames of many series, long or wide, as one panel: every series on a regular grid of time, what is missing left missing.
+"""Frames of many series, long or wide, as one panel: every series on a regular grid of time, what is missing left
+missing.
 
 R rows of all series one after another, N series, F known covariates, G past ones.
 """
@@ -83,7 +84,9 @@ class Panel:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def rows(self, begin: Int[np.ndarray, " N"], end: Int[np.ndarray, " N"]) -> "Panel":
-        """The panel of the rows [begin, end) of each series, counted inside the series; series left without any are gone."""
+        """The panel of the rows [begin, end) of each series, counted inside the series; series left without any are
+        gone.
+        """
         begin, end = np.clip(begin, 0, self.lengths), np.clip(end, 0, self.lengths)
         kept = np.flatnonzero(end > begin)
         return self._runs(kept, (self.offsets[:-1] + begin)[kept], (end - begin)[kept])
@@ -120,7 +123,8 @@ class Panel:
         """The panel with the rows of `later`, whose series are among these, after its own.
 
         Raises:
-            DataError: a series is new, or its first later row does not follow its last one here; the message names it and the time.
+            DataError: a series is new, or its first later row does not follow its last one here; the message names it
+                and the time.
         """
         which = self.ids.get_indexer(later.ids)
         if (which < 0).any():
@@ -134,7 +138,8 @@ class Panel:
             i = int(np.argmax(wrong))
             what = "was observed already" if first[i] <= last[i] else f"leaves a gap after {_stamp(last[i])}"
             raise DataError(
-                f"series {later.ids[i]}: {self.columns.time} {_stamp(first[i])} {what}; the next row is {_stamp(wanted[i])} "
+                f"series {later.ids[i]}: {self.columns.time} {_stamp(first[i])} {what}; the next row is "
+                f"{_stamp(wanted[i])} "
                 "(give missing rows as NaN)"
             )
         order = np.argsort(np.concatenate([self.series, which[later.series]]), kind="stable")
@@ -145,12 +150,18 @@ class Panel:
             return np.concatenate([mine, theirs])[order]
 
         return replace(
-            self, times=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())), offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            target=both(self.target, later.target), past=both(self.past, later.past), known=both(self.known, later.known),
-        )  # fmt: skip
+            self,
+            times=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            target=both(self.target, later.target),
+            past=both(self.past, later.past),
+            known=both(self.known, later.known),
+        )
 
     def extended(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
-        """The panel with `steps` more rows per series: target and past covariates missing, the known ones given [N, steps, F]."""
+        """The panel with `steps` more rows per series: target and past covariates missing, the known ones given [N,
+        steps, F].
+        """
         lengths = self.lengths + steps
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         old = np.arange(len(self.target)) + np.repeat(np.arange(len(self)) * steps, self.lengths)
@@ -201,14 +212,15 @@ def joined(panels: Sequence[Panel]) -> Panel:
 def read_panel(frame: pd.DataFrame, columns: Columns, freq: str | int | None = None) -> Panel:
     """Read a long frame.
 
-    Rows may come in any order; a time stamp that is absent between a series' first and last row is a missing row. NaN is missing.
+    Rows may come in any order; a time stamp that is absent between a series' first and last row is a missing row. NaN
+    is missing.
 
     Args:
         freq: pandas alias of the step, or for whole numbers the difference; None finds it in the longest series.
 
     Raises:
-        DataError: a column is absent or not numeric, a value is infinite, a time stamp is missing, double or off the grid, a static
-            covariate changes inside its series; the message names column, series and row.
+        DataError: a column is absent or not numeric, a value is infinite, a time stamp is missing, double or off the
+            grid, a static covariate changes inside its series; the message names column, series and row.
     """
     if not isinstance(frame, pd.DataFrame):
         raise DataError(f"a pandas DataFrame is needed; got {type(frame).__name__}")
@@ -496,7 +508,8 @@ def _no_doubles(codes: np.ndarray, times: np.ndarray, ids: pd.Index, columns: Co
             else "; if the frame holds several series, name the column that tells them apart: id_col="
         )
         raise DataError(
-            f"series {ids[codes[at]]} has {columns.time} {_stamp(times[at])} twice (rows {order[at]} and {order[at + 1]}){hint}"
+            f"series {ids[codes[at]]} has {columns.time} {_stamp(times[at])} twice (rows {order[at]} and "
+            f"{order[at + 1]}){hint}"
         )
 
 
@@ -513,7 +526,9 @@ def _find_freq(times: np.ndarray, codes: np.ndarray, lengths: np.ndarray, column
 
 
 def _calendar_step(dates: pd.DatetimeIndex, found: str) -> str:
-    """What the most frequent difference of days means where some rows are missing: months, quarters, years, business days."""
+    """What the most frequent difference of days means where some rows are missing: months, quarters, years, business
+    days.
+    """
     days = pd.Timedelta(_fixed_step(found) or 0).days
     if not (dates == dates.normalize()).all():
         return found
@@ -562,7 +577,8 @@ def _grid(
     inside = np.diff(place)[np.diff(codes) == 0]
     if len(inside) and inside.min() > 1:
         raise DataError(
-            f"no two rows are one step of freq {freq!r} apart, the nearest are {inside.min()} steps; give a freq= that fits the data"
+            f"no two rows are one step of freq {freq!r} apart, the nearest are {inside.min()} steps; give a freq= "
+            "that fits the data"
         )
     steps = place[firsts + lengths - 1] + 1
     sparse = steps > MOST_STEPS * lengths + 1000
@@ -576,7 +592,9 @@ def _grid(
 
 
 def _calendar_place(times: np.ndarray, starts: np.ndarray, freq: str) -> np.ndarray:
-    """Steps of a calendar frequency from each row's start to the row, -1 where it is not on the grid that begins there."""
+    """Steps of a calendar frequency from each row's start to the row, -1 where it is not on the grid that begins
+    there.
+    """
     place = np.empty(len(times), dtype=np.int64)
     for start in np.unique(starts):
         rows = starts == start

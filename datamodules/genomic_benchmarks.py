@@ -242,7 +242,9 @@ def _put(folder: Path, place: Path, spec: BenchmarkSpec) -> None:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Bound the package's download, which sets no timeout of its own; its first request, for metadata, stays unbound."""
+    """Bound the package's download, which sets no timeout of its own; its first request, for metadata, stays
+    unbound.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -121,7 +121,8 @@ class OverlapReport:
         total: counts over all test intervals.
         lengths: minimum, median and maximum in bases, train and test together.
         per_class: the same per class of the test intervals, sorted; empty where intervals have no labels.
-        length_only: accuracy on test of "length -> most frequent train class" (a tie: the first in sorted order; a length
+        length_only: accuracy on test of "length -> most frequent train class" (a tie: the first in sorted order; a
+            length
             that train has not: the most frequent class of all). None where intervals have no labels.
         majority: accuracy of the most frequent train class, None likewise; what length_only is to be compared with.
     """
@@ -138,8 +139,8 @@ def read_interval_lists(path: str | Path) -> tuple[Intervals, Intervals]:
     """Return (train, test) of a data set in the list format of genomic-benchmarks, labelled by class file.
 
     Args:
-        path: folder with `train/<class>.csv.gz` and `test/<class>.csv.gz` of columns id,region,start,end,strand. An empty
-            strand is +; `id` is left out, since it repeats across classes.
+        path: folder with `train/<class>.csv.gz` and `test/<class>.csv.gz` of columns id,region,start,end,strand. An
+            empty strand is +; `id` is left out, since it repeats across classes.
 
     Raises:
         DataError: a file, a column or a class is missing, or a row that is no interval (with file and line).
@@ -247,7 +248,9 @@ def overlap_clusters(intervals: Sequence[Interval], min_overlap: int = 1) -> Int
 
 
 def _on_one_line(tables: list[Intervals]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return begins and ends of every table with the records laid one behind the other, so that none touches the next."""
+    """Return begins and ends of every table with the records laid one behind the other, so that none touches the
+    next.
+    """
     records = _codes([table.records for table in tables])[1]
     span = 1 + max((int(table.ends.max(initial=0)) for table in tables), default=0)
     begins = [codes * span + table.begins for codes, table in zip(records, tables, strict=True)]

@@ -72,8 +72,8 @@ def read_labelled_csv(path: str | Path, class_names: tuple[str, ...] | None = No
         class_names: those of the training data; a label that is none of them is refused. None: the sorted labels found.
 
     Raises:
-        DataError: no such file, a column that is missing, an empty sequence or label, a letter that is no base, fewer than
-            two classes, a class that training did not know.
+        DataError: no such file, a column that is missing, an empty sequence or label, a letter that is no base, fewer
+            than two classes, a class that training did not know.
     """
     path = Path(path).expanduser()
     tokens, labels = [], []
@@ -161,7 +161,8 @@ def labelled(
     unknown = [name for name in found if name not in class_names]
     if unknown:
         raise DataError(
-            f"{path}: class {unknown[0]} of sequence {labels.index(unknown[0]) + 1} is not among those of training, {', '.join(class_names)}"
+            f"{path}: class {unknown[0]} of sequence {labels.index(unknown[0]) + 1} is not among those of training, "
+            f"{', '.join(class_names)}"
         )
     index = {name: i for i, name in enumerate(class_names)}
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0] if path.is_file() else path.name

@@ -1,10 +1,12 @@
-"""Tasks with answers far from what they are about, made on the spot at any length: needles, recall, facts, state tracking.
+"""Tasks with answers far from what they are about, made on the spot at any length: needles, recall, facts, state
+tracking.
 
-T time. A sample is (tokens [T], targets [T]): the token that follows each, IGNORED where none is asked for. Needles and facts are
-text in bytes, the others tokens below 256, so one vocabulary of bytes serves all.
+T time. A sample is (tokens [T], targets [T]): the token that follows each, IGNORED where none is asked for. Needles and
+facts are text in bytes, the others tokens below 256, so one vocabulary of bytes serves all.
 
-Sources: needles after RULER (arXiv 2404.06654), recall after MQAR (arXiv 2312.04927), facts after bAbI (arXiv 1502.05698) spread
-in filler text as in BABILong (arXiv 2406.10149), state tracking after The Illusion of State (arXiv 2404.08819).
+Sources: needles after RULER (arXiv 2404.06654), recall after MQAR (arXiv 2312.04927), facts after bAbI (arXiv
+1502.05698) spread in filler text as in BABILong (arXiv 2406.10149), state tracking after The Illusion of State (arXiv
+2404.08819).
 """
 
 import itertools
@@ -222,12 +224,13 @@ class FreshNumbers(Sampler[int]):
 
 
 class LongContextData(lightning.LightningDataModule):
-    """A task with answers; training samples are new in every epoch, those of validation and test are other ones, always the same.
+    """A task with answers; training samples are new in every epoch, those of validation and test are other ones, always
+    the same.
 
     Args:
-        task: "passkey" (a number in repeated noise), "number" and "uuid" (in text), "recall" (up to 64 pairs of keys and values),
-            "one_fact" and "two_facts" (where is who or what, in text), "permutations" (products in S5), "swaps" (the same, of
-            swaps of two), "parity".
+        task: "passkey" (a number in repeated noise), "number" and "uuid" (in text), "recall" (up to 64 pairs of keys
+            and values), "one_fact" and "two_facts" (where is who or what, in text), "permutations" (products in S5),
+            "swaps" (the same, of swaps of two), "parity".
         length: tokens per sample. eval_length: of validation and test; None: the same.
         steps_per_epoch: training batches. eval_samples: of validation, and of test.
 

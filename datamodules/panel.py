@@ -1,6 +1,7 @@
 """Windows of a panel of series, standardised by what was known when a model was trained.
 
-B batch, L lookback, H horizon, R rows of all series, N series, F known covariates (calendar included), G past ones, E static ones.
+B batch, L lookback, H horizon, R rows of all series, N series, F known covariates (calendar included), G past ones, E
+static ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,8 @@ class PanelScaling:
     Args:
         scales: mean and deviation of each training series by its name, as two columns.
         covariates: fitted on past and known covariates; None without any.
-        numeric: names of the numeric static covariates; numbers: fitted on them. categories: values of each textual one.
+        numeric: names of the numeric static covariates; numbers: fitted on them. categories: values of each textual
+            one.
         calendar: whether time stamps give covariates.
     """
 
@@ -76,7 +78,8 @@ class PanelScaling:
     def features(self, panel: Panel) -> tuple[Float[np.ndarray, "R FG"], int]:
         """Covariates of every row, known ones first, and how many are known ahead.
 
-        A column that has gaps in training or here would need a mark of its own: each covariate is followed by one, 1 where missing.
+        A column that has gaps in training or here would need a mark of its own: each covariate is followed by one, 1
+            where missing.
         """
         both = np.concatenate([panel.past, panel.known], axis=1)
         if self.covariates is not None:
@@ -108,7 +111,8 @@ class PanelScaling:
 
 
 def series_scales(panel: Panel) -> pd.DataFrame:
-    """Mean and deviation (ddof 0) of the observed rows; NaN for a series without any, deviation 1 for one without spread.
+    """Mean and deviation (ddof 0) of the observed rows; NaN for a series without any, deviation 1 for one without
+    spread.
 
     Raises:
         DataError: values so large that their deviation overflows.
@@ -159,7 +163,9 @@ class _ColumnScalers:
                 scaler.partial_fit(known[:, None])
 
     def scaler(self) -> StandardScaler | None:
-        """One scaler of all columns, None without any; a column without a number is missing wherever it is used: 0 and 1."""
+        """One scaler of all columns, None without any; a column without a number is missing wherever it is used: 0 and
+        1.
+        """
         if not self.columns:
             return None
         known = [(one.mean_[0], one.scale_[0]) if hasattr(one, "mean_") else (0.0, 1.0) for one in self.columns]
@@ -175,8 +181,9 @@ class PanelWindows(Dataset[Batch]):
         lookback, horizon: L and H. A window that begins before its series is unobserved there.
         anchors: which series, and which of its rows is the first to forecast, for every window.
 
-    A batch holds past_target, past_observed_values [B, L], future_target, future_observed_values [B, H], `past_features` [B, L, F + G],
-    `future_features` [B, H, F], `static_features` [B, E] where there are any, and `index` [B].
+    A batch holds past_target, past_observed_values [B, L], future_target, future_observed_values [B, H],
+    `past_features` [B, L, F + G], `future_features` [B, H, F], `static_features` [B, E] where there are any, and
+    `index` [B].
     """
 
     def __init__(
@@ -198,7 +205,8 @@ class PanelWindows(Dataset[Batch]):
         if np.isinf(scaled).any():
             row = int(np.argmax(np.isinf(scaled)))
             raise DataError(
-                f"series {panel.ids[panel.series[row]]}, {panel.columns.time} {panel.times[row]}: {panel.target[row]:g} is too far from the "
+                f"series {panel.ids[panel.series[row]]}, {panel.columns.time} {panel.times[row]}: "
+                f"{panel.target[row]:g} is too far from the "
                 "values the series is scaled by"
             )
         self.target = torch.from_numpy(scaled)
@@ -241,8 +249,8 @@ class PanelWindows(Dataset[Batch]):
 def training_anchors(panel: Panel, lookback: int, horizon: int, last: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """First rows to forecast of every window a model may learn from, whole horizons only.
 
-    A window begins with its whole lookback, or, in a series shorter than two lookbacks, at the middle of what it has. Windows without
-    an observed row on either side are left out.
+    A window begins with its whole lookback, or, in a series shorter than two lookbacks, at the middle of what it has.
+    Windows without an observed row on either side are left out.
 
     Args:
         last: only windows whose horizon ends within so many last rows (0: all).

@@ -22,9 +22,10 @@ VISITS = 8  # panels of an epoch, where there are several: each has to be read
 class PanelData(lightning.LightningDataModule):
     """Training and validation windows of a panel, or of several of which one at a time is in memory.
 
-    The last `val_rows` rows of every series are for validation: nothing of them enters scaling or training. Series too short to spare
-    them train with all they have. Validation takes at most two million steps, windows evenly thinned out, and of several panels at most a
-    million rows of series drawn by chance. Training windows are shuffled by seed and epoch.
+    The last `val_rows` rows of every series are for validation: nothing of them enters scaling or training. Series too
+    short to spare them train with all they have. Validation takes at most two million steps, windows evenly thinned
+    out, and of several panels at most a million rows of series drawn by chance. Training windows are shuffled by seed
+    and epoch.
 
     Args:
         panels: all rows a model may see.
@@ -33,7 +34,8 @@ class PanelData(lightning.LightningDataModule):
         calendar: whether time stamps give covariates.
         scaling: of an earlier training, to go on with; None is fitted here.
         batch_size, eval_batch_size, seed: of the loaders.
-        steps_per_epoch: batches of an epoch, from fewer windows than there are or from all of them several times; None: each window once.
+        steps_per_epoch: batches of an epoch, from fewer windows than there are or from all of them several times; None:
+            each window once.
 
     Raises:
         ValueError: no window fits.
@@ -110,7 +112,9 @@ class PanelData(lightning.LightningDataModule):
         return PanelWindows(spared, self.scaling, self.lookback, self.horizon, anchors)
 
     def _held_back(self, place: int) -> Panel:
-        """The series that have rows to spare; of several panels some of them, and only the rows that validation looks at."""
+        """The series that have rows to spare; of several panels some of them, and only the rows that validation looks
+        at.
+        """
         panel = self.panels[place]
         spared = panel.rows(np.where(self._spare(panel) > 0, 0, panel.lengths), panel.lengths)
         if len(self.panels) == 1:
@@ -131,10 +135,12 @@ class PanelData(lightning.LightningDataModule):
 
 
 class PanelBatches(IterableDataset[Batch]):
-    """Training batches of several panels, each batch of one; an epoch of so many steps visits a few panels, the next epoch the next ones.
+    """Training batches of several panels, each batch of one; an epoch of so many steps visits a few panels, the next
+    epoch the next ones.
 
-    Panels come in an order that depends on the seed only, each as often as the others; a visit's batches, as many as its share of the
-    windows in this epoch, are drawn by seed and number of the visit. Without a Trainer each pass takes the next epoch.
+    Panels come in an order that depends on the seed only, each as often as the others; a visit's batches, as many as
+    its share of the windows in this epoch, are drawn by seed and number of the visit. Without a Trainer each pass takes
+    the next epoch.
     """
 
     def __init__(self, data: PanelData) -> None:

@@ -19,9 +19,12 @@ def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "id": panel.columns.id,
     }
     arrays = {
-        "times": panel.times.to_numpy().astype(np.int64), "offsets": panel.offsets, "target": panel.target, "past": panel.past,
+        "times": panel.times.to_numpy().astype(np.int64),
+        "offsets": panel.offsets,
+        "target": panel.target,
+        "past": panel.past,
         "known": panel.known,
-    }  # fmt: skip
+    }
     return about, arrays
 
 

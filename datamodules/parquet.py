@@ -39,7 +39,8 @@ class Parts(Sequence[Panel]):
     """Panels of whole series in files, each read when it is asked for.
 
     Args:
-        files: as `sort_parquet` wrote them. columns: names of the rows. dropped: last rows of each series that are left out.
+        files: as `sort_parquet` wrote them. columns: names of the rows. dropped: last rows of each series that are left
+            out.
     """
 
     def __init__(self, files: Sequence[Path], columns: Columns, dropped: int = 0) -> None:
@@ -76,17 +77,20 @@ def sort_parquet(
     part_rows: int | None = None,
     progress: bool = False,
 ) -> Parts:
-    """Deal the rows of Parquet files, in any order, to parts of whole series drawn by chance, and check them as frames are checked.
+    """Deal the rows of Parquet files, in any order, to parts of whole series drawn by chance, and check them as frames
+    are checked.
 
-    Memory grows with the number of series and with the larger of `part_rows` and the longest series; the folder takes twice the space
-    of the rows.
+    Memory grows with the number of series and with the larger of `part_rows` and the longest series; the folder takes
+    twice the space of the rows.
 
     Args:
-        path: a file, or a folder of files that have the same columns; names of folders such as `unique_id=a` count as columns.
+        path: a file, or a folder of files that have the same columns; names of folders such as `unique_id=a` count as
+            columns.
         columns: what to read; where the files lack an id column of the default name, they hold one series.
         freq: as of `read_panel`, found in the longest series if None.
         folder: an empty one, to keep.
-        part_rows: how many rows a part has, a million if None, but at least a 500th of all. progress: whether to draw bars.
+        part_rows: how many rows a part has, a million if None, but at least a 500th of all. progress: whether to draw
+            bars.
 
     Raises:
         DataError: no such path, no Parquet, or what `read_panel` refuses; the message names series and time.
@@ -200,7 +204,9 @@ def _count(dataset: "ds.Dataset", columns: Columns, path: Path) -> "pd.Series[in
 
 
 def _places(rows: Int[np.ndarray, " N"], part_rows: int) -> Int[np.ndarray, " N"]:
-    """The part of every series: drawn by chance, so that each part is a sample of all, and of the same size but for long series."""
+    """The part of every series: drawn by chance, so that each part is a sample of all, and of the same size but for
+    long series.
+    """
     order = np.random.default_rng(0).permutation(len(rows))
     middle = np.cumsum(rows[order]) - rows[order] / 2
     parts = min(-(-rows.sum() // part_rows), MOST_PARTS)

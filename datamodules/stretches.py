@@ -13,7 +13,9 @@ from titans_seq.datamodules.windows import EpochShuffle, processes
 
 
 class Reading(NamedTuple):
-    """One window of one row of a batch. turned: read on the other strand. goes_on: it follows on the row's window before."""
+    """One window of one row of a batch. turned: read on the other strand. goes_on: it follows on the row's window
+    before.
+    """
 
     window: int
     turned: bool
@@ -23,8 +25,9 @@ class Reading(NamedTuple):
 class StretchBatches(Sampler[list[Reading]]):
     """Batches of windows, in each row of which stretches of consecutive windows are read in order.
 
-    The stretches come in an order that depends on seed and epoch only and are dealt to `batch_size` rows of the same length, in
-    a run of several processes to so many of each. So fewer windows than rows, others in each epoch, are left out. With
+    The stretches come in an order that depends on seed and epoch only and are dealt to `batch_size` rows of the same
+    length, in a run of several processes to so many of each. So fewer windows than rows, others in each epoch, are left
+    out. With
     `both_strands` they are turned by chance: read from the last window to the first, each on the other strand.
 
     Raises:

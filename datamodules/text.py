@@ -1,7 +1,7 @@
 """Text for language models: one file, read as tokens, cut into parts and windows.
 
-B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each, and, where streams
-are trained, "goes_on": bool [B], True = the row follows on the same row of the batch before}.
+B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each, and, where
+streams are trained, "goes_on": bool [B], True = the row follows on the same row of the batch before}.
 """
 
 from collections.abc import Iterator
@@ -73,23 +73,25 @@ class RandomBegins(Sampler[int]):
 class TextData(lightning.LightningDataModule):
     """A text file in windows: the first 90 % of its characters train, the next 5 % validate, the last 5 % test.
 
-    A training epoch is `steps_per_epoch` batches of windows that begin anywhere; with `carry` it is the windows that do not overlap,
-    each once, see `StretchBatches`. Validation and test windows do not overlap, and the remainder behind the last one is left out.
+    A training epoch is `steps_per_epoch` batches of windows that begin anywhere; with `carry` it is the windows that do
+    not overlap, each once, see `StretchBatches`. Validation and test windows do not overlap, and the remainder behind
+    the last one is left out.
 
     Args:
         text: a file of UTF-8. length: tokens per window.
-        tokenizer: a `tokenizer.json` or the folder of one; None: bytes. vocab_size: learn byte pairs from the training part
-            instead, so many tokens.
+        tokenizer: a `tokenizer.json` or the folder of one; None: bytes. vocab_size: learn byte pairs from the training
+            part instead, so many tokens.
         steps_per_epoch: None: as many as cover the training part once.
-        carry: 1: training windows come in any order, each for itself. n: every row of a batch follows on the row of the batch
-            before, for n windows in a row.
+        carry: 1: training windows come in any order, each for itself. n: every row of a batch follows on the row of the
+            batch before, for n windows in a row.
         whole: everything is test: to measure a model on another text.
 
-    Attributes, after `setup`: tokenizer_: what made the tokens. parts: the tokens of each part. bytes_per_token: of the test part.
+    Attributes, after `setup`: tokenizer_: what made the tokens. parts: the tokens of each part. bytes_per_token: of the
+        test part.
 
     Raises:
-        DataError: no such file, an empty one, one that is no text; parts shorter than a window; a tokenizer that cannot be
-            read or lacks a part of the text.
+        DataError: no such file, an empty one, one that is no text; parts shorter than a window; a tokenizer that cannot
+            be read or lacks a part of the text.
     """
 
     def __init__(
@@ -150,7 +152,8 @@ class TextData(lightning.LightningDataModule):
         for name, part in parts.items():
             if len(part) <= self.length:
                 raise DataError(
-                    f"{self.text}: the {name} part has {len(part)} tokens, too few for a window of {self.length} and what "
+                    f"{self.text}: the {name} part has {len(part)} tokens, too few for a window of {self.length} and "
+                    "what "
                     "follows it; give a longer text or a smaller length"
                 )
         if self.carry > 1 and not self.whole:

@@ -80,8 +80,8 @@ class WindowDataset(Dataset[Batch]):
 class EpochShuffle(RandomSampler):
     """Every index once, in an order that depends on the seed and the epoch only, so a resumed run sees the same.
 
-    Lightning calls `set_epoch` before each epoch; without it each pass takes the next epoch. With `num_samples` an epoch takes so many:
-    fewer than all, or all several times.
+    Lightning calls `set_epoch` before each epoch; without it each pass takes the next epoch. With `num_samples` an
+    epoch takes so many: fewer than all, or all several times.
     """
 
     def __init__(self, data_source: Any, seed: int, num_samples: int | None = None) -> None:
@@ -101,8 +101,9 @@ class EpochShuffle(RandomSampler):
 class Dealt(DistributedSampler[int]):
     """What one process of several takes of a sampler's draws, in turn with the others.
 
-    A batch of each process together is the batch that one process would have. Where the draws do not go round, the first are taken
-    again. It is a `DistributedSampler`, so that Lightning, which deals in an order of its own, leaves it as it is.
+    A batch of each process together is the batch that one process would have. Where the draws do not go round, the
+    first are taken again. It is a `DistributedSampler`, so that Lightning, which deals in an order of its own, leaves
+    it as it is.
     """
 
     def __init__(self, sampler: Sampler[int], num_replicas: int | None = None, rank: int | None = None) -> None:
@@ -135,5 +136,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 def as_is(batch: Any) -> Any:
-    """For data sets that give whole batches: nothing is left to collate. (A function, so that workers can be spawned.)"""
+    """For data sets that give whole batches: nothing is left to collate. (A function, so that workers can be
+    spawned.)
+    """
     return batch

@@ -112,8 +112,10 @@ def check_ranges(
     """Value ranges at real tokens. Reading values waits for the device, so only `reference` and `check=True` do it."""
     largest = torch.finfo(theta.dtype).max
     for name, gate, high, rule in (
-        ("alpha", alpha, 1.0, "in [0, 1]"), ("eta", eta, 1.0, "in [0, 1]"), ("theta", theta, largest, "finite and >= 0"),
-    ):  # fmt: skip
+        ("alpha", alpha, 1.0, "in [0, 1]"),
+        ("eta", eta, 1.0, "in [0, 1]"),
+        ("theta", theta, largest, "finite and >= 0"),
+    ):
         wrong = ~((gate >= 0) & (gate <= high))  # also true for NaN
         if mask is not None:
             wrong = wrong & mask[..., None]

@@ -5,9 +5,9 @@ weight that token t reads is a sum over the chunk:
 
     W_t x = beta_t W_0 x + f_t S_0 x - sum_{i<=t} A[t, i] step_i delta_i (h_i . x)
 
-`beta`, `f` and `A` depend on alpha and eta alone (`gates.py`); step is theta, clipped. Tokens take their places in chunks
-(`slots.py`), and chunks are run in groups (`groups.py`). The state before each group is kept for backward, which makes
-everything else of a group anew from there, one group at a time.
+`beta`, `f` and `A` depend on alpha and eta alone (`gates.py`); step is theta, clipped. Tokens take their places in
+chunks (`slots.py`), and chunks are run in groups (`groups.py`). The state before each group is kept for backward, which
+makes everything else of a group anew from there, one group at a time.
 
 Dimensions: B batch, T time, H heads, G = B * H, K key width, V value width, N chunks, C slots of a chunk, L depth.
 Source: Titans (arXiv 2501.00663v1), eq. 16-18.
@@ -48,8 +48,8 @@ def chunked_memory(
     """Outputs, final state and surprise.
 
     Memory in backward, beside tokens, results and their gradients: about 3.25 sqrt(N) states of 2 B H sum(in * out)
-    numbers, and for sqrt(N) / 2 chunks (at least 4) B H C (10 sum(hidden) + 10 K + (2 L + 12) C) numbers, K = V; until then
-    it keeps 2.75 sqrt(N) states and the last group. What it keeps of that group no saved-tensor hook sees. Without
+    numbers, and for sqrt(N) / 2 chunks (at least 4) B H C (10 sum(hidden) + 10 K + (2 L + 12) C) numbers, K = V; until
+    then it keeps 2.75 sqrt(N) states and the last group. What it keeps of that group no saved-tensor hook sees. Without
     gradients one group is in memory. There is no second derivative.
     """
     slots = Slots.plan(q, state, chunk_size, mask)
@@ -87,9 +87,19 @@ class _Plan:
         return [range(first, min(first + size, chunks)) for first in range(0, chunks, size)]
 
     def run(
-        self, chunks: range, pairs: Sequence[Tensor], start: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor, alpha: Tensor,
-        eta: Tensor, theta: Tensor, *, end: bool,
-    ) -> tuple[Gates, Group, Reading]:  # fmt: skip
+        self,
+        chunks: range,
+        pairs: Sequence[Tensor],
+        start: Sequence[Tensor],
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        alpha: Tensor,
+        eta: Tensor,
+        theta: Tensor,
+        *,
+        end: bool,
+    ) -> tuple[Gates, Group, Reading]:
         """A group, from the state `pairs` before it."""
         q, k, v, alpha, eta, theta = _of(chunks, q, k, v, alpha, eta, theta)
         real = self.slots.real(chunks.start, chunks.stop, self.heads)

@@ -1,7 +1,8 @@
 """The memory through Triton kernels: `chunked`'s algorithm, with the state in memory and its tiles in registers.
 
-Tokens take slots, chunks run in groups of sqrt(N) (at least 16), and backward makes a group anew from the state kept before
-it, as in `chunked.py`; a group is one launch forward and three backward, beside those of the gate table. Nothing is
+Tokens take slots, chunks run in groups of sqrt(N) (at least 16), and backward makes a group anew from the state kept
+before it, as in `chunked.py`; a group is one launch forward and three backward, beside those of the gate table. Nothing
+is
 read from the device: with a mask or a carried state there is room for as many chunks as there could be.
 
 Dimensions: B batch, T time, H heads, G = B * H, K key width, V value width, N chunks, g chunks of a group, C slots of a
@@ -37,7 +38,8 @@ def fused_memory(
     Numerics: products of float32 tokens are tf32x3 (three products of the tensor cores for one of float32's precision);
     those of bfloat16 tokens round both sides and sum in float32. The gate table is a matrix product of PyTorch, so
     `torch.set_float32_matmul_precision("high")` makes it tf32. Memory in backward, beside tokens and results: about 3
-    sqrt(N) states of 2 G P numbers, and for sqrt(N) chunks (at least 16) about G C (6 (L - 1) HID + 5 K + (L + 9) C) numbers.
+    sqrt(N) states of 2 G P numbers, and for sqrt(N) chunks (at least 16) about G C (6 (L - 1) HID + 5 K + (L + 9) C)
+    numbers.
     A carried or masked call takes room for every chunk there could be: one token costs a chunk. There is no second and
     no forward-mode derivative.
     """
@@ -71,8 +73,9 @@ def memory_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """y [N, G, C, V], surprise [N, G, C], the state [G, 3, P] after the chunks, and the states before groups of them.
 
-    q, k [N, G, C, K], v [N, G, C, V], theta [N, G, C]; alpha, eta the same, or [N, G] if constant in a chunk. real [N, G, C]: 1 at
-    slots that hold a token; None: all do. current [G]: the chunk the stream stands in at the end, N behind the last one.
+    q, k [N, G, C, K], v [N, G, C, V], theta [N, G, C]; alpha, eta the same, or [N, G] if constant in a chunk. real [N,
+    G, C]: 1 at slots that hold a token; None: all do. current [G]: the chunk the stream stands in at the end, N behind
+    the last one.
     state: weights, momentum and chunk start. hidden: width, 0 at depth 1. trained: keep what backward needs.
     """
     run = _Run.of(q, v, state, max_surprise, hidden, depth)
@@ -204,9 +207,13 @@ class _Group:
             self.pairs[0] = pair
         # gradients of the gates are sums over factors: rounded to bfloat16 these would not do
         self.factors = Factors(
-            self.hidden(theta.dtype), self.hidden(theta.dtype), self.room(slots, width), self.room(2, run.dims.L.value, slots),
-            torch.empty_like(theta), torch.empty_like(theta),
-        )  # fmt: skip
+            self.hidden(theta.dtype),
+            self.hidden(theta.dtype),
+            self.room(slots, width),
+            self.room(2, run.dims.L.value, slots),
+            torch.empty_like(theta),
+            torch.empty_like(theta),
+        )
         self.zx, self.overlap = self.hidden(v.dtype), self.room(run.dims.L.value, slots, slots)
 
     def results(self, place: Tensor, stood: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,7 +245,8 @@ class _Group:
 class _GroupBackward:
     """Gradients of a group: of its readings at once, then, by `walk`, chunk by chunk.
 
-    Between the two `d_pairs` [g + 1, G, 2, P] may be added to: the gradients of the states before the chunks and after them.
+    Between the two `d_pairs` [g + 1, G, 2, P] may be added to: the gradients of the states before the chunks and after
+    them.
     """
 
     def __init__(self, group: _Group, d_y: Tensor, d_surprise: Tensor, d_pair: Tensor) -> None:
@@ -260,10 +268,23 @@ class _GroupBackward:
         """Gradients of q, k, v, alpha, eta and theta; completes d_pairs, and d_start, that of the group's `start`."""
         group = self.group
         walk_backward[(group.groups,)](
-            group.k, group.table, group.start, group.pairs, group.factors, self.d_surprise, self.d_pairs, self.d_start,
-            self.gradients, self.d_step, self.d_table, group.groups, group.size, tiny=torch.finfo(group.theta.dtype).tiny,
-            **group.run.clip, **group.run.backward,
-        )  # fmt: skip
+            group.k,
+            group.table,
+            group.start,
+            group.pairs,
+            group.factors,
+            self.d_surprise,
+            self.d_pairs,
+            self.d_start,
+            self.gradients,
+            self.d_step,
+            self.d_table,
+            group.groups,
+            group.size,
+            tiny=torch.finfo(group.theta.dtype).tiny,
+            **group.run.clip,
+            **group.run.backward,
+        )
         d_alpha, d_eta = group.gates.backward(self.d_table)
         return self.d_q, self.gradients.k, -self.gradients.last, d_alpha, d_eta, self.d_step
 
@@ -282,7 +303,9 @@ def precision(tokens: torch.dtype) -> str:
 
 
 def multiplies_from_shared(major: int) -> bool:
-    """Whether a chip of compute capability `major` has products whose operands stand in shared memory: 12 has none again."""
+    """Whether a chip of compute capability `major` has products whose operands stand in shared memory: 12 has none
+    again.
+    """
     return 9 <= major < 12
 
 
@@ -291,8 +314,8 @@ def kernel_dims(
 ) -> tuple[Dims, dict[str, int]]:
     """What kernels are compiled for, and how they are launched. wgmma: see `multiplies_from_shared`.
 
-    Tiles as large as leave no more than a few registers to spill (`benchmarks/compile.py`): operands of older chips stand
-    in registers, and float32 needs three products, whose parts do too.
+    Tiles as large as leave no more than a few registers to spill (`benchmarks/compile.py`): operands of older chips
+    stand in registers, and float32 needs three products, whose parts do too.
     """
     widths = (K, V, hidden) if depth > 1 else (K, V)
     rows, bfloat16 = max(triton.next_power_of_2(slots), 16), precision.startswith("bf16")
@@ -312,7 +335,9 @@ def kernel_dims(
 
 
 def _place(current: Tensor, chunks: range) -> tuple[Tensor, Tensor]:
-    """Whether streams [G] stand in one of the chunks [G, 1] and in which one of them [G]; chunk 0 starts where the call does."""
+    """Whether streams [G] stand in one of the chunks [G, 1] and in which one of them [G]; chunk 0 starts where the call
+    does.
+    """
     here = (current >= max(chunks.start, 1)) & (current < chunks.stop)
     return here[:, None], (current - chunks.start).clamp(0, len(chunks))
 

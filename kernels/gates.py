@@ -5,14 +5,15 @@ In a chunk with start state (W_0, S_0) and unit theta, after slot t and over the
     S_t = e_t S_0 - sum_{i<=t} E[t, i] u_i
     W_t = beta_t W_0 + f_t S_0 - sum_{i<=t} A[t, i] u_i
 
-    E[t, i] = prod_{i<l<=t} eta_l,   B[t, i] = prod_{i<l<=t} (1 - alpha_l),   A = B E,   e, beta: the same from before the
-    first slot,   f = B e
+    E[t, i] = prod_{i<l<=t} eta_l,   B[t, i] = prod_{i<l<=t} (1 - alpha_l),   A = B E,   e, beta: the same from before
+    the first slot,   f = B e
 
-No quotient, log or clamp anywhere: gates of exactly 0 and 1 are right in value and in gradient. Empty slots (`real` = 0)
-have alpha = 0 and eta = 1 and add nothing to W. With gates that are constant in a chunk A is Toeplitz, and its diagonals
-are enough.
+No quotient, log or clamp anywhere: gates of exactly 0 and 1 are right in value and in gradient. Empty slots (`real` =
+0) have alpha = 0 and eta = 1 and add nothing to W. With gates that are constant in a chunk A is Toeplitz, and its
+diagonals are enough.
 
-Dimensions: G any leading dimensions (chunks, samples, heads), C slots of a chunk. Source: Titans (arXiv 2501.00663v1), eq. 16-18.
+Dimensions: G any leading dimensions (chunks, samples, heads), C slots of a chunk. Source: Titans (arXiv 2501.00663v1),
+    eq. 16-18.
 """
 
 from typing import NamedTuple
@@ -39,8 +40,8 @@ class GateTable(NamedTuple):
 class Gates:
     """The gates of some chunks and their table.
 
-    alpha, eta: [*G, C], or [*G] when constant in each chunk; width: C. real: [*G, C], 1 at slots that hold a token, None
-    where all do; constant gates with empty slots beside them are spread over the slots.
+    alpha, eta: [*G, C], or [*G] when constant in each chunk; width: C. real: [*G, C], 1 at slots that hold a token,
+    None where all do; constant gates with empty slots beside them are spread over the slots.
     """
 
     def __init__(self, alpha: Tensor, eta: Tensor, width: int, real: Tensor | None, *, per_chunk: bool) -> None:
@@ -87,7 +88,9 @@ def gate_table_backward(
 
 
 def products(gate: Float[Tensor, "*G C"]) -> Float[Tensor, "*G C C+1"]:
-    """[t, j] = product of the gates after slot j, up to and with slot t; j = 0 stands before the first slot; 0 for j > t."""
+    """[t, j] = product of the gates after slot j, up to and with slot t; j = 0 stands before the first slot; 0 for j >
+    t.
+    """
     width = gate.shape[-1]
     index = torch.arange(width + 1, device=gate.device)
     after = index[1:, None] > index  # slot t comes after source j
@@ -96,7 +99,9 @@ def products(gate: Float[Tensor, "*G C"]) -> Float[Tensor, "*G C C+1"]:
 
 
 def products_backward(products: Float[Tensor, "*G C C+1"], grad: Float[Tensor, "*G C C+1"]) -> Float[Tensor, "*G C"]:
-    """Gradient of the gates. A product over (j, s] that holds gate t is that over (j, t) times gate t times that over (t, s]."""
+    """Gradient of the gates. A product over (j, s] that holds gate t is that over (j, t) times gate t times that over
+    (t, s].
+    """
     before = F.pad(products[..., :-1, :], (0, 0, 1, 0))  # over (j, t)
     before[..., 0, 0] = 1
     return ((products[..., 1:].mT @ grad) * before).sum(dim=-1)

@@ -1,6 +1,7 @@
 """The layers of the memory MLP as the chunk form holds them: narrow side first, weights and momentum in one tensor.
 
-A layer is a pair P = (W, S) of matrices [narrow, wide]. Whatever is scaled per token is scaled on the narrow side, and one
+A layer is a pair P = (W, S) of matrices [narrow, wide]. Whatever is scaled per token is scaled on the narrow side, and
+one
 product serves W and S. All that reading and writing need is one form and its derivatives: over slots c and r in (W, S)
 
     form = sum w[c, r] n_c^T P_r m_c
@@ -8,8 +9,8 @@ product serves W and S. All that reading and writing need is one form and its de
 with weights w, narrow vectors n and wide vectors m. Reading a layer is its derivative by the output side, the update is
 its derivative by P, and the backward of both are the other derivatives.
 
-Dimensions: G samples and heads (of one chunk, or of several), C slots of a chunk, n and m the narrow and the wide side of a
-layer, 2 for (W, S).
+Dimensions: G samples and heads (of one chunk, or of several), C slots of a chunk, n and m the narrow and the wide side
+of a layer, 2 for (W, S).
 """
 
 from dataclasses import dataclass

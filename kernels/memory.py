@@ -50,19 +50,21 @@ def neural_memory(
     Args:
         q, k: [B, T, H, K]. v: [B, T, H, V]. One floating dtype, one device.
         alpha, eta: [B, T, H] in [0, 1]; alpha = 1 erases M (not S). theta: [B, T, H] >= 0.
-        state: where to go on from; `MemoryState.from_weights(weights)` starts anew. Carrying the state over any cut of a
-            sequence, inside a chunk too, gives the outputs and the final state of one call.
+        state: where to go on from; `MemoryState.from_weights(weights)` starts anew. Carrying the state over any cut of
+            a sequence, inside a chunk too, gives the outputs and the final state of one call.
         chunk_size: tokens that share a gradient point; 1 is the online recurrence of eq. 13-14.
-        max_surprise: None is the paper; else theta_t is multiplied by min(1, max_surprise / ||u_t||), with its gradient.
+        max_surprise: None is the paper; else theta_t is multiplied by min(1, max_surprise / ||u_t||), with its
+            gradient.
         mask: boolean [B, T], True = real token. A masked token writes nothing, takes no place in a chunk, and has
             y = 0 and surprise 0.
         gate_per: "token", or "chunk": alpha and eta are promised to be the same for all tokens of a chunk in this call
             (`check` looks), and backends may use it; their gradients then stand at each chunk's first real token.
         return_surprise: add ||u_t|| [B, T, H], before theta and before any clip.
-        backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "triton" (kernels
-            for CUDA; raises where they cannot run), "auto" (triton on CUDA for the cases it covers, else chunked).
-        check: also check values: finite tokens, gates in their ranges (`reference` always does). This reads values and so
-            waits for the device; without it gates out of range give numbers that mean nothing.
+        backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "triton"
+            (kernels for CUDA; raises where they cannot run), "auto" (triton on CUDA for the cases it covers, else
+            chunked).
+        check: also check values: finite tokens, gates in their ranges (`reference` always does). This reads values and
+            so waits for the device; without it gates out of range give numbers that mean nothing.
 
     Returns:
         y [B, T, H, V] in the dtype of v, the state after the last token, and the surprise if asked for.
@@ -72,13 +74,14 @@ def neural_memory(
         RuntimeError: backend="triton" where it cannot run, or for a case it does not cover.
 
     Numerics: everything is computed in float32 (float64 for float64 tokens), also under autocast; "triton" rounds both
-    sides of a product of bfloat16 tokens to bfloat16 and keeps sums and state in float32. Gradients are closed forms, so
-    grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" and "triton" have a backward by hand: its
-    memory grows like sqrt(T / C) states (formulas stand with them), and there is no second derivative ("reference" has
-    one). Squares of the inner gradient's factors are summed in that precision: tokens and weights must stay far from the
-    square root of its largest number (1e18 in float32). A token that is not finite, or too large for that, makes its
-    whole chunk and all after it NaN in "chunked" and "triton", tokens before it in the chunk included. "chunked" reads a
-    mask or a carried state to place the tokens in chunks, and so waits for the device; "triton" never does.
+    sides of a product of bfloat16 tokens to bfloat16 and keeps sums and state in float32. Gradients are closed forms,
+    so grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" and "triton" have a backward by hand:
+    its memory grows like sqrt(T / C) states (formulas stand with them), and there is no second derivative ("reference"
+    has one). Squares of the inner gradient's factors are summed in that precision: tokens and weights must stay far
+    from the square root of its largest number (1e18 in float32). A token that is not finite, or too large for that,
+    makes its whole chunk and all after it NaN in "chunked" and "triton", tokens before it in the chunk included.
+    "chunked" reads a mask or a carried state to place the tokens in chunks, and so waits for the device; "triton" never
+    does.
 
     Source: Titans (arXiv 2501.00663v1), eq. 11-16, 18. Deviation: eq. 16 prints t' = t for t a multiple of the chunk;
     each token here uses the last chunk boundary strictly before it.

@@ -1,7 +1,7 @@
 """Which slot of which chunk each token takes.
 
-A slot is a place in a chunk. Real tokens follow each other from the state's position on; masked tokens have no slot, and
-slots without a token are empty and leave the state alone.
+A slot is a place in a chunk. Real tokens follow each other from the state's position on; masked tokens have no slot,
+and slots without a token are empty and leave the state alone.
 
 Dimensions: B batch, T time, H heads, N chunks, C slots of a chunk.
 """
@@ -31,8 +31,8 @@ class Slots:
 
     @classmethod
     def plan(cls, q: Tensor, state: MemoryState, chunk_size: int, mask: Tensor | None, *, wait: bool = True) -> "Slots":
-        """wait: read from the device how many chunks there are, where that depends on values; else leave room for the most
-        there could be."""
+        """wait: read from the device how many chunks there are, where that depends on values; else leave room for the
+        most there could be."""
         tokens, position = q.shape[1], state.position
         fresh = state.chunk_size is None  # known without reading `position`, which would wait for the device
         if mask is None and (fresh or (wait and not position.any())):
@@ -57,7 +57,9 @@ class Slots:
         return self.reached % self.chunk_size
 
     def real(self, first: int, last: int, heads: int) -> Float[Tensor, "n _ C"] | None:
-        """1 where a slot of chunks `first` to `last` holds a token, for samples and heads in one; None: every slot does."""
+        """1 where a slot of chunks `first` to `last` holds a token, for samples and heads in one; None: every slot
+        does.
+        """
         if self.filled is not None:
             return self.filled[first:last].repeat_interleave(heads, dim=1)
         if last * self.width <= self.tokens:
@@ -67,7 +69,9 @@ class Slots:
 
     @property
     def current_chunk(self) -> int | Int[Tensor, " B"]:
-        """The chunk the call ends in, `chunks` if it ends at the end of the last one; one number if all samples agree."""
+        """The chunk the call ends in, `chunks` if it ends at the end of the last one; one number if all samples
+        agree.
+        """
         return self.tokens // self.chunk_size if self.slot is None else self.reached // self.chunk_size
 
     def first(self, x: Float[Tensor, "N G C"]) -> Float[Tensor, "N G"]:

@@ -16,7 +16,9 @@ Weights = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class BatchState:
-    """Base of the frozen dataclasses that carry what is known of B samples: tensors [B, ...], tuples of them, other states."""
+    """Base of the frozen dataclasses that carry what is known of B samples: tensors [B, ...], tuples of them, other
+    states.
+    """
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Apply `function` to every tensor of the state."""
@@ -43,7 +45,9 @@ class BatchState:
         return self.map(lambda tensor: move(tensor, target))
 
     def select(self, batch: Tensor | slice | int) -> Self:
-        """The states of some samples, by index, slice, index tensor or boolean mask over B; B is kept as a dimension."""
+        """The states of some samples, by index, slice, index tensor or boolean mask over B; B is kept as a
+        dimension.
+        """
         return self.map(lambda tensor: tensor[batch_index(batch, len(tensor))])
 
 
@@ -59,8 +63,8 @@ def _mapped(part: Any, function: Callable[[Tensor], Tensor]) -> Any:
 class MemoryState(BatchState):
     """Weights `M`, momentum `S` and the place inside the current chunk, per sample and head.
 
-    weights, momentum, chunk_start: L tensors [B, H, out, in], float32 or float64. `chunk_start` holds the weights at the
-        start of the current chunk, where the inner gradient is taken; it equals `weights` when `position` is 0.
+    weights, momentum, chunk_start: L tensors [B, H, out, in], float32 or float64. `chunk_start` holds the weights at
+        the start of the current chunk, where the inner gradient is taken; it equals `weights` when `position` is 0.
     position: int64 [B], real tokens already read in the current chunk, in [0, chunk_size).
     chunk_size: that of the calls that made the state; None before the first call, and then `position` is 0.
     """

@@ -1,13 +1,14 @@
-"""Backward kernels: `read_backward` of all chunks of a group at once, then `walk_backward` from the last chunk to the first.
+"""Backward kernels: `read_backward` of all chunks of a group at once, then `walk_backward` from the last chunk to the
+first.
 
 They need what the forward kernels left; names follow `GroupBackward` in `groups.py`, d_x is the gradient of x.
 
 Plan, per chunk and head, P numbers in W, P_1 in its first layer, widths (in, out) of its layers:
     read_backward: 8 C P + 4 C C sum(in + out) operations; W and S read, their gradients written.
-    walk_backward: 8 C P (update) + 4 C P + 4 C (P - P_1) (keys) operations; W read four times, S once, their gradients after
-        the chunk twice, those before it once and written twice.
-K = 64, expansion 4, depth 2, C = 64: 27 and 29 million operations, .5 and 1.2 MB of state through L2; loads and stores in
-all, activations anew for every tile, 2.9 and 5.3 MB.
+    walk_backward: 8 C P (update) + 4 C P + 4 C (P - P_1) (keys) operations; W read four times, S once, their gradients
+        after the chunk twice, those before it once and written twice.
+K = 64, expansion 4, depth 2, C = 64: 27 and 29 million operations, .5 and 1.2 MB of state through L2; loads and stores
+in all, activations anew for every tile, 2.9 and 5.3 MB.
 
 Dimensions: as in `triton_forward.py`.
 """
@@ -40,7 +41,9 @@ from titans_seq.kernels.triton_tiles import (
 
 @triton.jit
 def squares_backward(p_written, p_overlap, p_d_written, p_d_overlap, p_d_out, p_d_y, minus_step, f, l: tl.constexpr, d):
-    """Of one layer's attention = overlap * A minus_step: overlap becomes attention; d_overlap; adds to d_written, of A minus_step."""
+    """Of one layer's attention = overlap * A minus_step: overlap becomes attention; d_overlap; adds to d_written, of A
+    minus_step.
+    """
     d_attention = tl.zeros([d.BC, d.BC], d.ACC)
     for o in range(0, d.V if l == d.L - 1 else d.HID, d.B):
         d_attention = product(load_outer(p_d_out, p_d_y, o, l, d), tl.trans(load_delta(f, o, l, d)), d_attention, d)
@@ -57,13 +60,29 @@ def squares_backward(p_written, p_overlap, p_d_written, p_d_overlap, p_d_out, p_
 
 @triton.jit(do_not_specialize=["groups"])
 def read_backward(
-    p_q, p_k, table, p_pairs, factors, p_zx, p_overlap, p_d_y, p_d_zx, p_d_overlap, p_d_q, gradients, p_d_pairs, d_table,
-    p_d_step, groups, d,
-):  # fmt: skip
+    p_q,
+    p_k,
+    table,
+    p_pairs,
+    factors,
+    p_zx,
+    p_overlap,
+    p_d_y,
+    p_d_zx,
+    p_d_overlap,
+    p_d_q,
+    gradients,
+    p_d_pairs,
+    d_table,
+    p_d_step,
+    groups,
+    d,
+):
     """One program per sample, head and chunk, from d_y [g, G, C, V].
 
-    Written: d_q [g, G, C, K], gradients: `FactorGradients` [g, G, ...], d_pairs[n] [G, 2, P], d_table.start and .written,
-    d_step [g, G, C]. Room to work in: d_zx [g, G, C, (L - 1) HID], d_overlap [g, G, C, C]; overlap is used up.
+    Written: d_q [g, G, C, K], gradients: `FactorGradients` [g, G, ...], d_pairs[n] [G, 2, P], d_table.start and
+    .written, d_step [g, G, C]. Room to work in: d_zx [g, G, C, (L - 1) HID], d_overlap [g, G, C, C]; overlap is used
+    up.
     """
     dtype = d.ACC
     at = (tl.program_id(1) * groups + tl.program_id(0)).to(tl.int64)
@@ -191,7 +210,9 @@ def load_d_pulled(i, l: tl.constexpr, f, g, d, c=0, R: tl.constexpr = 0):
 
 @triton.jit
 def keys_backward(p_k, p_w, p_d_w, f, g, d):
-    """Of the keys' two passes at p_w: adds to d_w and g.k; g.last becomes the gradient of the output that delta is made of."""
+    """Of the keys' two passes at p_w: adds to d_w and g.k; g.last becomes the gradient of the output that delta is made
+    of.
+    """
     for l in tl.static_range(1, d.L):  # the errors came from the last layer to the first
         for o in range(0, d.V if l == d.L - 1 else d.HID, d.B):
             d_delta = load_outer(g.delta, g.last, o, l, d)
@@ -230,12 +251,28 @@ def keys_backward(p_k, p_w, p_d_w, f, g, d):
 
 @triton.jit(do_not_specialize=["groups", "chunks"])
 def walk_backward(
-    p_k, table, p_start, p_pairs, factors, p_d_surprise, p_d_pairs, p_d_start, gradients, p_d_step, d_table, groups, chunks,
-    max_surprise, tiny, CLIP: tl.constexpr, d,
-):  # fmt: skip
+    p_k,
+    table,
+    p_start,
+    p_pairs,
+    factors,
+    p_d_surprise,
+    p_d_pairs,
+    p_d_start,
+    gradients,
+    p_d_step,
+    d_table,
+    groups,
+    chunks,
+    max_surprise,
+    tiny,
+    CLIP: tl.constexpr,
+    d,
+):
     """One program per sample and head, from d_surprise [g, G, C] and the gradient of the last state, d_pairs[g].
 
-    Added to: d_pairs[n], d_start [G, P] (zero before) and `gradients`, as `read_backward` left them, where last becomes minus the
+    Added to: d_pairs[n], d_start [G, P] (zero before) and `gradients`, as `read_backward` left them, where last becomes
+        minus the
     gradient of v. d_step becomes the gradient of theta. Written: d_table.end_start and .end_written.
     """
     i_g = tl.program_id(0)
@@ -250,9 +287,18 @@ def walk_backward(
             p_w, p_d_w = p_before, p_d_before
         minus_step, end_m, end_s = load_row(f.minus_step, 1, d), load_row(p_end, 1, d), load_row(p_end + d.C, 1, d)
         d_ended_m, d_ended_s = write_backward(
-            p_k + at * d.C * d.K, table.end_start + at * 3, minus_step * end_m, minus_step * end_s, p_before, p_d_before,
-            p_d_before + groups.to(tl.int64) * 2 * d.P, d_table.end_start + at * 3, f, g, d,
-        )  # fmt: skip
+            p_k + at * d.C * d.K,
+            table.end_start + at * 3,
+            minus_step * end_m,
+            minus_step * end_s,
+            p_before,
+            p_d_before,
+            p_d_before + groups.to(tl.int64) * 2 * d.P,
+            d_table.end_start + at * 3,
+            f,
+            g,
+            d,
+        )
         store_row(d_table.end_written + at * 2 * d.C, d_ended_m * minus_step, 1, d)
         store_row(d_table.end_written + at * 2 * d.C + d.C, d_ended_s * minus_step, 1, d)
         d_step = load_row(p_d_step + at * d.C, 1, d) - d_ended_m * end_m - d_ended_s * end_s

@@ -9,14 +9,14 @@
     writing:
         W'_l = beta W_l + f S_l + delta_l^T (ended_M h_{l-1}),  S'_l = e S_l + delta_l^T (ended_S h_{l-1})
 
-One program owns a sample and head. Its state goes through memory (the L2 cache) tile by tile, so it may be larger than a
-program's registers or shared memory: at expansion 4 and depth 2 weights and momentum of a head are 256 KiB. A tile of them is
-loaded once for reading and writing. Forward the state moves on in place and nothing else of a chunk is left behind but
-y and surprise; backward runs the same kernel again and keeps all that it needs (KEEP).
+One program owns a sample and head. Its state goes through memory (the L2 cache) tile by tile, so it may be larger than
+a program's registers or shared memory: at expansion 4 and depth 2 weights and momentum of a head are 256 KiB. A tile of
+them is loaded once for reading and writing. Forward the state moves on in place and nothing else of a chunk is left
+behind but y and surprise; backward runs the same kernel again and keeps all that it needs (KEEP).
 
 Plan, per chunk and head, P numbers in W, P_1 in its first layer, widths (in, out) of its layers:
-    2 C P (keys forward) + 2 C (P - P_1) (backward) + 4 C P (writing) + 4 C P + 2 C C sum(in + out) (reading) operations;
-    W is read three times (its first layer twice), S once, both are written once.
+    2 C P (keys forward) + 2 C (P - P_1) (backward) + 4 C P (writing) + 4 C P + 2 C C sum(in + out) (reading)
+    operations; W is read three times (its first layer twice), S once, both are written once.
 K = 64, expansion 4, depth 2, C = 64, bfloat16, tiles of 64: 28 million operations; loads .46 MB of state and .70 MB of
 activations, which products take from memory activated and in the tokens' dtype (`Scratch`); stores .26 and .22 MB.
 
@@ -56,7 +56,9 @@ class Scratch(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a chunk finds what it needs beside its factors: tokens, its part of `GateTable`, the state before and after it."""
+    """Where a chunk finds what it needs beside its factors: tokens, its part of `GateTable`, the state before and after
+    it.
+    """
 
     q: Any
     k: Any
@@ -159,7 +161,8 @@ def read_and_write(f, at, KEEP: tl.constexpr, d):
     """Reads a chunk and writes the state after it, layer by layer.
 
     Products that feed each other stand in loops of their own, if only of one round: Triton lays out a product that
-    directly feeds another so that all warps share the slots, and with more warps than slots / 16 some would do the same.
+    directly feeds another so that all warps share the slots, and with more warps than slots / 16 some would do the
+    same.
     """
     overlap = tl.zeros([d.BC, d.BC], d.ACC)
     for i in range(0, d.K, d.B):
@@ -196,12 +199,13 @@ def walk(
 ):  # fmt: skip
     """One program per sample and head.
 
-    q, k [g, G, C, K], v [g, G, C, V], theta [g, G, C], table: `GateTable`, start [G, P]: where the first chunk takes its gradient.
+    q, k [g, G, C, K], v [g, G, C, V], theta [g, G, C], table: `GateTable`, start [G, P]: where the first chunk takes
+    its gradient.
     Written: surprise, and
     KEEP, for backward: pairs [g + 1, G, 2, P] behind the first row, which holds the state before the group; `factors`
         [g, G, ...], zx [g, G, C, (L - 1) HID] and overlap [g, G, L, C, C], x_t . h_i of each layer.
-    Else: y [g, G, C, V], pairs [G, 2, P] in place, and stood [G, P], the weights before chunk `place` [G] of the group, if
-        there is such a chunk. Factors and zx have room for one chunk.
+    Else: y [g, G, C, V], pairs [G, 2, P] in place, and stood [G, P], the weights before chunk `place` [G] of the group,
+        if there is such a chunk. Factors and zx have room for one chunk.
     """
     i_g = tl.program_id(0)
     for n in range(chunks):
@@ -216,10 +220,22 @@ def walk(
         elif n == tl.load(p_place + i_g):
             copy(p_before, p_stood + room * d.P, d.P, 1024)
         place = Place(
-            p_q + at * d.C * d.K, p_k + at * d.C * d.K, p_v + at * d.C * d.V, scratch.h + own, scratch.delta + own,
-            scratch.x + own, p_zx + hidden, p_y + at * d.C * d.V, p_overlap + squares, table.start + at * d.C * 2,
-            table.written + at * d.C * d.C, table.end_start + at * 3, table.end_written + at * 2 * d.C, p_before, p_after,
-        )  # fmt: skip
+            p_q + at * d.C * d.K,
+            p_k + at * d.C * d.K,
+            p_v + at * d.C * d.V,
+            scratch.h + own,
+            scratch.delta + own,
+            scratch.x + own,
+            p_zx + hidden,
+            p_y + at * d.C * d.V,
+            p_overlap + squares,
+            table.start + at * d.C * 2,
+            table.written + at * d.C * d.C,
+            table.end_start + at * 3,
+            table.end_written + at * 2 * d.C,
+            p_before,
+            p_after,
+        )
         if n == 0:
             p_w = p_start + at * d.P
         else:

@@ -1,11 +1,13 @@
 """Pieces of the Triton kernels: what they are told, tiles of matrices, products at a stated precision, silu.
 
-The matrices of all layers of one head lie one behind the other, [out, in] each, row by row: P numbers. Hidden activations of
-all layers lie side by side in the rows of one matrix [C, (L - 1) HID]. Sizes are not constants of a compilation, only the
+The matrices of all layers of one head lie one behind the other, [out, in] each, row by row: P numbers. Hidden
+activations of all layers lie side by side in the rows of one matrix [C, (L - 1) HID]. Sizes are not constants of a
+compilation, only the
 depth and the tiles are: loops stay loops, and one kernel serves all widths.
 
-Dimensions: C slots of a chunk, K key width, V value width, HID hidden width, L depth, P numbers in the matrices of all layers.
-A tile is [BC, B], all slots of a chunk (padded), or [B, B] of a matrix; sums over slots take T of them at a time.
+Dimensions: C slots of a chunk, K key width, V value width, HID hidden width, L depth, P numbers in the matrices of all
+layers. A tile is [BC, B], all slots of a chunk (padded), or [B, B] of a matrix; sums over slots take T of them at a
+time.
 """
 
 from typing import Any, NamedTuple
@@ -57,7 +59,9 @@ class FactorGradients(NamedTuple):
 
 @triton.jit
 def factors_of(f, at, room, d):
-    """Of the chunk, sample and head `at`; z, pulled, last and norms at `room`, which may hold one chunk after the other."""
+    """Of the chunk, sample and head `at`; z, pulled, last and norms at `room`, which may hold one chunk after the
+    other.
+    """
     hidden, rows = room * d.C * (d.L - 1) * d.HID, room * d.C
     return Factors(
         f.z + hidden,
@@ -77,7 +81,9 @@ def factor_gradients_of(g, at, d):
 
 @triton.jit
 def load_tile(p, i_row, i_col, rows, cols, stride, R: tl.constexpr, W: tl.constexpr, d):
-    """An [R, W] tile of a [rows, cols] matrix with rows `stride` numbers apart; 0 outside. In the dtype that is summed in."""
+    """An [R, W] tile of a [rows, cols] matrix with rows `stride` numbers apart; 0 outside. In the dtype that is summed
+    in.
+    """
     o_row, o_col = i_row + tl.arange(0, R)[:, None], i_col + tl.arange(0, W)[None, :]
     if d.MASKED:
         tile = tl.load(p + o_row * stride + o_col, (o_row < rows) & (o_col < cols), 0.0)
@@ -217,9 +223,11 @@ def to_bf16(x, d):
 
 @triton.jit
 def product(a, b, acc, d):
-    """acc + a b. "bf16" rounds both sides and sums in the dtype of acc; "tf32x3" has float32's precision on tensor cores.
+    """acc + a b. "bf16" rounds both sides and sums in the dtype of acc; "tf32x3" has float32's precision on tensor
+    cores.
 
-    "bf16 in float32" gives the numbers of "bf16" in Triton's interpreter, which multiplies the bit patterns of bfloat16.
+    "bf16 in float32" gives the numbers of "bf16" in Triton's interpreter, which multiplies the bit patterns of
+    bfloat16.
     """
     if d.PRECISION == "bf16":
         acc = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc, out_dtype=acc.dtype)

@@ -1,6 +1,7 @@
 """Under pytest, and only there, the shapes in the annotations of the memory operation are checked at every call.
 
-Without a GPU, Triton's interpreter runs the kernels. It must be chosen before they are imported, so for the whole process.
+Without a GPU, Triton's interpreter runs the kernels. It must be chosen before they are imported, so for the whole
+process.
 """
 
 import os

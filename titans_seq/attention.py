@@ -54,9 +54,9 @@ class Attention(nn.Module):
         qk_norm: RMSNorm with a learned vector on q and k, before R.
 
     Numerics: scores and sums as in `scaled_dot_product_attention`; angles in float32 (float64 under float64). With a
-    window they are small however long the stream, or, by FlexAttention, in float64; without one they lose about T 6e-8 radians. Memory grows with
-    T (window + C), C = min(window, T), never with T^2. Without a window it is the kernel's, and a stream keeps all
-    tokens and builds a boolean mask [T, S + T] for every piece but the first.
+    window they are small however long the stream, or, by FlexAttention, in float64; without one they lose about T 6e-8
+    radians. Memory grows with T (window + C), C = min(window, T), never with T^2. Without a window it is the kernel's,
+    and a stream keeps all tokens and builds a boolean mask [T, S + T] for every piece but the first.
     A real token that is NaN or infinite may spoil all tokens of the blocks that hold it.
     """
 

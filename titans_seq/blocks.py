@@ -49,7 +49,8 @@ def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> Mo
 def continued(
     state: ModelState | None, goes_on: Bool[Tensor, " B"], fresh: Callable[[], ModelState]
 ) -> ModelState | None:
-    """What the next batch of a training on streams begins with: `state` in rows that go on, the learned start elsewhere.
+    """What the next batch of a training on streams begins with: `state` in rows that go on, the learned start
+    elsewhere.
 
     state: of the batch before; None: there was none, and all rows begin.
     """

@@ -28,8 +28,8 @@ def draw_taps(taps: Tensor) -> None:
 def silu_conv(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"]) -> Float[Tensor, "B Z-R+1 W"]:
     """y_t = silu(sum_r taps[r] z[t + r]): z holds the R - 1 entries before the first output, then T, Z in all.
 
-    On a CPU backward computes the convolution again instead of keeping it, and there is no second derivative. Elsewhere,
-    and when traced, the same in plain operations, which compilers fuse.
+    On a CPU backward computes the convolution again instead of keeping it, and there is no second derivative.
+    Elsewhere, and when traced, the same in plain operations, which compilers fuse.
     """
     if z.device.type != "cpu" or torch.compiler.is_compiling():
         return F.silu(_conv(z, taps, 0, z.shape[1] - len(taps) + 1))
@@ -37,7 +37,9 @@ def silu_conv(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"]) -> Float[Te
 
 
 def activated(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"] | None) -> Float[Tensor, "B T W"]:
-    """`silu_conv`, or silu alone where there are no taps; at the precision of the taps, for under autocast z is narrower."""
+    """`silu_conv`, or silu alone where there are no taps; at the precision of the taps, for under autocast z is
+    narrower.
+    """
     if taps is None:
         return F.silu(z)
     wide = torch.promote_types(z.dtype, taps.dtype)

@@ -25,7 +25,8 @@ class Encoder(nn.Module):
         mixer: one of `blocks.MIXERS`, see `blocks.Block`.
         bidirectional: every position sees both sides; off for models of the next token and for streams.
         num_persistent: learned tokens of each mixer.
-        options: of the mixer, e.g. heads, depth and chunk_size of `NeuralMemory`, window of `Attention`, segment of `MAC`.
+        options: of the mixer, e.g. heads, depth and chunk_size of `NeuralMemory`, window of `Attention`, segment of
+            `MAC`.
     """
 
     mixers = MIXERS  # by name; their options are the encoder's too

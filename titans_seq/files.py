@@ -8,7 +8,8 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a place beside `path` to write to, which takes its name when the block ends without an error, else is removed.
+    """Give a place beside `path` to write to, which takes its name when the block ends without an error, else is
+    removed.
 
     A file that is replaced leaves its mode to the new one.
     """

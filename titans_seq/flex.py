@@ -1,7 +1,8 @@
-"""Attention within a window by PyTorch's FlexAttention, whose kernels for GPUs read no key that no query of a block can see.
+"""Attention within a window by PyTorch's FlexAttention, whose kernels for GPUs read no key that no query of a block can
+see.
 
-Dimensions: B batch, T queries, S keys before the first query, H heads, K width of a head, P persistent tokens; queries and keys
-are dealt with in blocks of BLOCK.
+Dimensions: B batch, T queries, S keys before the first query, H heads, K width of a head, P persistent tokens; queries
+and keys are dealt with in blocks of BLOCK.
 """
 
 from collections.abc import Callable
@@ -34,8 +35,8 @@ def window_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention of q [B, T, H, K] to k, v [B, S + T, H, K] within a window, and its log-sum-exp [B, T, H].
 
-    Query t stands at slot S + t. It sees the slots from S + t - window + 1 to S + t, or if not `causal` to S + t + window - 1,
-    of those from first [B] to before end [B]; itself in any case. Gradients flow through both results.
+    Query t stands at slot S + t. It sees the slots from S + t - window + 1 to S + t, or if not `causal` to S + t +
+    window - 1, of those from first [B] to before end [B]; itself in any case. Gradients flow through both results.
     """
     tokens, back = q.shape[1], k.shape[1] - q.shape[1]
     reach = 0 if causal else window - 1
@@ -52,7 +53,9 @@ def window_attention(
 
 
 def with_prefix(y: Tensor, lse: Tensor, scores: Tensor, values: Tensor) -> Tensor:
-    """Attention over more keys: y [B, T, H, K] and lse [B, T, H] of the others, scores [B, T, H, P] and values [P, H, K] of these."""
+    """Attention over more keys: y [B, T, H, K] and lse [B, T, H] of the others, scores [B, T, H, P] and values [P, H,
+    K] of these.
+    """
     weight = torch.softmax(torch.cat([lse[..., None], scores.to(lse.dtype)], dim=-1), dim=-1).to(y.dtype)
     return weight[..., :1] * y + torch.einsum("bthp,phk->bthk", weight[..., 1:], values.to(y.dtype))
 

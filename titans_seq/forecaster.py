@@ -61,23 +61,44 @@ AT_ONCE = 1_000_000  # rows of series that are made ready for prediction togethe
 MIN_SCALE = 0.05  # of a lookback, in deviations of its series; see `PanelForecaster`
 # arguments that are whole numbers, and the least they may be
 LEAST = {
-    "horizon": 1, "lookback": 1, "val_size": 0, "train_blocks": 1, "max_epochs": 1, "steps_per_epoch": 1, "patience": 1, "batch_size": 1,
+    "horizon": 1,
+    "lookback": 1,
+    "val_size": 0,
+    "train_blocks": 1,
+    "max_epochs": 1,
+    "steps_per_epoch": 1,
+    "patience": 1,
+    "batch_size": 1,
     "seed": 0,
-}  # fmt: skip
+}
 # arguments that are built into a fitted forecaster
 BUILT = (
-    "horizon", "lookback", "output", "conformal", "levels", "past_covariates", "future_covariates", "static_covariates", "calendar",
-    "id_col", "time_col", "target_col", "mixer", "network", "train_blocks",
-)  # fmt: skip
+    "horizon",
+    "lookback",
+    "output",
+    "conformal",
+    "levels",
+    "past_covariates",
+    "future_covariates",
+    "static_covariates",
+    "calendar",
+    "id_col",
+    "time_col",
+    "target_col",
+    "mixer",
+    "network",
+    "train_blocks",
+)
 
 
 class TitansForecaster(BaseEstimator):
     """Forecast many series, each with gaps, covariates and a length of its own, by one network with the neural memory.
 
-    Frames are long (columns `unique_id`, `ds`, `y`, names by argument; without an id column one series) or wide (time in the index or
-    in the time column, one series per column); forecasts come back in the same shape and in the units of the data. Time stamps that
-    are absent and values that are NaN are masked, never filled. Nothing after a cutoff enters any scaling, input or forecast before it.
-    Long tables that do not fit into memory are given as the path of a folder of Parquet files.
+    Frames are long (columns `unique_id`, `ds`, `y`, names by argument; without an id column one series) or wide (time
+    in the index or in the time column, one series per column); forecasts come back in the same shape and in the units
+    of the data. Time stamps that are absent and values that are NaN are masked, never filled. Nothing after a cutoff
+    enters any scaling, input or forecast before it. Long tables that do not fit into memory are given as the path of a
+    folder of Parquet files.
 
         model = TitansForecaster(horizon=24, freq="h").fit(df)
         model.predict(level=(80, 95))
@@ -85,29 +106,34 @@ class TitansForecaster(BaseEstimator):
     Args:
         horizon: steps to forecast.
         freq: pandas alias of the step, or a whole number where time is numbered; None finds it.
-        lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are padded by mask.
+        lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are
+            padded by mask.
         output: "quantiles" (pinball loss, never crossing), "student_t", "mse", "mae", "huber" (one value), or an
             `Output` of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
-        conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows (split conformal).
+        conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows
+            (split conformal).
         levels: percentages of the intervals to calibrate, for conformal.
-        val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons and 15 % of the median
-            length; 0 trains on all rows (conformal=False then).
-        past_covariates, future_covariates, static_covariates: columns known up to now, known ahead, and constant per series.
+        val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons and 15
+            % of the median length; 0 trains on all rows (conformal=False then).
+        past_covariates, future_covariates, static_covariates: columns known up to now, known ahead, and constant per
+            series.
         calendar: whether hour, weekday, ... of the time stamps are covariates.
         id_col, time_col, target_col: names of a long frame's columns. alias: name of the forecast's column.
         mixer: "memory", "attention", "ssm" or "none". network: more options of `SimbaForecaster` and of the mixer, e.g.
             {"dim": 64, "depth": 3}.
-        max_epochs, steps_per_epoch, patience: an epoch is so many batches; training ends early after `patience` epochs without a better
-            validation loss.
-        train_blocks: train on so many consecutive lookbacks with the memory carried on from one to the next, as `observe` carries it;
-            forecasts then begin so many lookbacks ago.
-        batch_size, learning_rate, weight_decay, seed: of training; the same seed on the same machine gives the same model.
+        max_epochs, steps_per_epoch, patience: an epoch is so many batches; training ends early after `patience` epochs
+            without a better validation loss.
+        train_blocks: train on so many consecutive lookbacks with the memory carried on from one to the next, as
+            `observe` carries it; forecasts then begin so many lookbacks ago.
+        batch_size, learning_rate, weight_decay, seed: of training; the same seed on the same machine gives the same
+            model.
         accelerator: as of Lightning's Trainer. progress: whether to draw a bar while training.
 
     `fit` on a fitted forecaster goes on with its weights and scalings; `sklearn.base.clone` gives a fresh one.
 
     Attributes, after fit:
-        history_: training and validation loss per epoch. module_: the LightningModule. scaling_: what was learned of the data.
+        history_: training and validation loss per epoch. module_: the LightningModule. scaling_: what was learned of
+            the data.
     """
 
     module_: PanelModule
@@ -186,8 +212,9 @@ class TitansForecaster(BaseEstimator):
         """Train on a frame; on a fitted forecaster, go on training.
 
         Args:
-            df: long or wide frame, a series with dates in its index, or the path of Parquet files that hold a long table: they are sorted
-                into the folder for temporary files, and memory holds a part of the series at a time.
+            df: long or wide frame, a series with dates in its index, or the path of Parquet files that hold a long
+                table: they are sorted into the folder for temporary files, and memory holds a part of the series at a
+                    time.
             y: not used; scikit-learn's pipelines pass it.
 
         Raises:
@@ -206,8 +233,8 @@ class TitansForecaster(BaseEstimator):
         Args:
             df: the series' rows up to now, of series known or new, as of `fit`; None: as they ended there.
             future: known covariates over the horizon (id, time and their columns), where there are any.
-            level: percentages of intervals; None for none. The default falls back on the calibrated `levels` where 80 and 95 are not among
-                them, and on none for a model of one value without conformal.
+            level: percentages of intervals; None for none. The default falls back on the calibrated `levels` where 80
+                and 95 are not among them, and on none for a model of one value without conformal.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Wide: one column per series, or with intervals
@@ -231,8 +258,9 @@ class TitansForecaster(BaseEstimator):
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` goes on from them.
 
-        The first call begins the streams, of any series: give it the rows of `fit` too if they are to be remembered. Later
-        calls give the rows that follow. Rows are read in blocks of `lookback`; what is left over waits for more, and counts in
+        The first call begins the streams, of any series: give it the rows of `fit` too if they are to be remembered.
+        Later calls give the rows that follow. Rows are read in blocks of `lookback`; what is left over waits for more,
+        and counts in
         forecasts all the same. All or nothing: after an error nothing has changed.
 
         Raises:
@@ -278,8 +306,8 @@ class TitansForecaster(BaseEstimator):
     def surprise(self, df: Data) -> pd.DataFrame:
         """How much each row surprised the memory, which reads every series from its first row on.
 
-        The norm of the gradient the memory learns by, the mean over blocks and heads, spread over the steps of its patch. The first
-        rows of a series surprise a memory that knows nothing yet.
+        The norm of the gradient the memory learns by, the mean over blocks and heads, spread over the steps of its
+        patch. The first rows of a series surprise a memory that knows nothing yet.
 
         Returns:
             Long: id, time, "surprise". Wide: one column per series.
@@ -305,11 +333,12 @@ class TitansForecaster(BaseEstimator):
     ) -> pd.DataFrame:
         """Forecast the last `windows` cutoffs of each series as if each were now, and set them beside what came.
 
-        A fresh forecaster with these settings is trained on the rows before the first cutoff (with `refit`, before each); this one
-        stays as it is.
+        A fresh forecaster with these settings is trained on the rows before the first cutoff (with `refit`, before
+        each); this one stays as it is.
 
         Args:
-            windows: how many cutoffs. step: rows between them; None is the horizon. The last window ends with the series.
+            windows: how many cutoffs. step: rows between them; None is the horizon. The last window ends with the
+                series.
 
         Returns:
             Long frame: id, time, cutoff (the last time stamp seen), the target, the forecast and its intervals. Series
@@ -402,7 +431,8 @@ class TitansForecaster(BaseEstimator):
         if wide:
             if columns.past or columns.known or columns.static:
                 raise DataError(
-                    f"covariates need a long frame with columns {self.id_col!r}, {self.time_col!r} and {self.target_col!r}"
+                    f"covariates need a long frame with columns {self.id_col!r}, {self.time_col!r} and "
+                    f"{self.target_col!r}"
                 )
             df = long_from_wide(df, columns)
         elif isinstance(df, pd.DataFrame):
@@ -478,7 +508,8 @@ class TitansForecaster(BaseEstimator):
         changed = [name for name, value in self._architecture().items() if value != self.built_[name]]
         if changed:
             raise ValueError(
-                f"{changed[0]} was {self.built_[changed[0]]!r} when the forecaster was fitted; set it back, or clone() and fit anew"
+                f"{changed[0]} was {self.built_[changed[0]]!r} when the forecaster was fitted; set it back, or "
+                "clone() and fit anew"
             )
 
     # training --------------------------------------------------------------------------------------------------------
@@ -524,9 +555,16 @@ class TitansForecaster(BaseEstimator):
         windows, output = data.train, self._output()
         try:
             network = PanelForecaster(
-                self._lookback, self.horizon, outputs=raw_size(output), past_features=windows.features.shape[1],
-                future_features=windows.ahead, static_features=windows.static.shape[1], min_scale=MIN_SCALE, mixer=self.mixer, **(self.network or {}),
-            )  # fmt: skip
+                self._lookback,
+                self.horizon,
+                outputs=raw_size(output),
+                past_features=windows.features.shape[1],
+                future_features=windows.ahead,
+                static_features=windows.static.shape[1],
+                min_scale=MIN_SCALE,
+                mixer=self.mixer,
+                **(self.network or {}),
+            )
         except TypeError as error:
             raise ValueError(f"network has a wrong option: {error}") from None
         return PanelModule(network, output=output, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
@@ -540,9 +578,13 @@ class TitansForecaster(BaseEstimator):
             best = ModelCheckpoint(folder, monitor="val_loss" if watched else None, save_weights_only=True)
             callbacks += [best, *([EarlyStopping("val_loss", patience=self.patience)] if watched else [])]
             trainer = L.Trainer(
-                max_epochs=self.max_epochs, callbacks=callbacks, gradient_clip_val=1.0, enable_progress_bar=self.progress,
-                default_root_dir=folder, **self._trainer_options(),
-            )  # fmt: skip
+                max_epochs=self.max_epochs,
+                callbacks=callbacks,
+                gradient_clip_val=1.0,
+                enable_progress_bar=self.progress,
+                default_root_dir=folder,
+                **self._trainer_options(),
+            )
             with interruptible():
                 trainer.fit(module, datamodule=data)
             name = "val_loss" if watched else "train_loss"
@@ -555,8 +597,12 @@ class TitansForecaster(BaseEstimator):
 
     def _trainer_options(self) -> dict[str, Any]:
         return {
-            "accelerator": self.accelerator, "devices": 1, "logger": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
-        }  # fmt: skip
+            "accelerator": self.accelerator,
+            "devices": 1,
+            "logger": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        }
 
     def _calibrate(self, module: PanelModule, windows: PanelWindows) -> Conformal:
         """Compare the validation windows' intervals with what came."""
@@ -640,7 +686,9 @@ class _Losses(Callback):
 def _run(
     module: PanelModule, windows: PanelWindows, level: list[float], states: ModelState | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised forecasts [W, H] and bounds [W, H, levels, 2]; states: of the memory before each window, None begins anew."""
+    """Standardised forecasts [W, H] and bounds [W, H, levels, 2]; states: of the memory before each window, None begins
+    anew.
+    """
     output, sides = module.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
     found, bounds = [], []
     for begin in range(0, len(windows), EVAL_BATCH):
@@ -715,7 +763,8 @@ def _warn_of_forgotten(first: Panel, fitted: Panel) -> None:
     later = (place >= 0) & np.asarray(first.times[first.offsets[:-1]] > last)
     if later.any():
         warnings.warn(
-            f"{int(later.sum())} series begin after the rows of fit, the first is {first.ids[int(np.argmax(later))]}: the memory knows "
+            f"{int(later.sum())} series begin after the rows of fit, the first is {first.ids[int(np.argmax(later))]}: "
+            "the memory knows "
             "nothing of those; observe(df) the rows of fit first",
             DataWarning,
             stacklevel=3,
@@ -744,7 +793,9 @@ def _check_levels(levels: Any, name: str) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Leave the global random state as it was, and keep Lightning's list of devices and its advice from the terminal."""
+    """Leave the global random state as it was, and keep Lightning's list of devices and its advice from the
+    terminal.
+    """
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
 """The neural long-term memory as a layer: `[B, T, D] -> [B, T, D]`, causal, with a state that can be carried.
 
-Dimensions: B batch, T time, D model width, H heads, K key width = value width, L depth of the memory MLP, C chunk length.
+Dimensions: B batch, T time, D model width, H heads, K key width = value width, L depth of the memory MLP, C chunk
+    length.
 Source: Titans (arXiv 2501.00663v1), sections 3.1, 3.2 and 4.4.
 """
 
@@ -23,7 +24,8 @@ from titans_seq.places import real_first, take
 # exp(-0.3): at 1e-5 a memory of depth 4 has lost too much to learn again (docs/LOG.md). The floor bounds the state.
 FORGETTING = 3e-6
 FORGETTING_FLOOR = 1e-6
-# alpha = sigmoid(.)^4: at this start a plain sigmoid would have to move its logit by 13 to forget at all, this one by 3.
+# alpha = sigmoid(.)^4: at this start a plain sigmoid would have to move its logit by 13 to forget at all, this one by
+# 3.
 FORGETTING_POWER = 4
 
 
@@ -65,15 +67,16 @@ class NeuralMemory(nn.Module):
         gate_per: "token", or "chunk": the gates of a whole chunk come from its first token (the paper's LTI form).
         max_surprise: theta_t is scaled by min(1, max_surprise / ||u_t||); None: never.
         theta_scale: how much a chunk may change the memory; the larger, the better a fact seen once is kept.
-        theta_start: how much it does at first. 4 learns fast from keys that differ. Where keys resemble each other, as after attention or in
-            smooth data, steps of 4 overshoot; outputs stay bounded, but gradients of long sequences explode; those of 1 do not, as
-            long as training leaves them there (`theta_scale=1` makes sure of it).
+        theta_start: how much it does at first. 4 learns fast from keys that differ. Where keys resemble each other, as
+            after attention or in smooth data, steps of 4 overshoot; outputs stay bounded, but gradients of long
+            sequences explode; those of 1 do not, as long as training leaves them there (`theta_scale=1` makes sure of
+            it).
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
         backend: see `titans_seq.kernels.neural_memory`.
 
-    Numerics: the memory runs in float32 (float64 under float64), also under autocast. Outputs in grad mode, `no_grad` and
-    `inference_mode` are the same. There is no second derivative, except with backend="reference" and conv_size=0. A token
-    that is NaN or infinite spoils its whole chunk and all after it.
+    Numerics: the memory runs in float32 (float64 under float64), also under autocast. Outputs in grad mode, `no_grad`
+    and `inference_mode` are the same. There is no second derivative, except with backend="reference" and conv_size=0. A
+    token that is NaN or infinite spoils its whole chunk and all after it.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""What all pictures share, and the one of a training. Plain arrays in, a PNG out; no window, no global plotting state."""
+"""What all pictures share, and the one of a training. Plain arrays in, a PNG out; no window, no global plotting
+state.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -19,7 +19,9 @@ def real_first(real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
 
 
 def turned(real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Where each position's content comes from when the real ones are turned round; the others stay. Its own inverse."""
+    """Where each position's content comes from when the real ones are turned round; the others stay. Its own
+    inverse.
+    """
     position = torch.arange(real.shape[1], device=real.device).expand(real.shape)
     order, count = real_first(real), real.sum(dim=1, keepdim=True)
     source = torch.where(position < count, count - 1 - position, position)

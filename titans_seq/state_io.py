@@ -70,7 +70,8 @@ def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a state file, a damaged one, one of a newer format, or (with `model`) the state of other weights.
+        ValueError: not a state file, a damaged one, one of a newer format, or (with `model`) the state of other
+            weights.
     """
     path = Path(path)
     if not path.is_file():

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 class TrainedModule(L.LightningModule):
     """Base of the tasks' modules.
 
-    The learning rate falls to `final_rate` of itself along a cosine over the whole training. Its length is not kept in the
-    checkpoint: a run resumed for more epochs takes up the longer cosine. A training without an end (`max_epochs` of -1) keeps the
-    full rate.
+    The learning rate falls to `final_rate` of itself along a cosine over the whole training. Its length is not kept in
+    the
+    checkpoint: a run resumed for more epochs takes up the longer cosine. A training without an end (`max_epochs` of -1)
+    keeps the full rate.
 
     Attributes:
         monitor, mode: the metric that tells which epoch is the best, and whether by its "min" or "max".
@@ -25,8 +26,8 @@ class TrainedModule(L.LightningModule):
         network: what is trained.
         learning_rate, weight_decay: of AdamW.
         final_rate: share of the rate that is left at the end.
-        warmup_steps: None: one rate per epoch, the first one the full rate. Else the rate changes with every step and grows from
-            near 0 for so many steps first, at most a fifth of all.
+        warmup_steps: None: one rate per epoch, the first one the full rate. Else the rate changes with every step and
+            grows from near 0 for so many steps first, at most a fifth of all.
     """
 
     monitor: str

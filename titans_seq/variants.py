@@ -1,7 +1,7 @@
 """How memory and attention are put together: MAC, MAG and MAL (Titans, section 4), mixers `[B, T, D] -> [B, T, D]`.
 
-Dimensions: B batch, T time, D model width, H heads, K width of a head, P persistent tokens; of MAC, S tokens of a segment,
-W tokens that a call brings to it.
+Dimensions: B batch, T time, D model width, H heads, K width of a head, P persistent tokens; of MAC, S tokens of a
+segment, W tokens that a call brings to it.
 """
 
 from collections.abc import Iterator
@@ -57,18 +57,21 @@ class MALState(_HybridState):
 
 
 class MAC(nn.Module):
-    """Memory as a context, `[B, T, D] -> [B, T, D]`, causal. For each segment of S tokens, M the memory as it stood before:
+    """Memory as a context, `[B, T, D] -> [B, T, D]`, causal. For each segment of S tokens, M the memory as it stood
+    before:
 
         q = SiLU(conv(x W_q)), of unit length;  h = RMSNorm(M(q)) W
         y = Attention([P | h | x]);  m = Memory(RMSNorm(x + RMSNorm(y)));  out = y (x) m, see `MutualGate`
 
-    Queries are the segment's tokens; token j sees P, and h_i and x_i for i <= j. The memory then learns from what attention
-    made of the tokens, and gives each token what it knows once it has learned that token. The block around it adds the residual.
+    Queries are the segment's tokens; token j sees P, and h_i and x_i for i <= j. The memory then learns from what
+    attention made of the tokens, and gives each token what it knows once it has learned that token. The block around it
+    adds the residual.
 
-    Source: Titans, eq. 21-25. As printed, token j would see h_i of later tokens, and the reading in eq. 25 would come from
-    after the segment: both show the future. There the memory learns from y alone and y is only gated by its reading; here x is
-    added (section 4.4: all blocks have residuals), and the reading is heard itself. P and h are unrotated keys, positions begin
-    anew with each segment.
+    Source: Titans, eq. 21-25. As printed, token j would see h_i of later tokens, and the reading in eq. 25 would come
+        from
+    after the segment: both show the future. There the memory learns from y alone and y is only gated by its reading;
+    here x is added (section 4.4: all blocks have residuals), and the reading is heard itself. P and h are unrotated
+    keys, positions begin anew with each segment.
 
     Args:
         dim: D. heads: H and head_dim: K, even, of both.
@@ -260,9 +263,9 @@ class MAL(nn.Module):
 
         y = Memory([P | x]);  out = y + SW-Attention(RMSNorm(x + RMSNorm(y)))
 
-    so that with the block's residual each of the two layers has one of its own (section 4.4: all blocks have residuals). With
-    form="h3" y = q * Memory([P | k * v]) with q, k, v linear maps of x: H3 (arXiv 2212.14052) with its two state
-    space models replaced by the memory and its convolution, our reading of the form that the paper evaluated.
+    so that with the block's residual each of the two layers has one of its own (section 4.4: all blocks have
+    residuals). With form="h3" y = q * Memory([P | k * v]) with q, k, v linear maps of x: H3 (arXiv 2212.14052) with its
+    two state space models replaced by the memory and its convolution, our reading of the form that the paper evaluated.
     Source: Titans, eq. 29-31.
 
     Args:
@@ -324,8 +327,8 @@ class MAL(nn.Module):
 class NormedResidual(nn.Module):
     """RMSNorm(x + RMSNorm(y)): what the second of two layers reads, [B, T, D].
 
-    x has passed the norm of the block, so y needs one too: as it is, it would be a hundredth of x at the start, and little
-    more after training (docs/LOG.md).
+    x has passed the norm of the block, so y needs one too: as it is, it would be a hundredth of x at the start, and
+    little more after training (docs/LOG.md).
     """
 
     def __init__(self, dim: int) -> None:
@@ -338,12 +341,15 @@ class NormedResidual(nn.Module):
 
 
 class MutualGate(nn.Module):
-    """How MAC and MAG put attention's y and the memory's m together, [B, T, D]: each passes a gate that the other one opens,
+    """How MAC and MAG put attention's y and the memory's m together, [B, T, D]: each passes a gate that the other one
+    opens,
 
         y * sigmoid(RMSNorm(m)) + m * sigmoid(RMSNorm(y)).
 
-    The paper's is a product: both normalised with learned vectors, then a non-linearity. In a product each is noise to the other until one
-    has learned something, and a norm makes the noise as large as what it stands for: neither is learned, or late (docs/LOG.md).
+    The paper's is a product: both normalised with learned vectors, then a non-linearity. In a product each is noise to
+    the other until one
+    has learned something, and a norm makes the noise as large as what it stands for: neither is learned, or late
+        (docs/LOG.md).
     """
 
     def __init__(self, dim: int) -> None:
@@ -362,7 +368,9 @@ def _result(y: Tensor, *more: Any) -> Tensor | tuple[Any, ...]:
 
 
 def _by_segment(position: Tensor, count: Tensor, segment: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut the next `count` [B] tokens of each sample where its segments end: indices [B, W], and which of them are real."""
+    """Cut the next `count` [B] tokens of each sample where its segments end: indices [B, W], and which of them are
+    real.
+    """
     done = torch.zeros_like(count)
     while bool((new := torch.minimum(segment - position, count - done)).any()):
         column = torch.arange(int(new.max()))

@@ -30,9 +30,22 @@ def run(*words):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
     done = run(
-        "--dry-run", "--cases", *FEW, "--depths", "1", "--contenders", "triton", "chunked", "SDPA attention", "--workers", "2",
-        "--seconds", ".001", "--output", folder,
-    )  # fmt: skip
+        "--dry-run",
+        "--cases",
+        *FEW,
+        "--depths",
+        "1",
+        "--contenders",
+        "triton",
+        "chunked",
+        "SDPA attention",
+        "--workers",
+        "2",
+        "--seconds",
+        ".001",
+        "--output",
+        folder,
+    )
     return done, folder
 
 
@@ -144,8 +157,20 @@ def test_the_page_is_written_from_a_finished_run(finished, benchmarks, tmp_path)
 
 def test_little_is_imported():
     """A machine for measuring may have torch, triton, jaxtyping, safetensors, matplotlib and little else."""
-    missing = ["lightning", "pytorch_lightning", "gluonts", "pandas", "sklearn", "hydra", "omegaconf", "rich", "beartype", "scipy"]  # fmt: skip
-    code = f"import sys\nsys.path[:0] = [{str(BENCHMARKS)!r}]\nsys.modules.update(dict.fromkeys({missing}))\nimport gpu, titans_seq\n"
+    missing = [
+        "lightning",
+        "pytorch_lightning",
+        "gluonts",
+        "pandas",
+        "sklearn",
+        "hydra",
+        "omegaconf",
+        "rich",
+        "beartype",
+        "scipy",
+    ]
+    code = f"import sys\nsys.path[:0] = [{str(BENCHMARKS)!r}]\nsys.modules.update(dict.fromkeys({missing}))\n"
+    code += "import gpu, titans_seq\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 

@@ -50,9 +50,19 @@ def language(tmp_path: Path) -> list[str]:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog; " * 200)
     return [
-        "lm", "--text", str(text), "--variant", "mac", "model.dim=16", "model.layers=1", "model.segment=16", "--length", "32",
-        "data.steps_per_epoch=4", "trainer.accelerator=cpu",
-    ]  # fmt: skip
+        "lm",
+        "--text",
+        str(text),
+        "--variant",
+        "mac",
+        "model.dim=16",
+        "model.layers=1",
+        "model.segment=16",
+        "--length",
+        "32",
+        "data.steps_per_epoch=4",
+        "trainer.accelerator=cpu",
+    ]
 
 
 def test_two_processes_are_one_run(language: list[str], tmp_path: Path) -> None:
@@ -68,8 +78,8 @@ def test_two_processes_are_one_run(language: list[str], tmp_path: Path) -> None:
 
 
 def test_shared_weights_are_those_of_one_process(language: list[str], tmp_path: Path) -> None:
-    """Also when the training goes on from a checkpoint. Gradients as small as AdamW's epsilon show if their clipping differs:
-    otherwise it divides their scale out."""
+    """Also when the training goes on from a checkpoint. Gradients as small as AdamW's epsilon show if their clipping
+    differs: otherwise it divides their scale out."""
     one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
     words = [*language, "trainer.gradient_clip_val=1e-6"]
     fit(one, [*words, "data.batch_size=8", "--epochs", "1"])

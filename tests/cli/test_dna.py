@@ -93,7 +93,7 @@ def _metrics(folder: Path, name: str = "metrics.json") -> dict:
     return json.loads((folder / name).read_text())
 
 
-# fit -------------------------------------------------------------------------------------------------------------------
+# fit ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_classifier_run_is_complete(classifier: Path) -> None:
@@ -166,7 +166,9 @@ def test_a_resumed_run_ends_as_if_never_interrupted(classifier: Path, workdir: P
         assert _metrics(Path("run"))[name] == pytest.approx(_metrics(classifier)[name])
 
 
-def test_the_floor_cannot_be_resumed_and_stays_whole(files: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_the_floor_cannot_be_resumed_and_stays_whole(
+    files: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["fit", "dna", "--csv", str(files / "train.csv"), "--model", "kmer", "--output", "k", "--quiet"]) == 0
     before = (Path("k") / "metrics.json").read_text()
     assert main(["fit", "dna", "--output", "k", "--resume", "--epochs", "20"]) == 2
@@ -190,7 +192,9 @@ def test_records_are_held_out_by_name(files: Path, workdir: Path) -> None:
     assert [_metrics(Path("run"))[f"{part}_bases"] for part in ("train", "val", "test")] == [200, 200, 200]
 
 
-def test_both_readers_of_a_classifier_begin_as_the_one_of_a_causal_model(language_model: Path, files: Path, workdir: Path) -> None:  # fmt: skip
+def test_both_readers_of_a_classifier_begin_as_the_one_of_a_causal_model(
+    language_model: Path, files: Path, workdir: Path
+) -> None:
     words = ["--csv", str(files / "train.csv"), "--from", str(language_model), "--output", "tuned", "--quiet"]
     frozen = ["training.learning_rate=0", "training.weight_decay=0", "--epochs", "1"]
     assert main(["fit", "dna", *words, *frozen]) == 0
@@ -233,7 +237,7 @@ def test_a_pretraining_goes_on_by_its_folder_alone(files: Path, workdir: Path) -
     assert _metrics(Path("run"))["epochs"] == 2
 
 
-# a finished classifier -------------------------------------------------------------------------------------------------
+# a finished classifier ------------------------------------------------------------------------------------------------
 
 
 def test_predict_writes_probabilities(classifier: Path, files: Path, workdir: Path) -> None:
@@ -308,7 +312,7 @@ def test_embeddings_are_one_row_per_sequence_or_base(run: str, request: pytest.F
     np.testing.assert_allclose(by_hand, mean["embeddings"], atol=1e-5)
 
 
-# a finished language model ---------------------------------------------------------------------------------------------
+# a finished language model --------------------------------------------------------------------------------------------
 
 
 def test_a_pretraining_run_is_complete(language_model: Path) -> None:
@@ -371,7 +375,7 @@ def test_another_genome_is_tested_whole(language_model: Path, files: Path, workd
     assert metrics["test_bases"] == 300 and metrics["split"] == "the whole file"
 
 
-# refused ---------------------------------------------------------------------------------------------------------------
+# refused --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -429,7 +433,9 @@ def test_intervals_past_the_end_are_refused(files: Path, workdir: Path, refused:
     assert "1500" in said
 
 
-def test_a_reference_that_does_not_match_is_refused(language_model: Path, files: Path, workdir: Path, refused: Refused) -> None:  # fmt: skip
+def test_a_reference_that_does_not_match_is_refused(
+    language_model: Path, files: Path, workdir: Path, refused: Refused
+) -> None:
     letters = (files / "genome.fa").read_text().split("\n")[1]
     wrong = "ACGT"[("ACGT".index(letters[9]) + 1) % 4]
     path = _csv(workdir / "v.csv", [("one", "10", wrong, letters[9])], "record,position,ref,alt")  # type: ignore[list-item]

@@ -198,7 +198,7 @@ def test_a_run_of_an_experiment_is_resumed_by_the_same_words(files: Path, workdi
     assert _metrics(workdir / "run")["epochs"] == 2
 
 
-# a finished model -------------------------------------------------------------------------------------------------------
+# a finished model -----------------------------------------------------------------------------------------------------
 
 
 def test_generation(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,12 +306,14 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
     source = f"dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {workdir}/data.jsonl\ntest_split: test\n"
     (workdir / "tasks").mkdir()
     (workdir / "tasks/choice.yaml").write_text(
-        f"task: my_choice\n{source}output_type: multiple_choice\ndoc_to_text: '{{{{q}}}}'\ndoc_to_choice: '{{{{choices}}}}'\n"
+        f"task: my_choice\n{source}output_type: multiple_choice\ndoc_to_text: '{{{{q}}}}'\ndoc_to_choice: "
+        f"'{{{{choices}}}}'\n"
         "doc_to_target: '{{answer}}'\ntarget_delimiter: ''\nmetric_list:\n  - metric: acc\n"
         "    aggregation: mean\n    higher_is_better: true\n"
     )
     (workdir / "tasks/rolling.yaml").write_text(
-        f"task: my_rolling\n{source}output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{{{q}}}}'\nmetric_list:\n"
+        f"task: my_rolling\n{source}output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: "
+        f"'{{{{q}}}}'\nmetric_list:\n"
         "  - metric: byte_perplexity\n    aggregation: weighted_perplexity\n    higher_is_better: false\n"
     )
     words = [
@@ -334,7 +336,7 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
     assert found["my_rolling byte_perplexity"] == pytest.approx(np.exp(-bits), rel=1e-4)
 
 
-# wrong input ------------------------------------------------------------------------------------------------------------
+# wrong input ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

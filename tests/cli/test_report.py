@@ -110,7 +110,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Page]:
 
 
 def _forecasts(run: Path) -> tuple[np.ndarray, Callable[[int, int], tuple[np.ndarray, np.ndarray]]]:
-    """Standardised values of the run's CSV, and what gives forecasts and truth of windows: from the checkpoint alone."""
+    """Standardised values of the run's CSV, and what gives forecasts and truth of windows: from the checkpoint
+    alone.
+    """
     values = pd.read_csv(run.parent / "own.csv").iloc[:, 1:].to_numpy()
     values = (values - values[:105].mean(axis=0)) / values[:105].std(axis=0)  # 70 % of 150 rows
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -127,7 +129,7 @@ def _forecasts(run: Path) -> tuple[np.ndarray, Callable[[int, int], tuple[np.nda
     return values, windows
 
 
-# numbers ---------------------------------------------------------------------------------------------------------------
+# numbers --------------------------------------------------------------------------------------------------------------
 
 
 def test_the_models_numbers_are_those_of_the_run(finished: Path, page: tuple[Path, Page]) -> None:
@@ -160,7 +162,9 @@ def test_the_naive_numbers_are_those_of_a_loop(own: tuple[Path, Path, Page]) -> 
 
 
 def test_coverage_is_measured_on_test_with_margins_of_validation(own: tuple[Path, Path, Page]) -> None:
-    """8 validation windows: for 80 % the greatest error of each step, for 95 % they are too few, and all 64 errors count together."""
+    """8 validation windows: for 80 % the greatest error of each step, for 95 % they are too few, and all 64 errors
+    count together.
+    """
     run, _, found = own
     _, windows = _forecasts(run)
     forecast, truth = windows(105, 120)
@@ -207,7 +211,7 @@ def test_changed_data_are_noticed(own: tuple[Path, Path, Page], tmp_path: Path) 
     assert "metrics.json has test MSE 123.0000" in report(run, tmp_path / "r.html").text
 
 
-# the page --------------------------------------------------------------------------------------------------------------
+# the page -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_asks_for_nothing(page: tuple[Path, Page], own: tuple[Path, Path, Page]) -> None:
@@ -246,7 +250,7 @@ def test_without_a_memory_there_is_no_surprise(tmp_path: Path) -> None:
     assert "surprise" not in found.plots and "The mixer none has no memory" in found.text
 
 
-# files and errors ------------------------------------------------------------------------------------------------------
+# files and errors -----------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_written_over(
@@ -296,7 +300,7 @@ def test_without_plotly_it_says_what_to_install(
     assert "pip install 'titans-seq[report]'" in refused(["report", str(finished)])
 
 
-# in a browser ----------------------------------------------------------------------------------------------------------
+# in a browser ---------------------------------------------------------------------------------------------------------
 
 # no sandbox for the root user of a container; nothing that would ask for the network by itself
 CHROMIUM = [

@@ -188,7 +188,10 @@ def test_shape_counts_rows_not_line_ends(write_csv: Write) -> None:
 
 def test_a_jump_in_the_dates_is_said(write_csv: Write) -> None:
     rows = [f"2024-01-{day:02d},1,2" for day in (1, 2, 3, 7, 8, 10)]
-    message = r"2 of 5 steps between dates are not D, the first after line 4 \(2024-01-03 .* to 2024-01-07 .*\); windows run across"
+    message = (
+        r"2 of 5 steps between dates are not D, the first after line 4 \(2024-01-03 .* to 2024-01-07 .*\); "
+        r"windows run across"
+    )
     with pytest.warns(DataWarning, match=message):
         assert len(read_user_csv(write_csv(_table(*rows))).values) == 6
     months = [

@@ -78,7 +78,7 @@ def refused(message, *arguments, stage=None, **options):
     assert "\n" not in str(error.value)
 
 
-# batches ---------------------------------------------------------------------------------------------------------------
+# batches --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_padded_behind_and_masked_there():
@@ -99,7 +99,7 @@ def test_a_batch_of_one_length_has_no_mask_and_without_classes_no_label():
     assert [text_of(row) for row in batch["tokens"]] == ["ACG", "TTN"]
 
 
-# parts that are drawn --------------------------------------------------------------------------------------------------
+# parts that are drawn -------------------------------------------------------------------------------------------------
 
 
 def test_parts_are_drawn_by_seed_and_stratified(write):
@@ -296,7 +296,7 @@ def test_a_fold_of_none(write, fold):
     refused("fold", csv=write(some_rows()), fold=fold)
 
 
-# classes ---------------------------------------------------------------------------------------------------------------
+# classes --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -377,7 +377,7 @@ def test_a_checkpoint_of_other_classes_is_refused(write):
     assert fresh.class_names == ("a", "b")
 
 
-# named data sets -------------------------------------------------------------------------------------------------------
+# named data sets ------------------------------------------------------------------------------------------------------
 
 TOY = BenchmarkSpec("toy_enhancers", ("cat", "dog"), train=(14, 12), test=(3, 4), max_length=20, stranded=True)
 
@@ -435,7 +435,7 @@ def test_a_named_data_set_is_downloaded_before_it_is_read(toy, monkeypatch, writ
     assert len(asked) == 1
 
 
-# order -----------------------------------------------------------------------------------------------------------------
+# order ----------------------------------------------------------------------------------------------------------------
 
 
 def order(data, epoch):
@@ -503,7 +503,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(write, tmp_path):
         fit(DNAClassData(csv=swapped), 3, tmp_path / "last.ckpt")
 
 
-# genomes ---------------------------------------------------------------------------------------------------------------
+# genomes --------------------------------------------------------------------------------------------------------------
 
 GENOME = {"one": texts(1, 417)[0], "two": texts(1, 203, seed=1)[0], "three": texts(1, 60, seed=2)[0]}
 
@@ -636,7 +636,7 @@ def test_a_genome_that_was_refused_is_refused_again(write):
             data.setup()
 
 
-# the set made on the spot ----------------------------------------------------------------------------------------------
+# the set made on the spot ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -685,7 +685,7 @@ def test_without_a_source_it_is_the_one_made_on_the_spot(embedded, options, monk
     assert data.stranded is False
 
 
-# sequences without classes ---------------------------------------------------------------------------------------------
+# sequences without classes --------------------------------------------------------------------------------------------
 
 
 def test_sequences_are_called_by_their_id_or_their_row(write):

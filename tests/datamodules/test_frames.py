@@ -105,8 +105,10 @@ def changed(frame: pd.DataFrame, column: str, row: int, value) -> pd.DataFrame:
 WRONG = {
     "no column": (lambda f: f.drop(columns="y"), "no column 'y'; it has: unique_id, ds"),
     "empty": (lambda f: f.iloc[:0], "has no rows"),
-    "text": (lambda f: changed(f, "y", 6, "high"), r"column 'y', series s1, ds 2024-01-31 01:00:00 \(row 6\): 'high' is not"),
-    "infinite": (lambda f: changed(f, "y", 1, np.inf), r"column 'y', series s0, .*\(row 1\): .*inf.* is not a finite number"),
+    "text": (lambda f: changed(f, "y", 6, "high"), (r"column 'y', series s1, ds 2024-01-31 01:00:00 \(row 6\): 'high' "
+                                                   r"is not")),
+    "infinite": (lambda f: changed(f, "y", 1, np.inf), (r"column 'y', series s0, .*\(row 1\): .*inf.* is not a finite "
+                                                       r"number")),
     "no date": (lambda f: changed(f, "ds", 2, "soon"), "column 'ds', row 2: 'soon' is no date"),
     "date missing": (lambda f: changed(f, "ds", 2, pd.NaT), "column 'ds', row 2: NaT is no date"),
     "no name": (lambda f: changed(f, "unique_id", 3, None), "column 'unique_id' is empty in row 3"),

@@ -1,4 +1,6 @@
-"""The data sets of genomic-benchmarks: the table, folders that count, and the package's own download from this machine."""
+"""The data sets of genomic-benchmarks: the table, folders that count, and the package's own download from this
+machine.
+"""
 
 import io
 import os

@@ -260,7 +260,8 @@ def test_bed_files_that_are_none(tmp_path: Path) -> None:
         read_bed(tmp_path / "damaged.bed.gz")
 
 
-# of the official lists, as measured apart from this code: train, test, touching, half, identical, other class, length only
+# of the official lists, as measured apart from this code: train, test, touching, half, identical, other class, length
+# only
 PUBLISHED = {
     "human_nontata_promoters": (27_097, 9034, 49.2, 47.5, 0, 23, 54.4),
     "dummy_mouse_enhancers_ensembl": (968, 242, 0.4, 0.0, 0, 0, 50.0),

@@ -20,12 +20,18 @@ def panel(lengths=(20, 6, 30), seed=0, columns=COLUMNS) -> Panel:
         y = 10.0**i + random.standard_normal(n)
         y[random.random(n) < 0.15] = np.nan
         parts.append(
-            pd.DataFrame({
-                "unique_id": f"s{i}", "ds": pd.date_range("2024", periods=n, freq="h"), "y": y,
-                "temp": np.where(random.random(n) < 0.2, np.nan, random.standard_normal(n)), "price": random.standard_normal(n),
-                "kind": "ab"[i % 2], "size": float(i),
-            })
-        )  # fmt: skip
+            pd.DataFrame(
+                {
+                    "unique_id": f"s{i}",
+                    "ds": pd.date_range("2024", periods=n, freq="h"),
+                    "y": y,
+                    "temp": np.where(random.random(n) < 0.2, np.nan, random.standard_normal(n)),
+                    "price": random.standard_normal(n),
+                    "kind": "ab"[i % 2],
+                    "size": float(i),
+                }
+            )
+        )
     return read_panel(pd.concat(parts, ignore_index=True), columns, "h")
 
 
@@ -74,9 +80,16 @@ def test_nothing_after_the_training_rows_enters_scaling_or_windows(poison):
     data = panel()
     late = np.concatenate([np.arange(n) >= n - (6 if n >= 6 + 2 * H else 0) for n in data.lengths])
     bad = Panel(
-        data.ids, data.freq, data.times, data.offsets, np.where(late, poison, data.target),
-        np.where(late[:, None], poison, data.past), np.where(late[:, None], poison, data.known), data.static, data.columns,
-    )  # fmt: skip
+        data.ids,
+        data.freq,
+        data.times,
+        data.offsets,
+        np.where(late, poison, data.target),
+        np.where(late[:, None], poison, data.past),
+        np.where(late[:, None], poison, data.known),
+        data.static,
+        data.columns,
+    )
     made = [PanelData(each, lookback=L, horizon=H, val_rows=6) for each in (data, bad)]
     pd.testing.assert_frame_equal(made[0].scaling.scales, made[1].scaling.scales)
     ones, others = (list(each.train_dataloader()) for each in made)
@@ -98,7 +111,9 @@ def test_training_and_validation_windows_share_no_target():
 
 
 def test_every_window_that_can_be_learned_from_is_there():
-    """Whole lookbacks of long series; of short ones windows from the middle on; none without an observed value on both sides."""
+    """Whole lookbacks of long series; of short ones windows from the middle on; none without an observed value on both
+    sides.
+    """
     data = panel((14, 6))
     data.target[:] = 1.0
     series, first = training_anchors(data, L, H)

@@ -1,4 +1,6 @@
-"""Parquet files as panels of whole series: the same rows as a frame's, whatever the files' order, and the same refusals."""
+"""Parquet files as panels of whole series: the same rows as a frame's, whatever the files' order, and the same
+refusals.
+"""
 
 import re
 import types
@@ -198,7 +200,8 @@ def test_a_series_longer_than_a_part(tmp_path):
         (lambda f: f.drop(columns="y"), "has no column 'y'; it has: unique_id, ds"),
         (lambda f: f.drop(columns="price"), "has no column 'price'"),
         (lambda f: f.assign(unique_id=f["unique_id"].where(f.index != 3)), "column 'unique_id' is empty in some row"),
-        (lambda f: f.assign(y=f["y"].where(f.index != 50, np.inf)), "column 'y', series s1, ds 2024-01-01 17:00:00: inf is not"),
+        (lambda f: f.assign(y=f["y"].where(f.index != 50, np.inf)), ("column 'y', series s1, ds 2024-01-01 17:00:00: "
+                                                                    "inf is not")),
         (lambda f: pd.concat([f, f[f.index == 70]]), "series s2 has ds 2024-01-01 19:00:00 twice"),
         (lambda f: f.assign(size=np.arange(len(f))), "static covariate 'size' changes inside series"),
         (lambda f: f.assign(y="x"), "column 'y', series"),
@@ -258,7 +261,9 @@ def test_an_epoch_of_all_windows_is_that_of_the_frame(tmp_path):
 
 
 def test_epochs_go_round_the_parts(tmp_path, monkeypatch):
-    """Each visits the next three, in an order that the seed fixes, and has its number of batches; no draw comes back."""
+    """Each visits the next three, in an order that the seed fixes, and has its number of batches; no draw comes
+    back.
+    """
     parts = sort(write(table(), tmp_path / "rows"), tmp_path / "sorted", part_rows=40)
     monkeypatch.setattr("titans_seq.datamodules.panel_data.VISITS", 3)
     made = [PanelData(parts, lookback=8, horizon=3, batch_size=4, steps_per_epoch=5, seed=seed) for seed in (1, 1, 2)]

@@ -83,7 +83,9 @@ def test_each_pass_takes_the_next_epoch() -> None:
 
 
 def test_processes_share_the_draws_of_one() -> None:
-    """A batch of 2 of each of three processes is the batch of 6 of one; where they do not go round the first are drawn again."""
+    """A batch of 2 of each of three processes is the batch of 6 of one; where they do not go round the first are drawn
+    again.
+    """
     alone = EpochShuffle(range(40), seed=1)
     shares = [Dealt(EpochShuffle(range(40), seed=1), num_replicas=3, rank=rank) for rank in range(3)]
     for share in (alone, *shares):

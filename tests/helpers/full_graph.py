@@ -1,4 +1,5 @@
-"""The memory on Triton under torch.compile(fullgraph=True): same results and gradients as without; prints what it tried.
+"""The memory on Triton under torch.compile(fullgraph=True): same results and gradients as without; prints what it
+tried.
 
 python full_graph.py [cuda]      # without it: on the CPU, in Triton's interpreter, traced but not compiled
 """

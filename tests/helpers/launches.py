@@ -1,4 +1,5 @@
-"""Run by test_compile.py, without Triton's interpreter: prints what the launchers ask Triton to compile, and where it differs.
+"""Run by test_compile.py, without Triton's interpreter: prints what the launchers ask Triton to compile, and where it
+differs.
 
 Triton is told that there is a GPU of compute capability 9.0; each launch stops before it compiles anything.
 """

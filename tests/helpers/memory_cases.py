@@ -1,5 +1,5 @@
-"""What the Triton kernels are asked, once for two ways to run them: interpreted in float64 (`test_fused.py`), and compiled in
-float32 and bfloat16 on a GPU (`test_gpu.py`). All widths are small and most are no multiple of a tile.
+"""What the Triton kernels are asked, once for two ways to run them: interpreted in float64 (`test_fused.py`), and
+compiled in float32 and bfloat16 on a GPU (`test_gpu.py`). All widths are small and most are no multiple of a tile.
 """
 
 import contextlib
@@ -23,11 +23,29 @@ CASES = {
     "depth 4, shorter than a chunk": {"depth": 4, "chunk_size": 4, "T": 2, "H": 1, "B": 1},
     "online": {"depth": 2, "chunk_size": 1, "T": 3, "H": 1, "B": 1},
     "from inside a chunk, masked": {"depth": 2, "chunk_size": 4, "T": 9, "H": 1, "positions": (1, 3), "mask": SOME},
-    "sums over slots in two parts": {"depth": 2, "chunk_size": 20, "T": 21, "H": 1, "B": 1, "K": 9, "V": 10, "hidden": 17},
-    "several tiles, none of them full": {"depth": 2, "chunk_size": 20, "T": 23, "H": 1, "B": 1, "K": 18, "V": 20, "hidden": 33},
+    "sums over slots in two parts": {
+        "depth": 2,
+        "chunk_size": 20,
+        "T": 21,
+        "H": 1,
+        "B": 1,
+        "K": 9,
+        "V": 10,
+        "hidden": 17,
+    },
+    "several tiles, none of them full": {
+        "depth": 2,
+        "chunk_size": 20,
+        "T": 23,
+        "H": 1,
+        "B": 1,
+        "K": 18,
+        "V": 20,
+        "hidden": 33,
+    },
     # widths and slots that the tiles divide: loads without masks, as in the cases that matter
     "full tiles": {"depth": 2, "chunk_size": 16, "T": 32, "H": 1, "B": 1, "K": 16, "V": 32, "hidden": 48},
-}  # fmt: skip
+}
 
 
 def extreme_gates() -> Problem:
@@ -70,9 +88,15 @@ def run(tensors, state, *, backend="triton", dtype=torch.float64, device="cpu", 
 
 def results(y, state, surprise) -> dict[str, Tensor]:
     return {
-        "y": y, "surprise": surprise, "position": state.position,
-        **{f"{part}[{i}]": w for part in ("weights", "momentum", "chunk_start") for i, w in enumerate(getattr(state, part))},
-    }  # fmt: skip
+        "y": y,
+        "surprise": surprise,
+        "position": state.position,
+        **{
+            f"{part}[{i}]": w
+            for part in ("weights", "momentum", "chunk_start")
+            for i, w in enumerate(getattr(state, part))
+        },
+    }
 
 
 def everything(call, problem: Problem) -> dict[str, Tensor]:
@@ -113,7 +137,8 @@ def run_in_two(tensors, state, *, cut: int, **options):
 
 
 def assert_as_accurate_as_the_recurrence(problem: Problem, kernels, dtype, *, before=tuple) -> None:
-    """Every value and gradient of `kernels(tensors, state)`: at most twice the error of the plain recurrence in `dtype`.
+    """Every value and gradient of `kernels(tensors, state)`: at most twice the error of the plain recurrence in
+    `dtype`.
 
     problem: `rounded`. before: what is done to the tensors first, in all.
     """

@@ -1,4 +1,6 @@
-"""What two processes make of networks whose weights they share. A module of its own: the processes import it by its name."""
+"""What two processes make of networks whose weights they share. A module of its own: the processes import it by its
+name.
+"""
 
 from pathlib import Path
 from typing import Any

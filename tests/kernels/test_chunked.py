@@ -139,7 +139,9 @@ def test_results_share_no_memory_with_arguments_or_each_other(depth, B, H):
 
 
 def kept_for_backward(T):
-    """States held between forward and backward, chunk size 1: those that autograd saves, and those of the last group."""
+    """States held between forward and backward, chunk size 1: those that autograd saves, and those of the last
+    group.
+    """
     K, hidden = 8, 16
     problem = random_problem(depth=2, chunk_size=1, T=T, B=1, H=1, K=K, V=K, hidden=hidden)
     leaves = [x.clone().requires_grad_() for x in problem.tensors]

@@ -1,4 +1,6 @@
-"""The kernels compile for GPUs that are not there, fit them, keep to their bounds of spilled registers, and use no plain tf32."""
+"""The kernels compile for GPUs that are not there, fit them, keep to their bounds of spilled registers, and use no
+plain tf32.
+"""
 
 import json
 import os
@@ -31,7 +33,9 @@ def test_the_must_run_cases_compile_fit_and_keep_their_bounds(tmp_path):
 
 
 def test_the_launchers_ask_for_what_is_compiled_here():
-    """Signatures, constants and options of all kernels of a call with its backward, on a chip that Triton is told of."""
+    """Signatures, constants and options of all kernels of a call with its backward, on a chip that Triton is told
+    of.
+    """
     command = [sys.executable, Path(__file__).parents[1] / "helpers" / "launches.py"]
     done = subprocess.run(command, env=COMPILED, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,8 @@
-"""The Triton kernels, run by Triton's interpreter (`conftest.py` turns it on where there is no GPU), against the oracle.
+"""The Triton kernels, run by Triton's interpreter (`conftest.py` turns it on where there is no GPU), against the
+oracle.
 
-The interpreter takes float64, so values, states and gradients are held to 1e-9 like those of every other backend. It takes
+The interpreter takes float64, so values, states and gradients are held to 1e-9 like those of every other backend. It
+takes
 seconds per case: few cases, each for several traps at once. What a GPU's compiler makes of the kernels:
 `test_compile.py` without a GPU, `test_gpu.py` on one.
 """

@@ -1,6 +1,8 @@
-"""The compiled kernels on a GPU, forward and every gradient, against the oracle in float64: `pytest -m gpu` on this file.
+"""The compiled kernels on a GPU, forward and every gradient, against the oracle in float64: `pytest -m gpu` on this
+file.
 
-`test_fused.py` runs what stands here in Triton's interpreter, some of it in these very functions. Compiling a kernel takes
+`test_fused.py` runs what stands here in Triton's interpreter, some of it in these very functions. Compiling a kernel
+takes
 seconds: `--numprocesses` of pytest-xdist runs tests side by side.
 """
 
@@ -60,9 +62,14 @@ def test_cut_inside_a_chunk(dtype):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation", "ignore:.*CUBLAS_WORKSPACE_CONFIG")
-@pytest.mark.parametrize("case", [
-    {"T": 23, "chunk_size": 20, "K": 18, "V": 20, "hidden": 33}, {"T": 160, "chunk_size": 64, "K": 64, "V": 64, "hidden": 128},
-], ids=["odd", "full tiles"])  # fmt: skip
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"T": 23, "chunk_size": 20, "K": 18, "V": 20, "hidden": 33},
+        {"T": 160, "chunk_size": 64, "K": 64, "V": 64, "hidden": 128},
+    ],
+    ids=["odd", "full tiles"],
+)
 def test_no_unwritten_memory_and_no_races(case):
     check_unwritten_memory_and_races(random_problem(depth=2, **case), "cuda")
 

@@ -39,9 +39,16 @@ def test_auto_takes_triton_on_a_gpu_that_can_for_cases_it_covers(machine, case):
     assert resolve_backend("auto", MACHINES[machine], CASES[case]) == expected
 
 
-@pytest.mark.parametrize(("machine", "why"), [
-    ("V100", "older than compute capability 8.0"), ("CUDA without triton", "not installed"), ("CPU", "on cpu"), ("ROCm", "not for ROCm"), ("Mac", "not installed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("machine", "why"),
+    [
+        ("V100", "older than compute capability 8.0"),
+        ("CUDA without triton", "not installed"),
+        ("CPU", "on cpu"),
+        ("ROCm", "not for ROCm"),
+        ("Mac", "not installed"),
+    ],
+)
 def test_triton_where_it_cannot_run_names_the_obstacle_and_the_way_out(machine, why):
     with pytest.raises(RuntimeError, match=f'{why}.*backend="auto"'):
         resolve_backend("triton", MACHINES[machine], CASES["usual"])

@@ -1,6 +1,8 @@
-"""The window of `Attention` by FlexAttention against the blocks that run elsewhere (`test_attention.py` judges those by a loop).
+"""The window of `Attention` by FlexAttention against the blocks that run elsewhere (`test_attention.py` judges those by
+a loop).
 
-Without a GPU FlexAttention builds all scores, so which blocks of keys its kernels would read is compared with PyTorch's own count.
+Without a GPU FlexAttention builds all scores, so which blocks of keys its kernels would read is compared with PyTorch's
+own count.
 """
 
 import pytest

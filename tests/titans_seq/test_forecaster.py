@@ -175,15 +175,28 @@ DAMAGE = {
     "no JSON": (lambda f: damaged(f, "config.json", "{"), "holds no JSON"),
     "other JSON": (lambda f: damaged(f, "config.json", "{}"), "not that of a titans-seq forecaster"),
     "cut weights": (lambda f: damaged(f, "model.safetensors", "x" * 40), "is damaged"),
-    "other version": (lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 1', '"version": 9')), "reads format 1"),
-    "other size": (lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"dim": 8', '"dim": 16')), "do not fit each other"),
-    "code": (lambda f: rewritten(f, "arguments", {"output": {"class": "os.system", "arguments": {"command": "true"}}}), "'os.system' is none of"),
+    "other version": (
+        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 1', '"version": 9')),
+        "reads format 1",
+    ),
+    "other size": (
+        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"dim": 8', '"dim": 16')),
+        "do not fit each other",
+    ),
+    "code": (
+        lambda f: rewritten(f, "arguments", {"output": {"class": "os.system", "arguments": {"command": "true"}}}),
+        "'os.system' is none of",
+    ),
     "nested code": (
-        lambda f: rewritten(f, "arguments", {"output": {"class": "PointOutput", "arguments": {"loss": {"__kind__": "instance", "class": "os.system"}}}}),
+        lambda f: rewritten(
+            f,
+            "arguments",
+            {"output": {"class": "PointOutput", "arguments": {"loss": {"__kind__": "instance", "class": "os.system"}}}},
+        ),
         "output has wrong arguments",
     ),
     "other files": (lambda f: rewritten(f, "saved", "another"), "were not saved together"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage, message", DAMAGE.values(), ids=DAMAGE)
@@ -201,7 +214,9 @@ POISONS = {"NaN": np.nan, "large": 1e9, "noise": None}
 @pytest.mark.parametrize("refit", [False, True], ids=["once", "refit"])
 @pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
 def test_nothing_after_a_cutoff_is_seen(poison, refit):
-    """Targets and past covariates after the first cutoff are replaced: scaler, weights, intervals, forecasts stay bit by bit."""
+    """Targets and past covariates after the first cutoff are replaced: scaler, weights, intervals, forecasts stay bit
+    by bit.
+    """
     data = frame(gaps=False)
     late = data.groupby("unique_id")["ds"].transform("max") - data["ds"] < pd.Timedelta(hours=2 * H)
     noise = np.random.default_rng(7).standard_normal(int(late.sum()))
@@ -265,7 +280,9 @@ def test_a_covariate_that_is_missing_ahead_is_refused_in_a_backtest_too():
 
 @pytest.mark.parametrize("size", [1, 7, 32, 128])
 def test_scores_do_not_depend_on_the_batch_size(size, monkeypatch):
-    """150 forecasts in batches of any size: the same metrics, margins and validation loss, and those of one pass in NumPy."""
+    """150 forecasts in batches of any size: the same metrics, margins and validation loss, and those of one pass in
+    NumPy.
+    """
     wide = pd.DataFrame(
         np.random.default_rng(0).standard_normal((80, 150)).cumsum(axis=0),
         index=pd.date_range("2024", periods=80, freq="h"),
@@ -467,7 +484,9 @@ def test_arguments_that_are_built_in_cannot_change(data, tmp_path):
 
 
 def test_flat_stretches_do_not_blow_intervals_up():
-    """20 days of demand, then 40 of none, and so on: after a flat lookback the interval is of the size of the series."""
+    """20 days of demand, then 40 of none, and so on: after a flat lookback the interval is of the size of the
+    series.
+    """
     random = np.random.default_rng(0)
     t = np.arange(600)
     parts = [

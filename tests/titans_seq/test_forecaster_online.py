@@ -57,7 +57,9 @@ def forgotten(model):
 
 
 def by_hand(model: TitansForecaster, data: pd.DataFrame, n: int) -> np.ndarray:
-    """Forecasts after n rows: every full block before the last 2 L rows in turn, then these as two blocks, by the network alone."""
+    """Forecasts after n rows: every full block before the last 2 L rows in turn, then these as two blocks, by the
+    network alone.
+    """
     panel, _ = model._read(first(data, n + H))
     scaling = model.scaling_.with_series(panel)
     network, which = model.module_.network, np.arange(len(panel))
@@ -143,7 +145,8 @@ def test_the_state_is_kept_apart_from_the_weights(model, data, tmp_path):
 
 
 WRONG = {
-    "seen": (lambda d: between(d, 30, 50), r"series s0: ds 2024-01-02 06:00:00 was observed already; the next row is 2024-01-02 16:00:00"),
+    "seen": (lambda d: between(d, 30, 50), (r"series s0: ds 2024-01-02 06:00:00 was observed already; the next row is "
+                                           r"2024-01-02 16:00:00")),
     "gap": (lambda d: between(d, 42, 60), r"series s0: ds 2024-01-02 18:00:00 leaves a gap after 2024-01-02 15:00:00"),
     "new series": (lambda d: between(d, 40, 60).replace("s1", "s9"), "series s9 is new"),
     "column": (lambda d: between(d, 40, 60).drop(columns="price"), "no column 'price'"),
@@ -204,7 +207,9 @@ def test_blocks_of_a_training_window(model, data):
 
 
 def test_surprise_is_that_of_reading_the_stream(model, data):
-    """One value per row, block after block with the memory carried on; the rest in the block that ends with the last row."""
+    """One value per row, block after block with the memory carried on; the rest in the block that ends with the last
+    row.
+    """
     rows = first(data[data["unique_id"] == "s0"], 3 * L + 5)
     found = model.surprise(rows)
     assert list(found.columns) == ["unique_id", "ds", "surprise"] and len(found) == len(rows)

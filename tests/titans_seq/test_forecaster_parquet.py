@@ -14,20 +14,34 @@ from titans_seq.datamodules import parquet
 from titans_seq.datamodules.series import DataError
 
 SMALL = {
-    "horizon": 4, "lookback": 16, "network": {"dim": 16, "depth": 1}, "max_epochs": 2, "steps_per_epoch": 6, "batch_size": 8,
+    "horizon": 4,
+    "lookback": 16,
+    "network": {"dim": 16, "depth": 1},
+    "max_epochs": 2,
+    "steps_per_epoch": 6,
+    "batch_size": 8,
     "accelerator": "cpu",
-}  # fmt: skip
+}
 
 
 def table(series=30, rows=80, seed=0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     hours = pd.date_range("2024", periods=rows, freq="h")
-    return pd.concat([
-        pd.DataFrame({
-            "unique_id": f"s{i:02d}", "ds": hours, "y": 10.0 ** (i % 3) * (3 + np.sin(np.arange(rows) / 4 + i)) + random.standard_normal(rows),
-            "price": random.standard_normal(rows), "kind": "ab"[i % 2],
-        }) for i in range(series)
-    ], ignore_index=True)  # fmt: skip
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "unique_id": f"s{i:02d}",
+                    "ds": hours,
+                    "y": 10.0 ** (i % 3) * (3 + np.sin(np.arange(rows) / 4 + i)) + random.standard_normal(rows),
+                    "price": random.standard_normal(rows),
+                    "kind": "ab"[i % 2],
+                }
+            )
+            for i in range(series)
+        ],
+        ignore_index=True,
+    )
 
 
 def write(frame: pd.DataFrame, folder: Path) -> Path:

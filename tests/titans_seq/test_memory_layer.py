@@ -440,15 +440,25 @@ def test_a_bfloat16_layer():
 @pytest.mark.parametrize(
     ("options", "argument"),
     [
-        ({"heads": 3}, "heads"), ({"heads": 0}, "heads"), ({"depth": 0}, "depth"), ({"expansion": 0}, "expansion"),
-        ({"chunk_size": 0}, "chunk_size"), ({"conv_size": -1}, "conv_size"), ({"num_persistent": -1}, "num_persistent"),
-        ({"gate_per": "segment"}, "gate_per"), ({"backend": "magic"}, "backend"),
+        ({"heads": 3}, "heads"),
+        ({"heads": 0}, "heads"),
+        ({"depth": 0}, "depth"),
+        ({"expansion": 0}, "expansion"),
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"conv_size": -1}, "conv_size"),
+        ({"num_persistent": -1}, "num_persistent"),
+        ({"gate_per": "segment"}, "gate_per"),
+        ({"backend": "magic"}, "backend"),
         ({"max_surprise": 0.0}, "max_surprise"),
-        ({"max_surprise": -1.0}, "max_surprise"), ({"theta_scale": 0}, "theta_scale"), ({"theta_scale": True}, "theta_scale"),
-        ({"theta_scale": float("nan")}, "theta_scale"), ({"theta_start": -1.0}, "theta_start"), ({"theta_scale": 1e-323}, "theta_scale"),
+        ({"max_surprise": -1.0}, "max_surprise"),
+        ({"theta_scale": 0}, "theta_scale"),
+        ({"theta_scale": True}, "theta_scale"),
+        ({"theta_scale": float("nan")}, "theta_scale"),
+        ({"theta_start": -1.0}, "theta_start"),
+        ({"theta_scale": 1e-323}, "theta_scale"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_options(options, argument):
     with pytest.raises(ValueError, match=argument) as error:
         NeuralMemory(D, **{"heads": 2} | options)

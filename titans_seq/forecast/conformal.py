@@ -4,9 +4,10 @@
     k     = the ceil((n + 1) p)-th smallest score of n
     interval = [low - k, high + k]
 
-W windows, H horizon, P levels. A model of one value has low = high. Scores are not divided by the window's own deviation: after a flat
-lookback that would be next to nothing, and one such window would widen all others without bound. If windows were exchangeable, the interval
-would cover at least p of new ones; windows of a series follow one another and overlap, so the coverage is to be measured.
+W windows, H horizon, P levels. A model of one value has low = high. Scores are not divided by the window's own
+deviation: after a flat lookback that would be next to nothing, and one such window would widen all others without
+bound. If windows were exchangeable, the interval would cover at least p of new ones; windows of a series follow one
+another and overlap, so the coverage is to be measured.
 
 Source: Vovk et al. 2005; Romano et al. 2019 (arXiv 1905.03222) for the scores.
 """
@@ -40,15 +41,16 @@ class Conformal:
     ) -> "Conformal":
         """Calibrate on windows whose targets are known; NaN targets do not count.
 
-        Each step of the horizon has a margin of its own where it has enough scores, else one margin counts for all steps. Where
-        even these are too few for a level, its intervals are infinite, and a warning says so.
+        Each step of the horizon has a margin of its own where it has enough scores, else one margin counts for all
+        steps. Where even these are too few for a level, its intervals are infinite, and a warning says so.
         """
         scores = np.maximum(bounds[..., 0] - target[..., None], target[..., None] - bounds[..., 1])
         margin = np.stack([_margins(scores[..., i], level / 100) for i, level in enumerate(levels)])
         lost = [level for level, row in zip(levels, margin, strict=True) if np.isinf(row).any()]
         if lost:
             warnings.warn(
-                f"{int(np.isfinite(target).sum())} validation values are too few to calibrate an interval of {lost[0]:g} %: "
+                f"{int(np.isfinite(target).sum())} validation values are too few to calibrate an interval of "
+                f"{lost[0]:g} %: "
                 "it is infinite; give more validation rows or conformal=False",
                 stacklevel=2,
             )

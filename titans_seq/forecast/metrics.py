@@ -27,13 +27,14 @@ def evaluate(
     """Score the columns `model`, `model-lo-80`, ... against the column `target`.
 
     Args:
-        forecasts: one row per forecast step, as `TitansForecaster.backtest` returns it. Rows without a target are left out.
+        forecasts: one row per forecast step, as `TitansForecaster.backtest` returns it. Rows without a target are left
+            out.
         history: the training values of each series, for MASE; without it MASE is left out.
         seasonality: m, steps of a season.
 
     Returns:
-        mse, mae, smape, mase, crps, and per interval level L: coverage_L, width_L. A series whose history is no longer than a season, or
-        never changes over one, has no MASE and does not count there.
+        mse, mae, smape, mase, crps, and per interval level L: coverage_L, width_L. A series whose history is no longer
+        than a season, or never changes over one, has no MASE and does not count there.
 
     Raises:
         ValueError: a column or a history is absent, or no row has a target.

@@ -36,9 +36,11 @@ class SelectiveSSM(nn.Module):
 
         h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t,     y_t = C_t h_t + D x_t
 
-    A is diagonal, [E, S] for inner width E = expansion * dim and S states; delta, B and C are linear maps of x. One step of
+    A is diagonal, [E, S] for inner width E = expansion * dim and S states; delta, B and C are linear maps of x. One
+    step of
     Python per token: meant for tens of patches.
-    Source: Mamba (arXiv 2312.00752), section 3; SiMBA (arXiv 2403.15360). Deviation: 16 states as in Mamba, SiMBA has 64.
+    Source: Mamba (arXiv 2312.00752), section 3; SiMBA (arXiv 2403.15360). Deviation: 16 states as in Mamba, SiMBA has
+        64.
     """
 
     def __init__(self, dim: int, *, states: int = 16, conv_size: int = 4, expansion: int = 2) -> None:

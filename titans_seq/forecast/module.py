@@ -16,8 +16,8 @@ class ForecastModule(TrainedModule):
     """Loss, metrics and optimiser around a network.
 
     Batches are dictionaries with `past_target` [B, L, C] and `future_target` [B, H, C], standardised. Logged per epoch:
-    `train_loss`, `val_mse`, `val_mae`, `test_mse`, `test_mae`: means over all elements (windows, steps, channels) in float64,
-    so that they do not depend on the batch size.
+    `train_loss`, `val_mse`, `val_mae`, `test_mse`, `test_mae`: means over all elements (windows, steps, channels) in
+    float64, so that they do not depend on the batch size.
 
     Args:
         network: past_target -> forecast.

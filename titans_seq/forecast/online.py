@@ -1,9 +1,11 @@
-"""A memory that goes on learning while series come in: blocks of them are read once, in their order, and the state is kept.
+"""A memory that goes on learning while series come in: blocks of them are read once, in their order, and the state is
+kept.
 
-Each series is cut into blocks of L steps from its first observed row on. A full block is read with the state of the blocks before it.
-A forecast reads the last 2 L rows as two blocks, from a copy of the state as it was at the last boundary before them: no row is read before its
-time or written twice, and the block it forecasts from follows on a whole one, as in training. Up to L - 1 rows between that boundary and the two
-blocks are left out; left out right before the last L rows they cost more than the memory gains. B series, L lookback.
+Each series is cut into blocks of L steps from its first observed row on. A full block is read with the state of the
+blocks before it. A forecast reads the last 2 L rows as two blocks, from a copy of the state as it was at the last
+boundary before them: no row is read before its time or written twice, and the block it forecasts from follows on a
+whole one, as in training. Up to L - 1 rows between that boundary and the two blocks are left out; left out right before
+the last L rows they cost more than the memory gains. B series, L lookback.
 """
 
 from collections.abc import Iterator
@@ -64,7 +66,9 @@ class Stream:
     def reading(
         self, network: PanelForecaster
     ) -> Iterator[tuple["Stream", Int[np.ndarray, " S"], Float[Tensor, "S L"]]]:
-        """Read the full blocks that wait, one of each series at a time: the stream after each round, which series, their surprise."""
+        """Read the full blocks that wait, one of each series at a time: the stream after each round, which series,
+        their surprise.
+        """
         stream, length = self, network.lookback
         while len(full := np.flatnonzero(stream._unread(length) >= length)):
             first = stream._known(length)[full] + length

@@ -1,7 +1,8 @@
 """What a forecast is: one value, quantiles, or a distribution, in GluonTS's `Output` grammar.
 
-An output turns `size` raw numbers per step into arguments, says the loss of a target under them, and makes GluonTS's forecasts of
-them; any `gluonts.torch.distributions.Output` of one number per step will do. These are the ones GluonTS lacks.
+An output turns `size` raw numbers per step into arguments, says the loss of a target under them, and makes GluonTS's
+forecasts of them; any `gluonts.torch.distributions.Output` of one number per step will do. These are the ones GluonTS
+lacks.
 """
 
 from collections.abc import Sequence
@@ -138,8 +139,8 @@ def located(values: Tensor, loc: Tensor | None, scale: Tensor | None) -> Tensor:
 def quantiles(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor, levels: list[float]) -> np.ndarray:
     """Quantiles [B, H, Q] of a forecast, ascending with their levels.
 
-    Between learned quantiles they are interpolated linearly; a level outside of the learned ones is a ValueError. A distribution
-    gives them exactly.
+    Between learned quantiles they are interpolated linearly; a level outside of the learned ones is a ValueError. A
+    distribution gives them exactly.
 
     Raises:
         ValueError: the output has no quantiles (one value per step), or not these.

@@ -1,7 +1,7 @@
 """The forecaster for series of all kinds: gaps, covariates, distributions. One series per sample.
 
-Dimensions: B batch, L lookback, H horizon, N patches, D model width, P raw numbers per forecast step; F known covariates, G past
-ones, E static ones.
+Dimensions: B batch, L lookback, H horizon, N patches, D model width, P raw numbers per forecast step; F known
+covariates, G past ones, E static ones.
 """
 
 from collections.abc import Iterator
@@ -26,17 +26,17 @@ INPUTS = ("past_target", "past_observed_values", "past_features", "future_featur
 class PanelForecaster(SimbaForecaster):
     """The Simba forecaster for one series per sample, with a mask of what was observed and with covariates.
 
-    Mean and deviation are those of the observed steps. What is missing is the mean with a mark beside it, and patches without any
-    observed step write nothing into the memory. Covariates of the past enter the patches, those known ahead also the steps of the
-    forecast, those of the whole series both.
+    Mean and deviation are those of the observed steps. What is missing is the mean with a mark beside it, and patches
+    without any observed step write nothing into the memory. Covariates of the past enter the patches, those known ahead
+    also the steps of the forecast, those of the whole series both.
 
     Args:
         lookback: L. horizon: H.
         outputs: P, raw numbers per step of the forecast.
         past_features: F + G covariates of the lookback. future_features: F, those known over the horizon.
         static_features: E covariates of the series.
-        min_scale: the least deviation a lookback is said to have, where targets have a size of about 1: without it a flat lookback makes
-            whatever follows as large as its rounding is small.
+        min_scale: the least deviation a lookback is said to have, where targets have a size of about 1: without it a
+            flat lookback makes whatever follows as large as its rounding is small.
         options: as of `SimbaForecaster`.
     """
 
@@ -79,10 +79,12 @@ class PanelForecaster(SimbaForecaster):
         Args:
             past_target: [B, L], finite; where not observed any number.
             past_observed_values: [B, L], 1 where observed.
-            past_features: [B, L, F + G], future_features: [B, H, F], static_features: [B, E]; None where there are none.
+            past_features: [B, L, F + G], future_features: [B, H, F], static_features: [B, E]; None where there are
+                none.
 
         Returns:
-            raw [B, H, P], loc [B, 1], scale [B, 1]: mean and deviation of the observed steps. A series without any has 0 and 1.
+            raw [B, H, P], loc [B, 1], scale [B, 1]: mean and deviation of the observed steps. A series without any has
+            0 and 1.
         """
         self._check(past_target, past_observed_values, past_features, future_features, static_features)
         x, mask, loc, scale = self._embedded(past_target, past_observed_values, past_features, static_features)
@@ -103,8 +105,8 @@ class PanelForecaster(SimbaForecaster):
         """As forward, with the memory's states from the blocks of the stream before this one; None begins a stream.
 
         Returns:
-            what forward returns; the states after this block; the surprise of every step [B, L], a patch's spread over its
-            steps, the mean where patches overlap.
+            what forward returns; the states after this block; the surprise of every step [B, L], a patch's spread over
+            its steps, the mean where patches overlap.
         """
         self._check(past_target, past_observed_values, past_features, future_features, static_features)
         x, mask, loc, scale = self._embedded(past_target, past_observed_values, past_features, static_features)
@@ -179,8 +181,8 @@ class PanelForecaster(SimbaForecaster):
 def masked_scaling(x: Tensor, observed: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """[B, L] -> (x - loc) / scale with 0 where not observed, loc [B, 1], scale [B, 1].
 
-    The scale is never below `least` (1 where fewer than 8 steps were observed), nor 1e-4 of the mean's size, so that a constant series
-    is not blown up by rounding, nor 1e-5.
+    The scale is never below `least` (1 where fewer than 8 steps were observed), nor 1e-4 of the mean's size, so that a
+    constant series is not blown up by rounding, nor 1e-5.
     """
     count = observed.sum(dim=1, keepdim=True)
     loc = torch.where(observed > 0, x, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
@@ -196,10 +198,11 @@ def masked_scaling(x: Tensor, observed: Tensor, least: float = 0.0) -> tuple[Ten
 class PanelModule(TrainedModule):
     """Training of a `PanelForecaster`.
 
-    Batches are dictionaries with the network's inputs (`INPUTS`; absent where there are none), `future_target` [B, H] and
-    `future_observed_values` [B, H]. A past of n lookbacks is read as n blocks of a stream, each with a forecast and a loss of its own, the
-    memory carried on with its gradient. The loss is the output's, on the scale of the targets, averaged over observed steps; the
-    validation's average does not depend on the batch size. Logged per epoch: `train_loss`, `val_loss`.
+    Batches are dictionaries with the network's inputs (`INPUTS`; absent where there are none), `future_target` [B, H]
+    and `future_observed_values` [B, H]. A past of n lookbacks is read as n blocks of a stream, each with a forecast and
+    a loss of its own, the memory carried on with its gradient. The loss is the output's, on the scale of the targets,
+    averaged over observed steps; the validation's average does not depend on the batch size. Logged per epoch:
+    `train_loss`, `val_loss`.
 
     Args:
         network: past -> (raw, loc, scale).
@@ -250,12 +253,16 @@ class PanelModule(TrainedModule):
         return self.forecast(batch)
 
     def forecast(self, batch: Batch, states: ModelState | None = None) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Arguments of the output, loc and scale after the last block of the past; states: of the memory before the first one."""
+        """Arguments of the output, loc and scale after the last block of the past; states: of the memory before the
+        first one.
+        """
         *_, (args, loc, scale, _) = self._by_block(batch, states)
         return args, loc, scale
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of every step [B, H] of each block, side by side, 0 where the target is missing, and which are observed."""
+        """Loss of every step [B, H] of each block, side by side, 0 where the target is missing, and which are
+        observed.
+        """
         found = [self._loss(part, args, loc, scale) for args, loc, scale, part in self._by_block(batch)]
         losses, observed = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         return losses, observed
@@ -269,7 +276,9 @@ class PanelModule(TrainedModule):
     def _by_block(
         self, batch: Batch, states: ModelState | None = None
     ) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor, Batch]]:
-        """Forecast after each block of the past, the memory carried on from block to block; also each block's own batch."""
+        """Forecast after each block of the past, the memory carried on from block to block; also each block's own
+        batch.
+        """
         parts = blocks_of(batch, self.network.lookback, self.network.horizon)
         if len(parts) == 1 and states is None:  # mixers that carry nothing have a forecast too
             yield *self(**inputs_of(batch)), batch

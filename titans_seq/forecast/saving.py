@@ -49,7 +49,8 @@ def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
             arrays |= {f"{name}_mean": scaler.mean_, f"{name}_scale": scaler.scale_}
     if forecaster.conformal_ is not None:
         arrays["margin"] = forecaster.conformal_.margin
-    # one name for what is written together: a folder that was being written over when the lights went out is known by it
+    # one name for what is written together: a folder that was being written over when the lights went out is known by
+    # it
     together = {"saved": uuid.uuid4().hex}
     text = _json(forecaster, together | about)
     try:

@@ -69,7 +69,9 @@ class Block(nn.Module):
     def carry(
         self, x: Tensor, mask: Tensor | None = None, state: LayerState | None = None
     ) -> tuple[Tensor, LayerState, Tensor]:
-        """As forward, from a state of the memory; also the state after it, and the surprise [B, N], the mean over heads."""
+        """As forward, from a state of the memory; also the state after it, and the surprise [B, N], the mean over
+        heads.
+        """
         assert self.mixer is not None
         more = {"return_state": True, "return_surprise": True}
         mixed, state, surprise = self.mixer(self.mixer_norm(x), state=state, mask=mask, **more)
@@ -83,8 +85,9 @@ class Block(nn.Module):
 class SimbaForecaster(nn.Module):
     """Forecast H steps of every channel from its last L steps.
 
-    RevIN (statistics of the lookback, no learned affine), patches with the end repeated, a linear embedding with learned
-    positions, the blocks, one linear head over all patches. Channels share all weights and never see each other.
+    RevIN (statistics of the lookback, no learned affine), patches with the end repeated, a linear embedding with
+    learned positions, the blocks, one linear head over all patches. Channels share all weights and never see each
+    other.
 
     Args:
         lookback: L >= patch_size. horizon: H.
@@ -158,7 +161,8 @@ class SimbaForecaster(nn.Module):
     def _carried(
         self, x: Tensor, mask: Tensor | None, states: ModelState | None, what: str
     ) -> tuple[Tensor, ModelState, Tensor]:
-        """Tokens [G, N, D] through the blocks from the memory's states: tokens, states after them, surprise of every step [G, L].
+        """Tokens [G, N, D] through the blocks from the memory's states: tokens, states after them, surprise of every
+        step [G, L].
 
         what: needs the memory, for the error where there is none.
         """

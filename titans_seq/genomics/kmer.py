@@ -25,7 +25,8 @@ def kmer_frequencies(tokens: UInt8[np.ndarray, " T"], k: int) -> Float[np.ndarra
 
 
 class KmerClassifier(nn.Module):
-    """Logits of classes [B, N]: linear in the k-mer frequencies times 4^k / 10. Fitted at once (`fit`), not by gradient steps.
+    """Logits of classes [B, N]: linear in the k-mer frequencies times 4^k / 10. Fitted at once (`fit`), not by gradient
+    steps.
 
     Args:
         class_names: N names. k: length of the words, 1 to 8. inverse_penalty: C of scikit-learn's LogisticRegression.

@@ -1,9 +1,10 @@
 """Markov models of bases: the floor under every next-base model.
 
-A base is predicted from the bases before it, at most `order` of them. The rule that gives every A, C, G and T a score, as
-a neural model does: the context is the longest run of known bases right before the base, cut to `order`. So it is shorter
-at the beginning of a sequence and after an N or a special token, and has length 0 right there. N and special tokens are
-neither counted nor scored.
+A base is predicted from the bases before it, at most `order` of them. The rule that gives every A, C, G and T a score,
+as
+a neural model does: the context is the longest run of known bases right before the base, cut to `order`. So it is
+shorter at the beginning of a sequence and after an N or a special token, and has length 0 right there. N and special
+tokens are neither counted nor scored.
 """
 
 from collections.abc import Iterable, Iterator
@@ -47,8 +48,8 @@ class MarkovModel:
 
         Args:
             order: 0 to 11.
-            pseudocount: > 0, per base. Contexts never seen predict p0. Interpolated models want more of it: orders 8 and 11
-                on 9 of 10 parts of E. coli are best at some 64.
+            pseudocount: > 0, per base. Contexts never seen predict p0. Interpolated models want more of it: orders 8
+                and 11 on 9 of 10 parts of E. coli are best at some 64.
             both_strands: count the reverse complement of each sequence too.
             interpolated: p0 is p(b | c without its farthest base); else 1/4.
 

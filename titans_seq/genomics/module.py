@@ -34,20 +34,22 @@ CLASS_METRICS = ("mcc", "accuracy", "auroc", "f1")
 class DNAModule(TrainedModule):
     """Loss, metrics and optimiser around a `DNALanguageModel` or a classifier `(tokens, mask) -> logits [B, N]`.
 
-    Batches are dictionaries with `tokens` [B, T], `mask` [B, T] where something is padded and, for a classifier, `label` [B].
-    With `goes_on` [B] a training batch of a next-base model goes on, in those rows, with the states that the batch before left
-    (truncated back-propagation: no gradient from one batch to the one before); `augment` is then the data's to do.
-    Logged per epoch: of a language model, in bits per base, `train_loss`, `val_bits` and `test_bits` (2 is chance; of a masked
-    model over 15 % of the bases, all of them hidden and the same ones in every epoch); of a classifier `train_loss` in nats, and `val_` and
-    `test_` with `mcc`, `accuracy`, `auroc` (mean of one class against the rest) and `f1` (mean over classes).
+    Batches are dictionaries with `tokens` [B, T], `mask` [B, T] where something is padded and, for a classifier,
+    `label` [B]. With `goes_on` [B] a training batch of a next-base model goes on, in those rows, with the states that
+    the batch before left (truncated back-propagation: no gradient from one batch to the one before); `augment` is then
+    the data's to do.
+    Logged per epoch: of a language model, in bits per base, `train_loss`, `val_bits` and `test_bits` (2 is chance; of a
+    masked model over 15 % of the bases, all of them hidden and the same ones in every epoch); of a classifier
+    `train_loss` in nats, and `val_` and `test_` with `mcc`, `accuracy`, `auroc` (mean of one class against the rest)
+    and `f1` (mean over classes).
 
     Args:
         network: what is trained.
         monitor: the metric whose best epoch is kept: None is val_bits of a language model, val_mcc of a classifier.
         augment: read every training sequence from either strand by chance.
         rc: "average": evaluation takes the mean of the probabilities (or of the bits per base) of both strands.
-        learning_rate, weight_decay: of AdamW. The rate grows for `warmup_steps`, then falls to `final_rate` of itself along a
-            cosine over the training.
+        learning_rate, weight_decay: of AdamW. The rate grows for `warmup_steps`, then falls to `final_rate` of itself
+            along a cosine over the training.
     """
 
     def __init__(
@@ -181,7 +183,9 @@ class _MCC(MulticlassConfusionMatrix):
 
 
 class _PresentAUROC(MulticlassAUROC):
-    """Mean AUROC of one class against the rest, over classes that some but not all targets are; NaN if there is none."""
+    """Mean AUROC of one class against the rest, over classes that some but not all targets are; NaN if there is
+    none.
+    """
 
     def compute(self) -> Tensor:  # type: ignore[override]  # its parent is a curve
         probabilities, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)

@@ -54,8 +54,8 @@ def alleles(
         window: the most tokens a window may have.
 
     Raises:
-        ValueError: an allele is empty or holds anything but A, C, G, T; the two are the same; `ref` is not what the record
-            has there; or the window is shorter than an allele.
+        ValueError: an allele is empty or holds anything but A, C, G, T; the two are the same; `ref` is not what the
+            record has there; or the window is shorter than an allele.
     """
     for name, allele in (("ref", ref), ("alt", alt)):
         if len(allele) == 0 or not _known(allele).all():
@@ -82,20 +82,20 @@ def score_variants(
 ) -> Iterator[VariantScore]:
     """Score windows made by `alleles`, on the model's device; one score each, in order, as they are computed.
 
-    Causal model: n_ref * (L_alt / n_alt) - L_ref, where L is the log-likelihood of all A, C, G, T of the window and n is
-    their number. For substitutions it is L_alt - L_ref; else a longer allele would always be the less likely one, since
-    every base costs something.
+    Causal model: n_ref * (L_alt / n_alt) - L_ref, where L is the log-likelihood of all A, C, G, T of the window and n
+    is their number. For substitutions it is L_alt - L_ref; else a longer allele would always be the less likely one,
+    since every base costs something.
 
     Bidirectional model: log p(alt) - log p(ref) at the variant, which is masked; single bases only.
 
     Args:
         model: in eval mode.
-        batch_size: variants read together, at most 4 windows each. Windows that occur twice in a batch are read once, so
-            variants of one position belong next to each other.
+        batch_size: variants read together, at most 4 windows each. Windows that occur twice in a batch are read once,
+            so variants of one position belong next to each other.
 
     Raises:
-        ValueError: the model is in training mode; batch_size < 1; or, as it is reached, a variant of several bases with a
-            bidirectional model.
+        ValueError: the model is in training mode; batch_size < 1; or, as it is reached, a variant of several bases with
+            a bidirectional model.
     """
     check_eval(model)
     if batch_size < 1:

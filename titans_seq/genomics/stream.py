@@ -23,8 +23,8 @@ class StreamPiece:
     """What a model says of the bases [begin, begin + T) of a stream.
 
     log_likelihood: of each base given all before it, nats; NaN where it is no A, C, G or T.
-    surprise: mean over blocks and heads of the gradient norm of the memory as it predicts the base: it takes in the base
-        before, since a next-base model reads one base behind.
+    surprise: mean over blocks and heads of the gradient norm of the memory as it predicts the base: it takes in the
+        base before, since a next-base model reads one base behind.
     """
 
     begin: int
@@ -45,7 +45,8 @@ def read_stream(
         piece: bases read at a time, all but the last time.
 
     Raises:
-        ValueError: the model is bidirectional or in training mode, or piece < 1; as it is reached, a model without memory.
+        ValueError: the model is bidirectional or in training mode, or piece < 1; as it is reached, a model without
+            memory.
     """
     if model.encoder.bidirectional:
         raise ValueError("model must be causal: a bidirectional one reads to the end first and has no stream")
@@ -88,8 +89,8 @@ def bin_mean(
 ) -> tuple[Int[np.ndarray, " N+1"], Float[np.ndarray, " N"]]:
     """Edges of bins and the mean in each; NaN is left out of the mean, and is the mean where there is nothing else.
 
-    Bins end at multiples of `width`, counted from 0, and where the values end. So consecutive pieces make the bins of the
-    whole, if they begin at multiples of it.
+    Bins end at multiples of `width`, counted from 0, and where the values end. So consecutive pieces make the bins of
+    the whole, if they begin at multiples of it.
 
     Args:
         begin: where the first value stands.
@@ -107,7 +108,8 @@ def bin_mean(
 
 
 def write_bedgraph(path: str | Path, tracks: Iterable[Track], *, name: str, description: str) -> Path:
-    """Write a bedGraph file: one header line, then `record begin end value` with six digits; bins that are NaN left out.
+    """Write a bedGraph file: one header line, then `record begin end value` with six digits; bins that are NaN left
+    out.
 
     The file takes its name once it is complete. Rows are written as the tracks come, one at a time.
 
@@ -116,8 +118,8 @@ def write_bedgraph(path: str | Path, tracks: Iterable[Track], *, name: str, desc
         name, description: of the track, as a genome browser shows them.
 
     Raises:
-        ValueError: a quote or line break in a name, a blank in a record's name, edges that do not fit their values or do not
-            increase from 0 or more, or an infinite value.
+        ValueError: a quote or line break in a name, a blank in a record's name, edges that do not fit their values or
+            do not increase from 0 or more, or an infinite value.
         OSError: the file cannot be written.
     """
     path = Path(path)

@@ -17,7 +17,8 @@ from titans_seq.language.model import LanguageModel
 def read_stream(
     model: LanguageModel, tokens: Int[np.ndarray, " T"], *, piece: int = 4096, carry: bool = True
 ) -> Iterator[tuple[int, float]]:
-    """Read tokens with one state from the first to the last; yield how many were read, and nats of all predicted so far.
+    """Read tokens with one state from the first to the last; yield how many were read, and nats of all predicted so
+    far.
 
     The first token is predicted from nothing and not counted. Memory is that of one piece (attention without a window
     keeps everything); the numbers are the same for any `piece`.

@@ -24,7 +24,8 @@ def generate(
     states: ModelState | None = None,
     piece: int = 4096,
 ) -> Iterator[tuple[int, ModelState]]:
-    """Yield each new token with the states before it is read: `generate` goes on from them with that token as its prompt.
+    """Yield each new token with the states before it is read: `generate` goes on from them with that token as its
+    prompt.
 
     The same tokens for the same seed, whatever `piece` is, as far as rounding allows. A prompt costs what one pass
     over it costs, each token after it one pass over one token, at the same memory however long the stream
@@ -51,7 +52,8 @@ def generate(
         raise ValueError(f"prompt must hold tokens 0 to {model.vocabulary - 1}")
     if not 0 <= temperature < math.inf or (top_k is not None and top_k < 1) or not (top_p is None or 0 < top_p <= 1):
         raise ValueError(
-            f"temperature must be finite and >= 0, top_k >= 1 and top_p in (0, 1]; got {temperature}, {top_k} and {top_p}"
+            f"temperature must be finite and >= 0, top_k >= 1 and top_p in (0, 1]; got {temperature}, {top_k} and "
+            f"{top_p}"
         )
     return _generate(model, prompt, tokens, temperature, top_k, top_p, seed, states, piece)
 

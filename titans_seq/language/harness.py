@@ -33,7 +33,9 @@ class HarnessModel(LM):
         self.model, self.tokenizer = model, tokenizer
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Of each (context, continuation): nats of the continuation, and whether each token of it is the most likely one."""
+        """Of each (context, continuation): nats of the continuation, and whether each token of it is the most likely
+        one.
+        """
         return [self._score(*request.args) for request in requests]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:

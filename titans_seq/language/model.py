@@ -21,13 +21,15 @@ START = 0.02  # deviation of linear maps at the start, as of the embedding
 class LanguageModel(nn.Module):
     """Logits of the next token at every position.
 
-    Starts as GPT-2 does: embedding and linear maps from N(0, .02), what a block adds to its input divided by sqrt(2 layers); the
-    map before the output weights from N(0, 1/D), which keeps sizes. An embedding of .02 would drown in blocks that start with
+    Starts as GPT-2 does: embedding and linear maps from N(0, .02), what a block adds to its input divided by sqrt(2
+    layers); the map before the output weights from N(0, 1/D), which keeps sizes. An embedding of .02 would drown in
+    blocks that start with
     outputs of .1 to .6: all tokens alike after the first, and the memory's gradients with them out of bounds.
 
-    Logits are products of embeddings with a linear map of the features. Without the map the token that was read, whose embedding
-    is part of its own features, votes for itself, and tokens that cannot be told apart yet, digits of a number to be remembered,
-    want equal logits, so become equal as inputs too, and then never are remembered (docs/LOG.md).
+    Logits are products of embeddings with a linear map of the features. Without the map the token that was read, whose
+    embedding is part of its own features, votes for itself, and tokens that cannot be told apart yet, digits of a
+    number to be remembered, want equal logits, so become equal as inputs too, and then never are remembered
+    (docs/LOG.md).
 
     Args:
         vocabulary: V. dim: D. layers: number of blocks.
@@ -62,7 +64,9 @@ class LanguageModel(nn.Module):
         return self.encoder.embedding.num_embeddings
 
     def reset_parameters(self) -> None:
-        """Draw the linear maps anew; the embedding, gates, the memory's initial weights and persistent tokens have other starts."""
+        """Draw the linear maps anew; the embedding, gates, the memory's initial weights and persistent tokens have
+        other starts.
+        """
         nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
         depth = (2 * len(self.encoder.blocks)) ** -0.5
         for block in self.encoder.blocks:

@@ -22,17 +22,18 @@ Batch = dict[str, Tensor]
 class LanguageModule(TrainedModule):
     """Loss, metrics and optimiser around a `LanguageModel`.
 
-    Batches are dictionaries with `tokens` [B, T] and `targets` [B, T], the token that follows each, IGNORED where it is not asked
-    for. With `goes_on` [B] a training batch goes on, in those rows, with the states that the batch before left (truncated
-    back-propagation). Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per token that is asked for; for tasks with answers also
-    `val_` and `test_` with `accuracy`, the share of samples all of whose targets are the most likely tokens, and `token_accuracy`, the
-    share of targets.
+    Batches are dictionaries with `tokens` [B, T] and `targets` [B, T], the token that follows each, IGNORED where it is
+    not asked for. With `goes_on` [B] a training batch goes on, in those rows, with the states that the batch before
+    left (truncated back-propagation). Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per token that
+    is asked for; for tasks with answers also `val_` and `test_` with `accuracy`, the share of samples all of whose
+    targets are the most likely tokens, and `token_accuracy`, the share of targets.
 
     Args:
         network: what is trained.
-        answers: log the accuracies, and keep the epoch with the best `val_token_accuracy`; else the one with the least `val_loss`.
-        learning_rate, weight_decay, betas: of AdamW; only linear maps and the embedding decay. The rate grows for `warmup_steps`, then falls to
-            `final_rate` of itself along a cosine over the training.
+        answers: log the accuracies, and keep the epoch with the best `val_token_accuracy`; else the one with the least
+            `val_loss`.
+        learning_rate, weight_decay, betas: of AdamW; only linear maps and the embedding decay. The rate grows for
+            `warmup_steps`, then falls to `final_rate` of itself along a cosine over the training.
     """
 
     def __init__(

@@ -39,7 +39,8 @@ def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     """Read what `save_model` wrote, on the CPU, the model in eval mode. Nothing is unpickled.
 
     Raises:
-        ValueError: no such folder, a file missing or damaged, or of another format; weights or a tokenizer that do not fit.
+        ValueError: no such folder, a file missing or damaged, or of another format; weights or a tokenizer that do not
+            fit.
     """
     folder = Path(folder)
     shape = _shape(folder / CONFIG)

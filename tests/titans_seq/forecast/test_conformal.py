@@ -20,7 +20,9 @@ def test_the_margin_is_the_order_statistic():
 
 @pytest.mark.parametrize("n", [30, 400])
 def test_coverage_of_exchangeable_windows(n):
-    """Heavy-tailed errors of windows with scales of their own: on average over calibrations at least as promised, hardly more."""
+    """Heavy-tailed errors of windows with scales of their own: on average over calibrations at least as promised,
+    hardly more.
+    """
     random, levels, covered = np.random.default_rng(0), [50.0, 90.0], []
     for _ in range(300):
         errors = random.standard_t(2, size=(n + 50, 3)) * np.exp(random.standard_normal((n + 50, 1))) * [1, 2, 4]

@@ -45,16 +45,21 @@ SMALL = {
     "batch_size": 8,
 }
 COVARIATES = {
-    "freq": "h", "num_feat_dynamic_real": 2, "num_past_feat_dynamic_real": 1, "num_feat_static_real": 1, "num_feat_static_cat": 2,
+    "freq": "h",
+    "num_feat_dynamic_real": 2,
+    "num_past_feat_dynamic_real": 1,
+    "num_feat_static_real": 1,
+    "num_feat_static_cat": 2,
     "cardinality": [3, 2],
-}  # fmt: skip
+}
 ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
 def without_advice():
     with warnings.catch_warnings():
-        # lightning 2.6: a module with a validation_step may be trained without validation, and a pytree API torch deprecates
+        # lightning 2.6: a module with a validation_step may be trained without validation, and a pytree API torch
+        # deprecates
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         yield
@@ -72,11 +77,17 @@ def series(lengths=(120, 90, 150, 100, 110), seed=0) -> list[dict]:
     random, entries = np.random.default_rng(seed), []
     for i, n in enumerate(lengths):
         target = 10.0**i * (3 + np.sin(np.arange(n) * 2 * np.pi / 12 + i) + 0.1 * random.standard_normal(n))
-        entries.append({
-            "item_id": f"s{i}", "start": pd.Period("2024-01-01 05:00", "h") + i, "target": target,
-            "feat_dynamic_real": random.standard_normal((2, n + H)), "past_feat_dynamic_real": random.standard_normal((1, n)),
-            "feat_static_real": random.standard_normal(1), "feat_static_cat": np.array([i % 3, i % 2]),
-        })  # fmt: skip
+        entries.append(
+            {
+                "item_id": f"s{i}",
+                "start": pd.Period("2024-01-01 05:00", "h") + i,
+                "target": target,
+                "feat_dynamic_real": random.standard_normal((2, n + H)),
+                "past_feat_dynamic_real": random.standard_normal((1, n)),
+                "feat_static_real": random.standard_normal(1),
+                "feat_static_cat": np.array([i % 3, i % 2]),
+            }
+        )
     return entries
 
 
@@ -128,15 +139,22 @@ def test_forecasts_do_not_depend_on_the_batch_size(data, predictor, size, monkey
 
 
 OUTPUTS = {
-    "student-t": StudentTOutput(), "normal": NormalOutput(), "laplace": LaplaceOutput(), "quantile": QuantileOutput([0.1, 0.5, 0.9]),
-    "monotone": MonotoneQuantileOutput([0.1, 0.5, 0.9]), "point": PointOutput("mae"), "counts": NegativeBinomialOutput(),
+    "student-t": StudentTOutput(),
+    "normal": NormalOutput(),
+    "laplace": LaplaceOutput(),
+    "quantile": QuantileOutput([0.1, 0.5, 0.9]),
+    "monotone": MonotoneQuantileOutput([0.1, 0.5, 0.9]),
+    "point": PointOutput("mae"),
+    "counts": NegativeBinomialOutput(),
     "poisson": PoissonOutput(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS)
 def test_every_output_is_trained_on_series_with_gaps_and_survives_a_file(output, tmp_path):
-    """Counts with NaN, in training, validation and prediction; the forecasts of the file's predictor are the same bits."""
+    """Counts with NaN, in training, validation and prediction; the forecasts of the file's predictor are the same
+    bits.
+    """
     random = np.random.default_rng(0)
     counts = [d | {"target": random.poisson(3, len(d["target"])).astype(float)} for d in series()]
     for entry in counts:
@@ -162,9 +180,14 @@ def test_monotone_quantiles_do_not_cross(data):
 
 
 ODD = {
-    "constant": np.full(60, 7.0), "zero": np.zeros(60), "short": 5 + np.sin(np.arange(10.0)), "one step": np.array([5.0]),
-    "empty": np.array([]), "all missing": np.full(60, np.nan), "end missing": np.r_[np.arange(30.0), np.full(30, np.nan)],
-}  # fmt: skip
+    "constant": np.full(60, 7.0),
+    "zero": np.zeros(60),
+    "short": 5 + np.sin(np.arange(10.0)),
+    "one step": np.array([5.0]),
+    "empty": np.array([]),
+    "all missing": np.full(60, np.nan),
+    "end missing": np.r_[np.arange(30.0), np.full(30, np.nan)],
+}
 
 
 @pytest.mark.parametrize("target", ODD.values(), ids=ODD)
@@ -303,9 +326,14 @@ def test_it_learns_a_cycle():
     past, future = every[:, :-horizon], every[:, -horizon:]
     entries = [{"start": pd.Period("2024", "h"), "target": target} for target in past]
     trained = estimator(
-        {"max_epochs": 2}, prediction_length=horizon, context_length=36, lr=1e-2, batch_size=32, num_batches_per_epoch=40,
+        {"max_epochs": 2},
+        prediction_length=horizon,
+        context_length=36,
+        lr=1e-2,
+        batch_size=32,
+        num_batches_per_epoch=40,
         network={"dim": 16, "dropout": 0.0, "head_dropout": 0.0},
-    ).train(entries)  # fmt: skip
+    ).train(entries)
 
     def error(forecasts: np.ndarray) -> float:
         return np.mean(np.abs(forecasts - future) / past.std(axis=1, keepdims=True))
@@ -523,13 +551,17 @@ SERIES = [
     (_changed("target", _put(np.inf)), "target must be one row of finite numbers or NaN; item 's0' has inf"),
     (_changed("target", lambda v: v[None]), r"target must be one row .*; item 's0' has shape \[1, 120\]"),
     (_changed("feat_dynamic_real", _put(np.nan)), "feat_dynamic_real must be finite .*; item 's0' has nan"),
-    (_changed("feat_dynamic_real", lambda v: v[:1]), r"must be \[2, 1\d\d\], or longer,; item 's0' has shape \[1, 126\]"),
+    (_changed("feat_dynamic_real", lambda v: v[:1]), (r"must be \[2, 1\d\d\], or longer,; item 's0' has shape \[1, "
+                                                     r"126\]")),
     (_changed("feat_dynamic_real", lambda v: v[:, :50]), r"has shape \[2, 50\]"),
     (_changed("past_feat_dynamic_real", _put(-np.inf)), "past_feat_dynamic_real must be finite .*; item 's0' has -inf"),
-    (_changed("past_feat_dynamic_real", lambda v: v[:, :-1]), r"\[1, 120\], or longer,; item 's0' has shape \[1, 119\]"),
-    (_changed("feat_static_real", lambda v: v * np.nan), "feat_static_real must be 1 finite numbers; item 's0' has nan"),
+    (_changed("past_feat_dynamic_real", lambda v: v[:, :-1]), (r"\[1, 120\], or longer,; item 's0' has shape \[1, "
+                                                              r"119\]")),
+    (_changed("feat_static_real", lambda v: v * np.nan), ("feat_static_real must be 1 finite numbers; item 's0' has "
+                                                         "nan")),
     (_changed("feat_static_real", lambda v: np.ones(2)), r"has \[1.0, 1.0\]"),
-    (_changed("feat_static_cat", lambda v: v + 2), r"feat_static_cat must be whole .* below \[3, 2\]; item 's0' has \[2.0, 2.0\]"),
+    (_changed("feat_static_cat", lambda v: v + 2), (r"feat_static_cat must be whole .* below \[3, 2\]; item 's0' has "
+                                                   r"\[2.0, 2.0\]")),
     (_changed("feat_static_cat", lambda v: v + 0.5), r"has \[0.5, 0.5\]"),
     (_changed("feat_static_cat", lambda v: v - 1), r"has \[-1.0, -1.0\]"),
     (lambda entry: entry | {"feat_static_real": None}, "feat_static_real must be in every series; item 's0' has none"),
@@ -564,7 +596,9 @@ def test_data_without_a_window_is_refused(data):
 
 
 def test_one_long_series_among_many_short_ones_is_enough(data):
-    """GluonTS gives up after as many series without a window as there are, and its sampler takes none of every third."""
+    """GluonTS gives up after as many series without a window as there are, and its sampler takes none of every
+    third.
+    """
     short = [{"start": pd.Period("2024", "h"), "target": np.ones(H)}] * 150
     trained = estimator().train([*short, data[0]], [*short, *short, data[0]])
     assert np.isfinite(forecast(trained, data)).all()

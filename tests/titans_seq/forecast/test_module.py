@@ -39,7 +39,8 @@ def quiet_trainer(**options) -> L.Trainer:
 @pytest.fixture(autouse=True)
 def lightning_advice():
     with warnings.catch_warnings():
-        # lightning 2.6 advises more workers for loaders that only index a tensor, and calls a pytree API torch deprecates
+        # lightning 2.6 advises more workers for loaders that only index a tensor, and calls a pytree API torch
+        # deprecates
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
@@ -89,7 +90,9 @@ def _embedded_score(*overrides: str, epochs: int = 8) -> tuple[float, int]:
 
 
 def test_the_memory_is_needed_on_the_embedded_series():
-    """Motifs shown once return after their cue: without a memory, at no fewer parameters, the error is 1.25x or more."""
+    """Motifs shown once return after their cue: without a memory, at no fewer parameters, the error is 1.25x or
+    more.
+    """
     with_memory, size = _embedded_score()
     without, control_size = _embedded_score("model=none", "model.dim=96")
     assert control_size >= size

@@ -21,10 +21,12 @@ def inputs(batch=5, seed=1) -> dict[str, torch.Tensor]:
     observed = (torch.rand(batch, L, generator=g) < 0.8).float()
     observed[0, :20] = 0  # two whole patches unobserved, as in a short series
     return {
-        "past_target": torch.randn(batch, L, generator=g), "past_observed_values": observed,
-        "past_features": torch.randn(batch, L, F + G, generator=g), "future_features": torch.randn(batch, H, F, generator=g),
+        "past_target": torch.randn(batch, L, generator=g),
+        "past_observed_values": observed,
+        "past_features": torch.randn(batch, L, F + G, generator=g),
+        "future_features": torch.randn(batch, H, F, generator=g),
         "static_features": torch.randn(batch, E, generator=g),
-    }  # fmt: skip
+    }
 
 
 def test_scaling_is_that_of_observed_steps():
@@ -68,7 +70,9 @@ def test_no_neighbour(options):
 
 
 def test_empty_patches_write_nothing():
-    """A patch without any observed step leaves the memory as it is: what it holds beside the mask cannot matter there."""
+    """A patch without any observed step leaves the memory as it is: what it holds beside the mask cannot matter
+    there.
+    """
     model = network(blocks=1)
     seen = []
     model.blocks[0].mixer.register_forward_hook(

@@ -25,7 +25,8 @@ KNOWN_TOKENS = range(FIRST_BASE, FIRST_BASE + KNOWN)
 @pytest.fixture(autouse=True)
 def lightning_advice():
     with warnings.catch_warnings():
-        # lightning 2.6 advises more workers for loaders that only index a tensor, and calls a pytree API torch deprecates
+        # lightning 2.6 advises more workers for loaders that only index a tensor, and calls a pytree API torch
+        # deprecates
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
@@ -112,7 +113,7 @@ def trained_loss(module, batch, monkeypatch):
     return loss.item(), *logged["train_loss"]
 
 
-# language models -------------------------------------------------------------------------------------------------------
+# language models ------------------------------------------------------------------------------------------------------
 
 BITS = 1e-6  # a batch's cross-entropies are added in float32
 GENOME = [*texts(11, 1, 12), "NNNN", "ACGTN", "N"]
@@ -194,7 +195,7 @@ def test_n_around_a_sequence_adds_nothing_to_count(monkeypatch):
     assert (loss, weight) == (0, 0)
 
 
-# masking ---------------------------------------------------------------------------------------------------------------
+# masking --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +318,7 @@ def test_training_masks_other_bases_every_time(maskings, monkeypatch):
     assert not all((hidden[chosen] == MASK).all() for hidden, chosen in maskings)
 
 
-# classifiers -----------------------------------------------------------------------------------------------------------
+# classifiers ----------------------------------------------------------------------------------------------------------
 
 
 def scores_by_sklearn(network, sequences, labels):
@@ -393,7 +394,7 @@ def test_padding_changes_neither_loss_nor_probabilities_of_a_classifier(mixer, m
         assert [loss, logged, weight] == pytest.approx([by_hand, by_hand, 4], rel=1e-9)
 
 
-# strands ---------------------------------------------------------------------------------------------------------------
+# strands --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -446,7 +447,7 @@ def test_without_augmentation_every_sequence_is_read_as_it_is(monkeypatch):
     assert torch.equal(network.given[0], batch["tokens"])
 
 
-# training --------------------------------------------------------------------------------------------------------------
+# training -------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_shown_and_which_epoch_is_the_best():

@@ -135,7 +135,7 @@ def test_the_loss_is_over_what_is_asked_for():
     torch.testing.assert_close(total, expected)
 
 
-# streams and generation -------------------------------------------------------------------------------------------------
+# streams and generation -----------------------------------------------------------------------------------------------
 
 
 @every_variant
@@ -247,7 +247,7 @@ def test_a_state_of_another_model_is_refused():
         list(generate(model("mac", layers=1), tokens(3), states=states))
 
 
-# saving -----------------------------------------------------------------------------------------------------------------
+# saving ---------------------------------------------------------------------------------------------------------------
 
 
 @every_variant
@@ -287,7 +287,10 @@ def _damage(folder, name, text):
         (lambda f: (f / "model.safetensors").unlink(), "no weights at"),
         (lambda f: _damage(f, "model.safetensors", "x" * 100), "model.safetensors is damaged"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer at"),
-        (lambda f: _damage(f, "config.json", '{"format": "titans-seq language model", "version": 1}'), "it has no model"),
+        (
+            lambda f: _damage(f, "config.json", '{"format": "titans-seq language model", "version": 1}'),
+            "it has no model",
+        ),
         (
             lambda f: _damage(f, "config.json", (f / "config.json").read_text().replace('"dim"', '"dims"')),
             "config.json is damaged",
@@ -298,7 +301,9 @@ def _damage(folder, name, text):
         ),
         (lambda f: _damage(f, "tokenizer.json", "[]"), "tokenizer.json is no tokenizer.json: it has no model"),
         (
-            lambda f: save_file({k: v for k, v in load_file(f / "model.safetensors").items() if "norm" in k}, f / "model.safetensors"),
+            lambda f: save_file(
+                {k: v for k, v in load_file(f / "model.safetensors").items() if "norm" in k}, f / "model.safetensors"
+            ),
             "model.safetensors does not fit the model of config.json",
         ),
         (
@@ -306,11 +311,13 @@ def _damage(folder, name, text):
             "the tokenizer has 257 tokens, the model 256",
         ),
         (
-            lambda f: _damage(f, "config.json", json.dumps(json.loads((f / "config.json").read_text()) | {"version": 2})),
+            lambda f: _damage(
+                f, "config.json", json.dumps(json.loads((f / "config.json").read_text()) | {"version": 2})
+            ),
             "has format 2; this version reads format 1",
         ),
     ],
-)  # fmt: skip
+)
 def test_damaged_models(tmp_path, damage, message):
     save_model(tmp_path, model("lmm", torch.float32, vocabulary=256), ByteTokenizer())
     damage(tmp_path)

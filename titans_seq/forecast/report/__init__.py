@@ -1,1 +1,3 @@
-"""The report of a finished training: what is measured for it, its plots, and the page. The plots need plotly, the page jinja2."""
+"""The report of a finished training: what is measured for it, its plots, and the page. The plots need plotly, the page
+jinja2.
+"""

@@ -25,7 +25,8 @@ def thinned(windows: int, size: int) -> range:
 def margins(errors: Float[np.ndarray, "W H C"]) -> Float[np.ndarray, "P H C"]:
     """Half widths at LEVELS of each step and channel, from the errors of the validation windows.
 
-    Infinite where there are too few; then, and where a channel has one margin for all steps, it is `Conformal` that decides.
+    Infinite where there are too few; then, and where a channel has one margin for all steps, it is `Conformal` that
+    decides.
     """
     channels = range(errors.shape[-1])
     with warnings.catch_warnings():

@@ -117,9 +117,12 @@ def render(report: Report) -> str:
     """The whole page."""
     # all text is escaped, in the page as in the JSON of the plots
     pages = jinja2.Environment(
-        loader=jinja2.PackageLoader("titans_seq.forecast.report", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("titans_seq.forecast.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    )
     pages.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     pages.filters |= {"fixed": "{:.4f}".format, "percent": _percent, "signed_percent": _signed_percent}
     return pages.get_template("page.html").render(report=report, plotly=get_plotlyjs())

@@ -23,8 +23,8 @@ class Plot:
         name: its place in the page. height: in pixels.
         traces, layout: plotly's, without numbers.
         menus: the label and the options of each.
-        views: the indices of the chosen options, joined by commas -> "x" and "y", for each trace an array or the index of one in
-            `arrays`, and "layout", whole entries that take the place of those of `layout`.
+        views: the indices of the chosen options, joined by commas -> "x" and "y", for each trace an array or the index
+            of one in `arrays`, and "layout", whole entries that take the place of those of `layout`.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""What a report measures: a forecaster beside two naive ones on the same windows, and how often its intervals hold the truth.
+"""What a report measures: a forecaster beside two naive ones on the same windows, and how often its intervals hold the
+truth.
 
 Only sums are kept, so that memory does not grow with the number of windows, but for one number of each.
 
@@ -80,7 +81,9 @@ class Errors:
         self.each.append(squared.mean(axis=(1, 2)))
 
     def mean(self, measure: str) -> Float[np.ndarray, "H C"]:
-        """ "MSE" or "MAE" by step and channel; every element of the windows counts the same, so its mean is that of all."""
+        """ "MSE" or "MAE" by step and channel; every element of the windows counts the same, so its mean is that of
+        all.
+        """
         return {"MSE": self.squared, "MAE": self.absolute}[measure] / self.windows
 
 

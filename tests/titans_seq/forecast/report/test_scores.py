@@ -1,4 +1,6 @@
-"""The naive forecasts are GluonTS's; sums over batches are the means over all; the season is guessed where it can be."""
+"""The naive forecasts are GluonTS's; sums over batches are the means over all; the season is guessed where it can
+be.
+"""
 
 import numpy as np
 import pandas as pd
@@ -69,8 +71,19 @@ def test_without_a_season_there_is_no_seasonal_naive(values: np.ndarray) -> None
 
 @pytest.mark.parametrize(
     "freq, rows",
-    [("h", 24), ("2h", 12), ("15min", 96), ("10min", 144), ("30min", 48), ("min", 1440), ("30s", 120), ("D", 7), ("MS", 12), ("QS-OCT", 4)],
-)  # fmt: skip
+    [
+        ("h", 24),
+        ("2h", 12),
+        ("15min", 96),
+        ("10min", 144),
+        ("30min", 48),
+        ("min", 1440),
+        ("30s", 120),
+        ("D", 7),
+        ("MS", 12),
+        ("QS-OCT", 4),
+    ],
+)
 def test_a_season_is_guessed_from_the_step(freq: str, rows: int) -> None:
     season = Season.of(freq, 10_000)
     assert season.rows == rows and f"guessed from the step {freq}" in season.words
