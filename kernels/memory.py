@@ -77,9 +77,11 @@ def neural_memory(
     sides of a product of bfloat16 tokens to bfloat16 and keeps sums and state in float32. Gradients are closed forms,
     so grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" and "triton" have a backward by hand:
     its memory grows like sqrt(T / C) states (formulas stand with them), and there is no second derivative ("reference"
-    has one). Squares of the inner gradient's factors are summed in that precision: tokens and weights must stay far
-    from the square root of its largest number (1e18 in float32). A token that is not finite, or too large for that,
-    makes its whole chunk and all after it NaN in "chunked" and "triton", tokens before it in the chunk included.
+    has one). Squares of the inner gradient's factors are summed in that precision. A factor of layer l is about as
+    large as 2 ||M(k) - v|| times the weights of the layers above l; its norm must stay below the square root of the
+    largest number (1.8e19 in float32): beyond, the surprise is infinite, and `max_surprise` makes the step 0. A layer
+    sees to that by clipping v (see `NeuralMemory`). A token that is not finite, or whose factors are not, makes its
+    whole chunk and all after it NaN in "chunked" and "triton", tokens before it in the chunk included.
     "chunked" reads a mask or a carried state to place the tokens in chunks, and so waits for the device; "triton" never
     does.
 

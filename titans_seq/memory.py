@@ -27,6 +27,10 @@ FORGETTING_FLOOR = 1e-6
 # alpha = sigmoid(.)^4: at this start a plain sigmoid would have to move its logit by 13 to forget at all, this one by
 # 3.
 FORGETTING_POWER = 4
+# Values are at most this where updates are clipped, where only the direction of an error counts. A factor of the inner
+# gradient is as large as the error times the weights of the layers above it, all of which may grow to thousands: at
+# depth 4 values of 1e12 leave float32 within some thousand tokens.
+LOUDEST_VALUE = 1e10
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,10 @@ class NeuralMemory(nn.Module):
     eta = sigmoid(.), starting at 1 - 1 / (1 + sqrt(C));
     theta = 2 sigmoid(.) (1 - eta) min(theta_scale / C, 1/2), starting at (1 - eta) theta_start / C, at most mid-range;
     alpha = 1e-6 + sigmoid(.)^4, starting at 3e-6. With `max_surprise` no update is longer than that, so
-    ||S|| <= max_surprise min(2 theta_scale / C, 1) for any input up to 1e18 (float32), and ||M|| is bounded through the
-    floor of alpha. The paper's plain form is `max_surprise=None`.
+    ||S|| <= max_surprise min(2 theta_scale / C, 1), and ||M|| is bounded through the floor of alpha. For that, v is
+    clipped at +-1e10: outputs, state and gradients are finite at any depth for tokens of a norm up to 1e18 (float32,
+    bfloat16); the surprise may be infinite, and such a token writes nothing. The paper's plain form is
+    `max_surprise=None`, without any of this.
 
     Args:
         dim: D. heads: H. head_dim: K, D / H if None.
@@ -74,9 +80,12 @@ class NeuralMemory(nn.Module):
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
         backend: see `titans_seq.kernels.neural_memory`.
 
-    Numerics: the memory runs in float32 (float64 under float64), also under autocast. Outputs in grad mode, `no_grad`
-    and `inference_mode` are the same. There is no second derivative, except with backend="reference" and conv_size=0. A
-    token that is NaN or infinite spoils its whole chunk and all after it.
+    Numerics: the memory runs in float32 (float64 under float64), also under autocast. Layers of float32, bfloat16 and
+    float16 are supported, float64 by the backends "reference" and "chunked". A float16 layer (`.half()`) computes its
+    projections in float16, which ends at 65,504: give it tokens of a size of 1, as after a norm. From a size of about
+    100 on gradients are infinite or NaN, from about 30,000 on outputs too; there is no error. Outputs in grad mode,
+    `no_grad` and `inference_mode` are the same. There is no second derivative, except with backend="reference" and
+    conv_size=0. A token that is NaN or infinite spoils its whole chunk and all after it.
     """
 
     def __init__(
@@ -257,6 +266,8 @@ class NeuralMemory(nn.Module):
         z = activated(self.qkv(history), self.conv)
         q, k, v = z.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
         q, k = (F.normalize(x, dim=-1, eps=1e-6).to(v.dtype) for x in (q, k))  # a norm is float32 under CUDA's autocast
+        if self.max_surprise is not None and v.dtype != torch.float16:  # which holds nothing as large
+            v = v.clamp(-LOUDEST_VALUE, LOUDEST_VALUE)
         return q, k, v
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

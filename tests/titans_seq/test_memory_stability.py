@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from titans_seq import MemoryState, NeuralMemory
+from titans_seq import MemoryState, NeuralMemory, memory
 from titans_seq.kernels import neural_memory, read_memory
 
 D = 8
@@ -96,17 +96,74 @@ def test_loud_inputs_do_not_kill_the_memory(chunk_size, depth):
     assert not dead, f"weights gone to zero after {len(dead)} of {len(named)} streams: {list(dead.items())[:4]} ..."
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-20, 1e-6, 1e4, 1e8, 1e15])
-@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-20, 1e-6, 1e4, 1e8, 1e15, 1e18])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_any_scale_is_finite_forward_and_backward(depth, scale):
     layer = make(depth=depth, chunk_size=16)
-    x = (torch.randn(2, 100, D) * scale).requires_grad_()
+    x = torch.randn(2, 100, D)
+    x = (x / max(1, x.norm(dim=-1).max()) * scale).requires_grad_()
     y, surprise = layer(x, return_surprise=True)
     assert y.isfinite().all()
     assert surprise.isfinite().all()
     (y / (1 + scale)).square().sum().backward()
     for name, tensor in [("x", x), *layer.named_parameters()]:
         assert tensor.grad.isfinite().all(), f"gradient of {name}"
+
+
+def loudest(T: int) -> Tensor:
+    """The streams at the largest norm of a token that is promised to be safe [B, T, D]."""
+    return torch.stack([1e18 * x / x.norm(dim=-1).max().clamp_min(1) for x in streams(T).values()])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("chunk_size", [4, 64])
+@torch.no_grad()
+def test_the_loudest_tokens(chunk_size, depth):
+    """Each sample goes on with another stream: quiet ones let weights grow that loud ones are multiplied with."""
+    layer, x, state = make(depth=depth, chunk_size=chunk_size), loudest(1024), None
+    for piece in range(3):
+        y, state = layer(x.roll(piece, 0), state=state, return_state=True)
+        assert y.isfinite().all()
+        assert all(w.isfinite().all() for w in (*state.memory.weights, *state.memory.momentum))
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [(b, dtype) for b in ("reference", "chunked") for dtype in (torch.float32, torch.bfloat16)]
+    + [("triton", torch.float32)],
+    ids=str,
+)
+def test_the_loudest_tokens_in_every_backend(backend, dtype):
+    if backend == "triton":
+        pytest.importorskip("triton", reason="triton is not installed (it exists for Linux only)")
+    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    layer = make(heads=1, depth=4, chunk_size=8, backend=backend).to(device, dtype)
+    # quiet, then loud: the tokens that leave float32 first without a bound
+    x = torch.cat([1e-22 * loudest(8)[:1], loudest(8)[:1]], dim=1).to(device, dtype).requires_grad_()
+    y = layer(x)
+    (y.float() / 1e18).square().sum().backward()
+    for name, tensor in [("y", y), ("gradient of x", x.grad), *((n, p.grad) for n, p in layer.named_parameters())]:
+        assert tensor.isfinite().all(), name
+
+
+@torch.no_grad()
+def test_ordinary_tokens_are_never_clipped(monkeypatch):
+    """To the last bit, up to values of 1e9."""
+    layer, x = make(depth=2, chunk_size=4), torch.randn(2, 40, D) * torch.logspace(-9, 9, 40)[:, None]
+    y, clipped = layer(x), layer(1e9 * x)
+    monkeypatch.setattr(memory, "LOUDEST_VALUE", torch.inf)
+    assert torch.equal(layer(x), y)
+    assert not torch.equal(layer(1e9 * x), clipped)
+
+
+@pytest.mark.parametrize(("scale", "finite"), [(10, (True, True)), (1e3, (True, False)), (6e4, (False, False))])
+def test_float16_layers_hold_what_float16_holds(scale, finite):
+    """As documented: finite outputs, finite gradients."""
+    layer = make(depth=2, chunk_size=16).half()
+    x = (torch.randn(2, 100, D).clamp(-1, 1) * scale).half().requires_grad_()
+    y = layer(x)
+    (y.float() / scale).square().mean().backward()
+    assert (bool(y.isfinite().all()), bool(x.grad.isfinite().all())) == finite
 
 
 @pytest.mark.parametrize(("tokens", "chunk_size", "depth"), [(2**17, 64, 4), (2**20, 256, 2)])
