@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import lightning
 import numpy as np
+import torch
 from jaxtyping import Int
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -34,6 +35,7 @@ class PanelData(lightning.LightningDataModule):
         calendar: whether time stamps give covariates.
         scaling: of an earlier training, to go on with; None is fitted here.
         batch_size, eval_batch_size, seed: of the loaders.
+        generator: what loaders draw the seed of their workers from; None: PyTorch's global one.
         steps_per_epoch: batches of an epoch, from fewer windows than there are or from all of them several times; None:
             each window once.
 
@@ -54,12 +56,13 @@ class PanelData(lightning.LightningDataModule):
         eval_batch_size: int = 512,
         seed: int = 0,
         steps_per_epoch: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.panels = [panels] if isinstance(panels, Panel) else panels
         self.lookback, self.horizon, self.val_rows = lookback, horizon, val_rows
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch, self.generator = steps_per_epoch, generator
         if scaling is None:
             scaling = PanelScaling.fit(map(self._learned, self.panels), calendar=calendar)
         else:
@@ -123,15 +126,17 @@ class PanelData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         if len(self.panels) > 1:
-            return DataLoader(PanelBatches(self), batch_size=None)
+            return DataLoader(PanelBatches(self), batch_size=None, generator=self.generator)
         samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
         drawn = EpochShuffle(self.train, self.seed, samples)
-        return DataLoader(self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=as_is)
+        return DataLoader(
+            self.train, batch_size=self.batch_size, sampler=drawn, collate_fn=as_is, generator=self.generator
+        )
 
     def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:
         if self.val is None or not len(self.val):
             return []
-        return DataLoader(self.val, batch_size=self.eval_batch_size, collate_fn=as_is)
+        return DataLoader(self.val, batch_size=self.eval_batch_size, collate_fn=as_is, generator=self.generator)
 
 
 class PanelBatches(IterableDataset[Batch]):

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from titans_seq.attention import Attention, AttentionState
+from titans_seq.draws import Dropout
 from titans_seq.kernels.state import BatchState
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import take, turned
@@ -116,7 +117,7 @@ class Block(nn.Module):
         if bidirectional and not both_sides:
             self.backward_mixer = MIXERS[mixer](dim, num_persistent=num_persistent, **options)
         self.channels = SwiGLU(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from titans_seq.blocks import MIXERS, Block, ModelState
+from titans_seq.draws import Dropout
 from titans_seq.kernels.state import whole_number
 
 Surprises = tuple[Float[Tensor, "B T H"], ...]
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
         self.dim, self.bidirectional = dim, bidirectional
         self.embedding = nn.Embedding(vocabulary, dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
                 dim, mixer=mixer, bidirectional=bidirectional, dropout=dropout, num_persistent=num_persistent, **options

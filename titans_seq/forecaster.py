@@ -4,7 +4,6 @@ W windows, H horizon, N series.
 """
 
 import copy
-import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ import pandas as pd
 import torch
 from gluonts.torch.distributions import Output
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
@@ -37,6 +35,7 @@ from titans_seq.datamodules.panel import PanelScaling, PanelWindows
 from titans_seq.datamodules.panel_data import PanelData
 from titans_seq.datamodules.parquet import Parts, sort_parquet
 from titans_seq.datamodules.series import DataError, DataWarning
+from titans_seq.draws import Draws
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream, surprise_of
 from titans_seq.forecast.outputs import (
@@ -51,7 +50,7 @@ from titans_seq.forecast.outputs import (
 )
 from titans_seq.forecast.panel import PanelForecaster, PanelModule, on_device
 from titans_seq.forecast.saving import load_fitted, load_stream, save_fitted, save_stream
-from titans_seq.training import interruptible
+from titans_seq.training import interruptible, quiet_training
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
 Data: TypeAlias = Frame | str | Path  # a path: of Parquet files
@@ -126,7 +125,7 @@ class TitansForecaster(BaseEstimator):
         train_blocks: train on so many consecutive lookbacks with the memory carried on from one to the next, as
             `observe` carries it; forecasts then begin so many lookbacks ago.
         batch_size, learning_rate, weight_decay, seed: of training; the same seed on the same machine gives the same
-            model.
+            model, also beside fits in other threads.
         accelerator: as of Lightning's Trainer. progress: whether to draw a bar while training.
 
     `fit` on a fitted forecaster goes on with its weights and scalings; `sklearn.base.clone` gives a fresh one.
@@ -519,20 +518,21 @@ class TitansForecaster(BaseEstimator):
         if again:
             self._require_fitted()
         val_rows = self._val_rows(panels)
+        draws = Draws(self.seed + getattr(self, "fits_", 0))
         data = PanelData(
             panels, lookback=self._context, horizon=self.horizon, val_rows=val_rows, calendar=self.calendar,
             scaling=self.scaling_ if again else None, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
-            seed=self.seed + getattr(self, "fits_", 0),
+            seed=draws.seed, generator=draws.on("cpu"),
         )  # fmt: skip
         if self.conformal and (data.val is None or not len(data.val)):
             raise DataError(
                 f"no series has rows to spare for the calibration of intervals (it takes {val_rows + 2 * self.horizon} "
                 "rows): give conformal=False, a smaller val_size, or longer series"
             )
-        with _undisturbed():
-            torch.manual_seed(data.seed)
+        with draws.building():
             module = copy.deepcopy(self.module_).train() if again else self._make_module(data)
-            module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
+        module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
+        with quiet_training(), draws.dropping(module):
             history = self._train(module, data)
         conformal = self._calibrate(module, data.val) if self.conformal and data.val is not None else None
         # all at once: an error or Ctrl-C above leaves the forecaster as it was
@@ -789,24 +789,3 @@ def _check_levels(levels: Any, name: str) -> None:
     wrong = [level for level in levels if not 0 < level < 100]
     if wrong:
         raise ValueError(f"{name} must lie between 0 and 100; got {wrong[0]}")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Leave the global random state as it was, and keep Lightning's list of devices and its advice from the
-    terminal.
-    """
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with isolate_rng(), warnings.catch_warnings():
-            # windows are cut from memory, so workers would only cost
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-            warnings.filterwarnings("ignore", message=".*Total length of .* across ranks is zero.*")
-            # Lightning's own use of PyTorch
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,8 +1,11 @@
 """What every LightningModule here has: a network, a best epoch, and AdamW whose rate falls along a cosine."""
 
+import logging
 import math
+import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning as L
@@ -86,6 +89,44 @@ class TrainedModule(L.LightningModule):
 
     def _cosine(self, share: float) -> float:
         return self.final_rate + (1 - self.final_rate) * (1 + math.cos(math.pi * min(share, 1))) / 2
+
+
+class _Quiet:
+    """How many trainings are going on quietly, and what ends with the last of them."""
+
+    lock, trainings, undo = threading.Lock(), 0, ExitStack()
+
+
+@contextmanager
+def quiet_training() -> Iterator[None]:
+    """Keep Lightning's list of devices and its advice from the terminal.
+
+    The settings belong to the process: where several threads train, the first sets them and the last sets them back.
+    """
+    with _Quiet.lock:
+        if _Quiet.trainings == 0:
+            _be_quiet(_Quiet.undo)
+        _Quiet.trainings += 1
+    try:
+        yield
+    finally:
+        with _Quiet.lock:
+            _Quiet.trainings -= 1
+            if _Quiet.trainings == 0:
+                _Quiet.undo.close()
+
+
+def _be_quiet(undo: ExitStack) -> None:
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    undo.callback(logger.setLevel, logger.level)
+    logger.setLevel(logging.ERROR)
+    undo.enter_context(warnings.catch_warnings())
+    # windows are cut from memory, so workers would only cost
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+    warnings.filterwarnings("ignore", message=".*Total length of .* across ranks is zero.*")
+    # Lightning's own use of PyTorch
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
 
 
 @contextmanager

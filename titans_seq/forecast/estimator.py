@@ -1,6 +1,8 @@
 """The forecaster as an estimator of GluonTS, for its datasets, predictors and evaluations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -32,6 +34,7 @@ from gluonts.transform import (
 )
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from titans_seq.draws import Draws
 from titans_seq.forecast.outputs import arguments, make_output, raw_size
 from titans_seq.forecast.panel import PanelForecaster, PanelModule
 from titans_seq.forecast.series_inputs import CATEGORIES, KNOWN, PAST, STATIC, SeriesInputs
@@ -39,6 +42,22 @@ from titans_seq.training import interruptible
 
 FEATURES = "features"  # the splitter makes past_features and future_features of it, the network's names
 STUDENT_T = StudentTOutput()
+
+
+class SeededSampler(ExpectedNumInstanceSampler):
+    """GluonTS's sampler, whose draws depend on the seed and the number of series seen only."""
+
+    seed: int
+
+    def __call__(self, ts: np.ndarray) -> np.ndarray:
+        first, last = self._get_bounds(ts)
+        places = last - first + 1
+        if places <= 0:
+            return np.array([], dtype=int)
+        self.n += 1
+        self.total_length += places
+        drawn = np.random.default_rng([self.seed, self.n]).random(places)
+        return first + np.flatnonzero(drawn < self.num_instances * self.n / self.total_length)
 
 
 class TitansLightningModule(PanelModule):
@@ -89,8 +108,11 @@ class TitansEstimator(PyTorchLightningEstimator):
         batch_size: of training and prediction. num_batches_per_epoch: training batches of an epoch.
         trainer_kwargs: to Lightning's Trainer, on top of max_epochs=100, gradient_clip_val=1.0 and logger=False. With
             "default_root_dir" the best weights are kept in its folder checkpoints, else in no folder.
-        train_sampler: where training windows are cut; by default one per series on average.
+        train_sampler: where training windows are cut; by default one per series on average. One of GluonTS's draws from
+            NumPy's global generator.
         validation_sampler: the same of validation; by default the end of each series.
+        seed: of weights, windows, shuffles and dropout: nothing is drawn from the global generators then, so that
+            threads may train side by side. None: from those, as other estimators of GluonTS do.
 
     Raises:
         ValueError: an argument is wrong.
@@ -117,6 +139,7 @@ class TitansEstimator(PyTorchLightningEstimator):
         trainer_kwargs: dict[str, Any] | None = None,
         train_sampler: InstanceSampler | None = None,
         validation_sampler: InstanceSampler | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__(trainer_kwargs={"max_epochs": 100, "gradient_clip_val": 1.0, **(trainer_kwargs or {})})
         self.prediction_length = prediction_length
@@ -128,9 +151,12 @@ class TitansEstimator(PyTorchLightningEstimator):
         self.cardinality = cardinality or []
         self.lr, self.weight_decay = lr, weight_decay
         self.batch_size, self.num_batches_per_epoch = batch_size, num_batches_per_epoch
+        self.seed = seed
         self._check_arguments()
         # a window needs one step to be told the size of the series by
         bounds = {"min_past": 1, "min_future": prediction_length}
+        if train_sampler is None and seed is not None:
+            train_sampler = SeededSampler(num_instances=1.0, seed=seed, **bounds)
         self.train_sampler = train_sampler or ExpectedNumInstanceSampler(num_instances=1.0, **bounds)
         self.validation_sampler = validation_sampler or ValidationSplitSampler(**bounds)
 
@@ -141,6 +167,8 @@ class TitansEstimator(PyTorchLightningEstimator):
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
+        if self.seed is not None and (isinstance(self.seed, bool) or not 0 <= self.seed < 2**32):
+            raise ValueError(f"seed must be None or a whole number from 0 to 2**32 - 1; got {self.seed!r}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0; got {self.lr}")
         if len(self.cardinality) != self.num_feat_static_cat or min(self.cardinality, default=1) < 1:
@@ -226,6 +254,8 @@ class TitansEstimator(PyTorchLightningEstimator):
     ) -> Iterable:
         # the splitter copies the sampler, which counts what it has seen: a second training draws as the first
         instances = self._split(self.train_sampler).apply(Cyclic(data).stream(), is_train=True)
+        if shuffle_buffer_length and self.seed is not None:
+            instances, shuffle_buffer_length = _Shuffled(instances, shuffle_buffer_length, self.seed), None
         return self._batches(
             instances, num_batches_per_epoch=self.num_batches_per_epoch, shuffle_buffer_length=shuffle_buffer_length
         )
@@ -282,7 +312,9 @@ class TitansEstimator(PyTorchLightningEstimator):
             ValueError: no series is longer than prediction_length, or a series is wrong.
             Exception: what training raised.
         """
-        transformation, module = self.create_transformation(), self.create_lightning_module()
+        draws = None if self.seed is None else Draws(self.seed)
+        with nullcontext() if draws is None else draws.building():
+            transformation, module = self.create_transformation(), self.create_lightning_module()
         if from_predictor is not None:
             module.load_state_dict(from_predictor.network.state_dict())
         validation: Iterable | None = None
@@ -294,7 +326,8 @@ class TitansEstimator(PyTorchLightningEstimator):
             if validation_data is not None:
                 series = self._series(validation_data, "validation_data", transformation, cache_data)
                 validation = self.create_validation_data_loader(series, module)
-        trainer = self._fit(module, train, validation, ckpt_path)
+        with nullcontext() if draws is None else draws.dropping(module):
+            trainer = self._fit(module, train, validation, ckpt_path)
         return TrainOutput(transformation, module, trainer, self.create_predictor(transformation, module))
 
     def _series(self, data: Dataset, name: str, transformation: Transformation, cache: bool) -> Dataset:
@@ -329,6 +362,22 @@ class TitansEstimator(PyTorchLightningEstimator):
         given = [given] if isinstance(given, Callback) else given
         kept = [] if options.get("enable_checkpointing") is False else [best]
         return L.Trainer(**options, callbacks=[*kept, *given])
+
+
+class _Shuffled:
+    """GluonTS's `PseudoShuffled` by a generator of its own."""
+
+    def __init__(self, instances: Iterable[Any], length: int, seed: int) -> None:
+        self.instances, self.length, self.random = instances, length, Random(seed)
+
+    def __iter__(self) -> Iterator[Any]:
+        held: list[Any] = []
+        for instance in self.instances:
+            held.append(instance)
+            if len(held) >= self.length:
+                yield held.pop(self.random.randrange(len(held)))
+        self.random.shuffle(held)
+        yield from held
 
 
 def _time_features(freq: str) -> list[TimeFeature]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.blocks import ModelState
+from titans_seq.draws import Dropout
 from titans_seq.forecast.mixers import MIXERS
 from titans_seq.memory import LayerState, NeuralMemory
 
@@ -57,7 +58,7 @@ class Block(nn.Module):
         self.mixer_norm = nn.Identity() if mixer is None else nn.LayerNorm(dim)
         self.channel_norm = nn.LayerNorm(dim)
         self.channels = EinFFT(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, D] -> [B, N, D]; tokens where the mask [B, N] is False write nothing into a memory."""
@@ -131,10 +132,10 @@ class SimbaForecaster(nn.Module):
         patches = (lookback - patch_size) // patch_stride + 2
         self.embed = nn.Linear(patch_size, dim)
         self.position = nn.Parameter(0.02 * torch.randn(patches, dim))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(Block(dim, make(dim) if make else None, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
-        self.head_dropout = nn.Dropout(head_dropout)
+        self.head_dropout = Dropout(head_dropout)
         self.head = nn.Linear(patches * dim, horizon)
 
     def forward(self, past_target: Tensor) -> Tensor:
