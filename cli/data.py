@@ -8,13 +8,23 @@ from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_table
 from titans_seq.datamodules import check_dataset, data_folder, download_dataset, list_datasets
 from titans_seq.datamodules.genomic_benchmarks import BENCHMARKS, benchmark_folder, download_benchmark
+from titans_seq.datamodules.registry import UNVERIFIED
 
 
 def list_command(arguments: argparse.Namespace) -> None:
     """Print every named data set and whether it is here."""
-    columns = ["name", "rows", "channels", "step", "here", "download", "licence"]
+    columns = ["name", "rows", "channels", "step", "here", "download", "sha256", "licence"]
     rows = [
-        [info.name, info.rows, info.channels, info.frequency, info.present, info.downloadable, info.licence]
+        [
+            info.name,
+            info.rows,
+            info.channels,
+            info.frequency,
+            info.present,
+            info.downloadable,
+            "known" if info.verifiable else UNVERIFIED,
+            info.licence,
+        ]
         for info in list_datasets()
     ]
     show_table("series", columns, rows)

@@ -86,6 +86,7 @@ class ForecastTask(Task):
         data = series_of(job)
         return {
             "dataset": data.series.name,
+            "data": data.provenance,
             "lookback": data.lookback,
             "horizon": data.horizon,
             "mixer": job.config.model.mixer,

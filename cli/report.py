@@ -254,7 +254,7 @@ def _training(metrics: Mapping[str, Any]) -> str:
 def _facts(job: Job, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     data = series_of(job)
     rows, channels = data.series.values.shape
-    facts = [("series", f"{rows:,} rows of {channels:,} channels")]
+    facts = [("series", f"{rows:,} rows of {channels:,} channels ({data.provenance})")]
     if data.series.dates is not None:
         first, last = map(_words, stamps(data.series.dates[[0, -1]]))
         facts.append(("dates", f"{first} to {last}, step {data.series.freq or 'unknown'}"))

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from titans_seq.datamodules.csv_files import csv_sha256, csv_shape
-from titans_seq.datamodules.registry import DATASETS, find_spec, locate, missing
+from titans_seq.datamodules.registry import DATASETS, UNVERIFIED, VERIFIED, find_spec, locate, missing
 from titans_seq.datamodules.series import DataError
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """One line of the list; `path` is None where no file is at hand."""
+    """One line of the list; `path` is None where no file is at hand. verifiable: the published sha256 is known."""
 
     name: str
     rows: int
@@ -18,6 +18,7 @@ class DatasetInfo:
     frequency: str
     licence: str
     downloadable: bool
+    verifiable: bool
     path: Path | None
 
     @property
@@ -30,7 +31,7 @@ class DatasetCheck:
     """What was found about one data set.
 
     Args:
-        checksum: "ok", "mismatch", "unknown" (no trusted value exists: the shape was checked) or "no file".
+        checksum: "verified", "unverified" (no trusted value exists: the shape is right), "mismatch" or "no file".
         rows, channels: of the file found, 0 without one.
         ok: the file may be used.
         message: one line for people, with what to do when not ok.
@@ -49,7 +50,14 @@ def list_datasets(data_root: str | Path | None = None) -> list[DatasetInfo]:
     """Return every named data set, and where its file lies if it is at hand."""
     return [
         DatasetInfo(
-            spec.name, spec.rows, spec.channels, spec.frequency, spec.licence, bool(spec.urls), locate(spec, data_root)
+            spec.name,
+            spec.rows,
+            spec.channels,
+            spec.frequency,
+            spec.licence,
+            bool(spec.urls),
+            spec.sha256 is not None,
+            locate(spec, data_root),
         )
         for spec in DATASETS
     ]
@@ -69,7 +77,8 @@ def check_dataset(name: str, data_root: str | Path | None = None) -> DatasetChec
     if spec.sha256 is None:
         said = "no sha256 is known for it, so only the shape is checked"
         said += "" if shape_ok else f": {rows} x {channels} instead of {spec.rows} x {spec.channels}"
-        return DatasetCheck(spec.name, path, "unknown", rows, channels, shape_ok, said)
+        found = UNVERIFIED if shape_ok else "mismatch"
+        return DatasetCheck(spec.name, path, found, rows, channels, shape_ok, said)
     same = csv_sha256(path) == spec.sha256
     said = "as published" if same else f"not the published file (sha256 differs); remove it, or read it with csv={path}"
-    return DatasetCheck(spec.name, path, "ok" if same else "mismatch", rows, channels, same, said)
+    return DatasetCheck(spec.name, path, VERIFIED if same else "mismatch", rows, channels, same, said)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from titans_seq.datamodules.csv_files import read_published_csv, read_user_csv
 from titans_seq.datamodules.download import download_dataset
 from titans_seq.datamodules.embedded import embedded_series
-from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate, missing
+from titans_seq.datamodules.registry import EMBEDDED, UNVERIFIED, VERIFIED, find_spec, locate, missing
 from titans_seq.datamodules.scaling import fit_scaler, scaler_from, standardise
 from titans_seq.datamodules.series import DataError, Series, at_least
 from titans_seq.datamodules.splits import SPLITS, Borders, require_windows, split_borders
@@ -87,6 +87,17 @@ class ForecastDataModule(lightning.LightningDataModule):
         self._restored: dict[str, tuple[float, float]] = {}  # column -> (mean, scale) of a checkpoint
 
     # data ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def provenance(self) -> str:
+        """Whether the series is what its name says: "generated", "own file", "verified" (by its sha256 when it is
+        read), or "unverified": no published checksum is known, so any file of the right shape is taken.
+        """
+        if self.csv is not None:
+            return "own file"
+        if self.spec is None:
+            return "generated"
+        return VERIFIED if self.spec.sha256 else UNVERIFIED
 
     def prepare_data(self) -> None:
         """Download the named data set if it is not at hand (once, see `download_dataset`)."""

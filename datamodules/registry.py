@@ -12,6 +12,7 @@ from pathlib import Path
 from titans_seq.datamodules.series import DataError
 
 EMBEDDED = "embedded"  # the generated default series: no file, no entry below
+VERIFIED, UNVERIFIED = "verified", "unverified"  # a file whose sha256 is the published one; one without a known sha256
 
 _ETT = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small"
 _TSLIB = "https://huggingface.co/datasets/thuml/Time-Series-Library/resolve/main"

@@ -1,10 +1,13 @@
 """fit: what a run folder holds, how folders are chosen, and what the keys mean."""
 
+import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -13,13 +16,13 @@ from titans_seq.cli import runs
 from titans_seq.cli.config import compose
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.main import main
-from titans_seq.datamodules import csv_files, download, embedded_series
-from titans_seq.datamodules.registry import DatasetSpec
+from titans_seq.datamodules import csv_files, download, embedded_series, registry
+from titans_seq.datamodules.registry import DatasetSpec, find_spec
 
 DATA = os.environ.get("TITANS_SEQ_DATA")  # before the tests' own folder takes its place
 METRICS = {
-    "dataset", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_mse", "test_mae",
-    "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds", "seconds_per_epoch",
+    "dataset", "data", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_mse",
+    "test_mae", "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds", "seconds_per_epoch",
 }  # fmt: skip
 
 
@@ -34,6 +37,7 @@ def test_metrics_say_what_was_measured(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == METRICS
     assert (metrics["dataset"], metrics["mixer"], metrics["epochs"]) == ("embedded", "memory", 2)
+    assert metrics["data"] == "generated"
     assert metrics["scale"] == "standardised" and metrics["drop_last"] is False
     assert 1 <= metrics["best_epoch"] <= 2 and metrics["test_windows"] > 0 and metrics["parameters"] > 0
 
@@ -84,6 +88,32 @@ def test_two_claims_never_get_one_folder(workdir: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: runs.claim(workdir / "a", explicit=False), range(24)))
     assert len(set(folders)) == 24
+
+
+@pytest.mark.parametrize(("name", "data"), [("ETTh1", "verified"), ("ECL", "unverified")])
+def test_metrics_say_whether_the_data_are_the_published_ones(
+    name: str, data: str, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the right shape is all that can be asked where no checksum is known."""
+    spec = find_spec(name)
+    rows = [
+        f"{date:%Y-%m-%d %H:%M:%S},{i % 7},{i % 5}"
+        for i, date in enumerate(pd.date_range("2024", periods=700, freq="h"))
+    ]
+    content = "\n".join(["date,a,b", *rows]) + "\n"
+    place = tmp_path / "data" / "forecast" / spec.file
+    place.parent.mkdir(parents=True)
+    place.write_text(content)
+    sha256 = spec.sha256 and hashlib.sha256(content.encode()).hexdigest()
+    small = replace(spec, rows=700, channels=2, split=None, sha256=sha256)
+    monkeypatch.setattr(registry, "DATASETS", (small,))
+    monkeypatch.setenv("TITANS_SEQ_DATA", str(tmp_path / "data"))
+    assert (
+        main(["fit", "forecast", *tiny, "--dataset", name, "--horizon", "12", "--lookback", "24", "--output", "a"]) == 0
+    )
+    assert json.loads(Path("a", "metrics.json").read_text())["data"] == data
+    assert main(["test", "forecast", "--checkpoint", "a", "--csv", str(place), "--quiet"]) == 0
+    assert json.loads(next(Path("a").glob("test_metrics-*.json")).read_text())["data"] == "own file"
 
 
 @pytest.mark.data

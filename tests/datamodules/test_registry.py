@@ -98,6 +98,9 @@ def test_list_says_what_is_at_hand(no_data: Path, toy) -> None:
     place.write_bytes(content)
     info = list_datasets()[0]
     assert (info.present, info.path, info.frequency, info.licence, info.downloadable) == (True, place, "D", "CC0", True)
+    assert info.verifiable
+    toy(checksum=False)
+    assert not list_datasets()[0].verifiable
 
 
 def test_check_without_a_file_says_how_to_get_it(no_data: Path) -> None:
@@ -115,11 +118,11 @@ def test_check_finds_the_published_file_and_any_other(no_data: Path, toy, checks
     place.parent.mkdir(parents=True)
     place.write_bytes(content)
     good = check_dataset("toy")
-    assert (good.ok, good.checksum, good.rows, good.channels) == (True, "ok" if checksum else "unknown", 28, 2)
+    assert (good.ok, good.checksum, good.rows, good.channels) == (True, "verified" if checksum else "unverified", 28, 2)
     assert checksum or "no sha256 is known" in good.message
     place.write_bytes(content[: len(content) // 2])
     bad = check_dataset("toy")
-    assert (bad.ok, bad.checksum) == (False, "mismatch" if checksum else "unknown")
+    assert (bad.ok, bad.checksum) == (False, "mismatch")
     assert bad.rows < 28
 
 
