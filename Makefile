@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 STAMP := .venv/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test browser
+.PHONY: help demo lint test lock browser
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -22,6 +22,10 @@ lint: $(STAMP)  ## install, then check style, format and types
 # one process per core with one thread each takes half the time of one process with a thread per core
 test: $(STAMP)  ## install, then run the tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses auto
+
+lock: $(STAMP)  ## write requirements.lock anew, from constraints.txt and the package index
+	.venv/bin/pip install --quiet pip-tools
+	.venv/bin/python .ci/lock.py
 
 # for root only: elsewhere the test of the report takes the chromium that is there, or is skipped
 browser:  ## install Debian's chromium, which a test draws the report in, if there is none

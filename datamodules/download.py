@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import secrets
 import sys
 import urllib.error
 import urllib.request
@@ -83,7 +84,8 @@ def _unfinished(place: Path) -> Iterator[Path]:
     """Give a temporary file beside `place`, and remove it unless it was renamed, also on Ctrl-C."""
     with _disk(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    # a random part too: threads share a process id, and so do processes in containers with one disk
+    part = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         yield part
     finally:
