@@ -12,13 +12,14 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import confusion_matrix
 
-from titans_seq.cli import fitting, runs, training
+from titans_seq.cli import checkpoints, fitting, runs, training
 from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
+from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import DataError, DNAClassData, GenomeData, Labelled
-from titans_seq.datamodules.dna import PROTOCOLS
+from titans_seq.datamodules.dna import PROTOCOLS, classes_of
 from titans_seq.datamodules.intervals import label_by_length
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
@@ -35,7 +36,7 @@ def _pretrained(path: str) -> list[str]:
     """The encoder of a run, option by option: what is fine-tuned has the shape of what was trained, but may read both
     sides.
     """
-    folder, _ = runs.split_checkpoint(Path(path).expanduser())
+    folder, _ = checkpoints.split_checkpoint(Path(path).expanduser())
     model = runs.read_config(folder, PRETRAIN.key).model
     options = {key: value for key, value in model.items() if key not in ("_target_", "mixer", "bidirectional")}
     words = [f"model.{key}={'null' if value is None else str(value).lower()}" for key, value in options.items()]
@@ -112,7 +113,7 @@ class PretrainTask(Task):
 
     def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
         curves = [("val_bits", "validation, bits per base")]
-        return [plot_training(history, best_epoch, folder / "training.png", curves=curves)]
+        return draw(plot_training, history, best_epoch, folder / "training.png", curves=curves)
 
 
 class ClassifyTask(Task):
@@ -161,13 +162,11 @@ class ClassifyTask(Task):
         if config.data.whole:
             raise UsageError("data.whole leaves nothing to train on; it is for `titans-seq test dna --csv`")
 
-    def check_resume(self, config: DictConfig) -> None:
-        if "mixer" not in config.model:
-            raise UsageError("model=kmer is fitted at once; there is nothing to resume")
+    def at_once(self, config: DictConfig) -> bool:
+        return "mixer" not in config.model
 
     def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> DNAClassData:
-        kept = (checkpoint or {}).get(DNAClassData.__qualname__) or {}
-        known = {"class_names": tuple(kept["class_names"]), "stranded": kept["stranded"]} if kept else {}
+        known = {} if checkpoint is None else _classes_of(checkpoint)
         data: DNAClassData = build(config.data, "data", **known)
         data.prepare_data(quiet=config.quiet)
         data.setup(stage)
@@ -179,8 +178,8 @@ class ClassifyTask(Task):
 
     def restored(self, config: DictConfig, checkpoint: Mapping[str, Any]) -> DNAModule:
         """The module for the classes that a checkpoint names; its weights are yet to be loaded."""
-        kept = checkpoint[DNAClassData.__qualname__]
-        class_names = tuple(kept["class_names"])
+        kept = _classes_of(checkpoint)
+        class_names = kept["class_names"]
         if "mixer" in config.model:
             network = DNAClassifier(build(config.model, "model"), class_names)
         else:
@@ -191,8 +190,8 @@ class ClassifyTask(Task):
     def begin(self, job: Job) -> None:
         if job.config.pretrained is None:
             return
-        folder, path = runs.split_checkpoint(Path(job.config.pretrained))
-        weights = runs.load_checkpoint(path)["state_dict"]
+        folder, path = checkpoints.split_checkpoint(Path(job.config.pretrained))
+        weights = checkpoints.load_checkpoint(path)["state_dict"]
         weights = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
         try:
             network = _module_of(job).network
@@ -233,8 +232,10 @@ class ClassifyTask(Task):
 
     def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
         curves = [("val_mcc", "validation MCC"), ("val_accuracy", "validation accuracy")]
-        made = [] if len(history) < 2 else [plot_training(history, best_epoch, folder / "training.png", curves=curves)]
-        return made + draw_test(job, folder)
+        drawn = draw_test(job, folder)
+        if len(history) < 2:
+            return drawn
+        return draw(plot_training, history, best_epoch, folder / "training.png", curves=curves) + drawn
 
 
 PRETRAIN, CLASSIFY = PretrainTask(), ClassifyTask()
@@ -257,6 +258,12 @@ def require_unstranded(rc: str | None, stranded: bool, name: str) -> None:
     """Refuse to average over strands where the class belongs to one of them."""
     if stranded and rc == "average":
         raise UsageError(f"{name} is stranded: the other strand is another class; leave --rc average out")
+
+
+def _classes_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `DNAClassData` that make it like that of a checkpoint."""
+    names, stranded = classes_of(checkpoint.get(DNAClassData.__qualname__))
+    return {"class_names": names, "stranded": stranded}
 
 
 def _objective(config: DictConfig) -> str:
@@ -337,10 +344,8 @@ def draw_test(job: Job, folder: Path) -> list[Path]:
     probabilities = test_probabilities(job)
     classes = range(len(test.class_names))
     matrix = confusion_matrix(test.labels, probabilities.argmax(axis=1), labels=list(classes))
-    return [
-        plot_confusion(matrix, test.class_names, folder / "confusion.png", title=title),
-        plot_roc(test.labels, probabilities, test.class_names, folder / "roc.png", title=title),
-    ]
+    made = draw(plot_confusion, matrix, test.class_names, folder / "confusion.png", title=title)
+    return made + draw(plot_roc, test.labels, probabilities, test.class_names, folder / "roc.png", title=title)
 
 
 # a finished run -------------------------------------------------------------------------------------------------------
@@ -354,9 +359,9 @@ def task_of(folder: Path) -> PretrainTask | ClassifyTask:
 
 def test_command(arguments: argparse.Namespace) -> None:
     """`titans-seq test dna`: metrics on the test part, to RUN/test_metrics.json."""
-    folder, path = runs.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    folder, path = checkpoints.split_checkpoint(Path(arguments.checkpoint).expanduser())
     task = task_of(folder)
-    config, checkpoint = runs.read_config(folder, task.key), runs.load_checkpoint(path)
+    config, checkpoint = runs.read_config(folder, task.key), checkpoints.load_checkpoint(path)
     config.quiet = arguments.quiet
     training.hush(config.quiet)
     trained_on = _training_part(config) if arguments.csv and task is CLASSIFY else None

@@ -14,12 +14,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, track
 
-from titans_seq.cli import fitting, runs, training
+from titans_seq.cli import checkpoints, fitting, runs, training
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN, on_device, require_unstranded, task_of
 from titans_seq.cli.errors import UsageError
+from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules.alphabet import encode
-from titans_seq.datamodules.dna import DNAClassData, TokenDataset, collate
+from titans_seq.datamodules.dna import DNAClassData, TokenDataset, classes_of, collate
 from titans_seq.datamodules.fasta import Genome
 from titans_seq.datamodules.labelled import Sequences, read_sequences
 from titans_seq.datamodules.variants import read_variants
@@ -42,14 +43,14 @@ PICTURES = 4  # records that are drawn, the longest ones
 def _load(arguments: argparse.Namespace, *keys: str) -> tuple[DNAModule, Path]:
     """The trained module of a run of one of these tasks, ready to be used, and its run folder."""
     rc = getattr(arguments, "rc", None)
-    folder, path = runs.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    folder, path = checkpoints.split_checkpoint(Path(arguments.checkpoint).expanduser())
     config = runs.read_config(folder, *keys)
-    checkpoint = runs.load_checkpoint(path)
+    checkpoint = checkpoints.load_checkpoint(path)
     training.hush(arguments.quiet)
     module = task_of(folder).restored(config, checkpoint)
     fitting.load_weights(module, checkpoint, folder)
     if rc is not None:
-        require_unstranded(rc, checkpoint[DNAClassData.__qualname__]["stranded"], str(folder))
+        require_unstranded(rc, classes_of(checkpoint.get(DNAClassData.__qualname__))[1], str(folder))
         module.rc = rc
     fitting.check_backend(config.model, place=folder / runs.CONFIG)
     return module.eval().to(fitting.device()), folder
@@ -259,7 +260,7 @@ def _read(
 
 def _draw(path: Path, genome: Genome, readings: dict[str, _Reading]) -> list[Path]:
     longest = sorted(readings, key=lambda name: -genome.lengths[name])[:PICTURES]
-    pictures = []
+    pictures: list[Path] = []
     for name in longest:
         reading = readings[name]
         surprise, bits = np.concatenate(reading.means, axis=1)
@@ -267,5 +268,5 @@ def _draw(path: Path, genome: Genome, readings: dict[str, _Reading]) -> list[Pat
         place = path.with_name(f"{path.stem}-{safe}.png")
         tracks = {"surprise": surprise, "bits per base": bits}
         chance = {"bits per base": CHANCE_BITS}
-        pictures.append(plot_track(np.concatenate(reading.edges), tracks, place, title=name, chance=chance))
+        pictures += draw(plot_track, np.concatenate(reading.edges), tracks, place, title=name, chance=chance)
     return pictures

@@ -7,7 +7,8 @@ import argparse
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from titans_seq.cli import runs, training
+from titans_seq.cli import checkpoints, runs, training
 from titans_seq.cli.config import CALLBACKS, GROUPS, SECTIONS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
@@ -67,8 +68,9 @@ class Task(ABC):
     def check(self, config: DictConfig) -> None:
         """Refuse what the sections say of each other, with a UsageError."""
 
-    def check_resume(self, config: DictConfig) -> None:
-        """Refuse to go on with a run that cannot, before anything in it is changed."""
+    def at_once(self, config: DictConfig) -> bool:
+        """Has the model no training that could be taken up? A run of it that was killed begins again."""
+        return False
 
     @abstractmethod
     def data(
@@ -105,9 +107,14 @@ class Task(ABC):
 
     def train(self, job: Job, folder: Path, last: Path | None) -> History:
         """Train to the end, from the checkpoint `last` or from the start; one row per epoch."""
-        if last is not None and runs.load_checkpoint(last)["global_step"] == 0:
-            last = None  # of the start: it holds the weights, which the module has already
-        job.trainer.fit(job.module, datamodule=job.data, ckpt_path=last, weights_only=True)
+        if last is not None:
+            checkpoint = checkpoints.load_checkpoint(last)
+            if checkpoint["global_step"] == 0:
+                last = None  # of the start: it holds the weights, which the module has already
+            else:
+                checkpoints.check_resume(checkpoint, job.module, job.trainer, last)
+        with nullcontext() if last is None else checkpoints.restoring(last):
+            job.trainer.fit(job.module, datamodule=job.data, ckpt_path=last, weights_only=True)
         return history_of(folder, job.module)
 
 
@@ -118,14 +125,11 @@ def fit_command(task: Task, arguments: argparse.Namespace) -> None:
 
         return sweep(task, arguments)
     config = _asked(task, arguments)
-    if arguments.resume:
-        folder = _folder_to_resume(task, config)
-        config = _resumed_config(task, folder, config, arguments)
-        task.check_resume(config)
-        metrics, pictures = _fit(prepare(task, config), folder, resume=True)
-        _show_fit(task, metrics, folder, pictures)
+    folder = _folder_to_resume(task, config) if arguments.resume else None
+    if folder is None or runs.is_unstarted(folder):
+        fit(task, config, folder)
     else:
-        fit(task, config)
+        _resume(task, folder, config, arguments)
     return None
 
 
@@ -138,13 +142,10 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
     """
     job = prepare(task, config)
     task.begin(job)
-    folder = _claim(task, config, folder) if _first_process() else _claimed(config)
-    try:
-        metrics, pictures = _fit(job, folder)
-    finally:
-        os.environ.pop(_RUN_FOLDER, None)
+    with _claim(task, config, folder) as claimed:
+        metrics, pictures = _fit(job, claimed)
     if show:
-        _show_fit(task, metrics, folder, pictures)
+        _show_fit(task, metrics, claimed, pictures)
     return metrics
 
 
@@ -152,15 +153,22 @@ def _first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _claim(task: Task, config: DictConfig, folder: Path | None) -> Path:
+@contextmanager
+def _claim(task: Task, config: DictConfig, folder: Path | None) -> Iterator[Path]:
+    if not _first_process():
+        yield _claimed(config)
+        return
     explicit = folder is not None or config.output is not None
     if not explicit and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise _unknown_folder()
     wanted = folder or (Path(config.output).expanduser() if config.output else None)
-    folder = runs.claim(wanted or task.default_folder(config), explicit=explicit)
-    runs.write_config(folder, config)
-    os.environ[_RUN_FOLDER] = str(folder.absolute())
-    return folder
+    with runs.claim(wanted or task.default_folder(config), explicit=explicit) as claimed:
+        runs.write_config(claimed, config)
+        os.environ[_RUN_FOLDER] = str(claimed.absolute())
+        try:
+            yield claimed
+        finally:
+            del os.environ[_RUN_FOLDER]
 
 
 def _claimed(config: DictConfig) -> Path:
@@ -225,7 +233,7 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
     """The Trainer of the configuration, without what a run does itself."""
     # not Lightning's own "fsdp", which can clip no gradients by their norm and needs GPUs
     own = {"strategy": ShardedStrategy()} if config.trainer.get("strategy") == FSDP else {}
-    return build(
+    trainer: L.Trainer = build(
         config.trainer,
         "trainer",
         **own,
@@ -237,13 +245,16 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         # Lightning's would repeat samples in validation and test; ours deal out the training
         use_distributed_sampler=False,
     )
+    checkpoints.use_checkpoint_files(trainer)
+    return trainer
 
 
 def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
     """The configuration of the flags and overrides; of a run that is resumed by its folder alone, its own."""
     words = overrides_of(task.schema, arguments)
     values = {override.key_or_group: override for override in parse(words)}
-    if not (arguments.resume and arguments.output and all(map(_sets_a_key, values.values()))):
+    own = arguments.resume and arguments.output and all(map(_sets_a_key, values.values()))
+    if not own or runs.is_unstarted(Path(arguments.output).expanduser()):
         return compose(task.schema, words)
     config = runs.read_config(Path(arguments.output).expanduser(), task.key)
     known = _completed(config)
@@ -300,6 +311,23 @@ def on_one_device(options: DictConfig) -> bool:
 
 
 # resuming -------------------------------------------------------------------------------------------------------------
+
+
+def _resume(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> None:
+    if not (folder / runs.CONFIG).is_file():
+        runs.read_config(folder, task.key)  # says what is wrong with the folder
+    with runs.locked(folder) if _first_process() else nullcontext():
+        config = _resumed_config(task, folder, asked, arguments)
+        if task.at_once(config) and (folder / runs.METRICS).exists():
+            raise UsageError(f"the model of {folder} is fitted at once; there is nothing to resume")
+        again = task.at_once(config) or not runs.has_begun(folder)
+        job = prepare(task, config)
+        if again:  # it was killed before its first checkpoint
+            task.begin(job)
+            if _first_process():
+                runs.write_config(folder, config)
+        metrics, pictures = _fit(job, folder, resume=not again)
+    _show_fit(task, metrics, folder, pictures)
 
 
 def _folder_to_resume(task: Task, config: DictConfig) -> Path:
@@ -363,13 +391,13 @@ def _reopen(job: Job, folder: Path) -> bool:
     the metrics of the shorter training nor the mark that it stopped early.
     """
     last = folder / runs.CHECKPOINTS / runs.LAST
-    checkpoint = runs.load_checkpoint(last)
+    checkpoint = checkpoints.load_checkpoint(last)
     load_weights(job.module, checkpoint, folder)
     state = _callback_state(checkpoint, EarlyStopping)
     stopped, finished = bool(state.get("stopped_epoch")), (folder / runs.METRICS).exists()
     if stopped and finished and _first_process():
         state["stopped_epoch"] = 0
-        runs.write_checkpoint(last, checkpoint)
+        checkpoints.write_checkpoint(last, checkpoint)
     if _first_process():
         (folder / runs.METRICS).unlink(missing_ok=True)
         runs.write_config(folder, job.config)
@@ -386,28 +414,25 @@ def _show_fit(task: Task, metrics: dict[str, Any], folder: Path, pictures: list[
 
 
 def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], list[Path]]:
-    """Train, test the best epoch, write metrics and pictures; return both."""
-    checkpoints = folder / runs.CHECKPOINTS
+    """Train, test the best epoch, write the metrics and then the pictures; return metrics and what was made."""
+    last, best = (folder / runs.CHECKPOINTS / name for name in (runs.LAST, runs.BEST))
     training.place(job.trainer, folder)
     ended = resume and _reopen(job, folder)
     go_on = f"go on with: titans-seq {job.task.verb} {job.task.name} --output {folder} --resume"
     with training.interruptible(job.trainer, go_on):
-        if ended:
-            history = history_of(folder, job.module)
-        else:
-            history = job.task.train(job, folder, checkpoints / runs.LAST if resume else None)
-        best = runs.load_checkpoint(checkpoints / runs.BEST)
-        load_whole(job.module, best["state_dict"])
+        history = history_of(folder, job.module) if ended else job.task.train(job, folder, last if resume else None)
+        checkpoint = checkpoints.load_checkpoint(best)
+        load_whole(job.module, checkpoint["state_dict"])
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = _metrics(job, history, tested)
     if not job.trainer.is_global_zero:
         return metrics, []
     if is_sharded(job.module.network):  # take a whole one, which this process can use without the others
         job.module = job.task.module(job.config, job.data)
-        load_weights(job.module, best, folder)
-    pictures = job.task.export(job, folder) + job.task.pictures(job, history, metrics["best_epoch"], folder)
+        load_weights(job.module, checkpoint, folder)
+    exported = job.task.export(job, folder)
     runs.write_json(folder / runs.METRICS, metrics)
-    return metrics, pictures
+    return metrics, exported + job.task.pictures(job, history, metrics["best_epoch"], folder)
 
 
 def load_weights(module: TrainedModule, checkpoint: Mapping[str, Any], folder: Path) -> None:
@@ -428,8 +453,11 @@ def _callback_state(checkpoint: dict[str, Any], kind: type) -> dict[str, Any]:
 
 def history_of(folder: Path, module: TrainedModule) -> History:
     """The rows of a run's epochs; a UsageError if none of them can be the best."""
-    checkpoint = runs.load_checkpoint(folder / runs.CHECKPOINTS / runs.LAST)
+    path = folder / runs.CHECKPOINTS / runs.LAST
+    checkpoint = checkpoints.load_checkpoint(path, finite=False)
     rows: History = _callback_state(checkpoint, training.History).get("rows", [])
+    if not all({"epoch", "seconds", "train_loss", *module.shown} <= row.keys() for row in rows):
+        raise UsageError(f"{path} is damaged: its history is not that of this run")
     if not any(_is_sound(row, module.monitor) for row in rows):
         raise UsageError(
             f"training diverged: no epoch has a finite {module.monitor}; try a smaller training.learning_rate"

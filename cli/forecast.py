@@ -13,10 +13,11 @@ import torch
 from omegaconf import DictConfig
 
 from titans_seq import NeuralMemory
-from titans_seq.cli import fitting, runs, training
+from titans_seq.cli import checkpoints, fitting, runs, training
 from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted_path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
+from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule, download_dataset, future_dates
 from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate
@@ -105,7 +106,7 @@ class ForecastTask(Task):
         window = windows[len(windows) // 2]
         past, truth = window["past_target"], window["future_target"]
         first = int(window["index"])
-        pictures = [plot_training(history, best_epoch, folder / "training.png")]
+        pictures = draw(plot_training, history, best_epoch, folder / "training.png")
         return pictures + _draw(data, module_of(job), past, truth, _axis(data, first), folder)
 
 
@@ -155,10 +156,12 @@ def _draw(
     columns, seen = data.series.columns, original(past.numpy())
     title = f"{data.series.name}: {data.horizon} steps ahead"
     future = None if truth is None else original(truth.numpy())
-    made = [plot_forecast(seen, original(forecast), future, columns, axis, folder / "forecast.png", title=title)]
+    values = (seen, original(forecast), future)
+    made = draw(plot_forecast, *values, columns, axis, folder / "forecast.png", title=title)
     if surprise is not None:
         title = f"{data.series.name}: what surprised the memory"
-        made.append(plot_surprise(seen, surprise, columns, axis[: len(seen)], folder / "surprise.png", title=title))
+        past_axis, path = axis[: len(seen)], folder / "surprise.png"
+        made += draw(plot_surprise, seen, surprise, columns, past_axis, path, title=title)
     return made
 
 
@@ -183,7 +186,7 @@ def has_surprise(module: ForecastModule) -> bool:
 
 def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     """Rebuild the objects of a run with its weights, on its own series or on --csv."""
-    folder, path = runs.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    folder, path = checkpoints.split_checkpoint(Path(arguments.checkpoint).expanduser())
     config = runs.read_config(folder, FORECAST.key)
     config.quiet = arguments.quiet
     if arguments.fill and not arguments.csv:
@@ -191,7 +194,7 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     if arguments.csv:
         config.data.dataset, config.data.csv = None, str(Path(arguments.csv).expanduser().absolute())
         config.data.fill = arguments.fill
-    checkpoint = runs.load_checkpoint(path)
+    checkpoint = checkpoints.load_checkpoint(path)
     training.hush(config.quiet)
     # a file of one's own is tested on the scale of its own train split, as the published numbers are
     own_scale = stage == "test" and arguments.csv
@@ -222,7 +225,8 @@ def predict_command(arguments: argparse.Namespace) -> None:
     dates = future_dates(data.series, data.horizon)
     table = pd.DataFrame(data.scaler.inverse_transform(forecast), index=dates, columns=list(data.series.columns))
     folder = _output_for_prediction(arguments, run)
-    table.rename_axis(dates.name or "date").to_csv(folder / "forecast.csv")
+    with replacing(folder / "forecast.csv") as part:
+        table.rename_axis(dates.name or "date").to_csv(part)
     axis = _axis(data, len(data.series.values))
     pictures = _draw(data, module, past, None, axis, folder)
     about = {
@@ -238,7 +242,7 @@ def predict_command(arguments: argparse.Namespace) -> None:
 
 def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
     if arguments.output is None:
-        return runs.claim(run / "predict", explicit=False)
+        return runs.make_new_folder(run / "predict")
     folder = Path(arguments.output).expanduser()
     for name in (*PREDICTION, runs.CONFIG):  # with a config.yaml it is a run, whose pictures have these names
         if (folder / name).exists():
@@ -274,10 +278,9 @@ def surprise_command(arguments: argparse.Namespace) -> None:
         table.to_csv(part)
     shown = most[:MARKED]
     title = f"{series.name}: what surprised the memory"
-    picture = plot_surprise(
-        series.values, found, series.columns, axis, path.with_suffix(".png"), title=title, marked=shown
-    )
+    place = path.with_suffix(".png")
+    pictures = draw(plot_surprise, series.values, found, series.columns, axis, place, title=title, marked=shown)
     for span in shown:
         rows = f"{axis[span.begin]} to {axis[span.end - 1]}"
         print(f"{span.peak:8.3f}  {series.columns[span.channel]}  {rows}")
-    show_paths("files", [path, picture])
+    show_paths("files", [path, *pictures])

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from titans_seq.cli.checkpoints import CheckpointFiles
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.forecast import ForecastModule
@@ -32,6 +34,8 @@ class _CLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from None
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user's own
+            self.trainer.strategy.checkpoint_io = CheckpointFiles()
 
 
 def lightning_command(arguments: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from titans_seq.cli import fitting, runs, training
 from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
+from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules import LongContextData, TextData
 from titans_seq.datamodules.long_context import TASKS
@@ -147,7 +148,7 @@ class LanguageTask(Task):
                 ("val_accuracy", "validation, share of samples"),
                 ("val_token_accuracy", "validation, share of tokens"),
             ]
-        return [plot_training(history, best_epoch, folder / "training.png", curves=curves)]
+        return draw(plot_training, history, best_epoch, folder / "training.png", curves=curves)
 
 
 FIT = LanguageTask()
@@ -344,8 +345,8 @@ def _eval_task(
     path = runs.free(place / f"{task}.json")
     runs.write_json(path, record)
     curves = {"samples": [row[names[0]] for row in rows.values()], "tokens": [row[names[1]] for row in rows.values()]}
-    picture = plot_by_length(lengths, curves, path.with_suffix(".png"), title=title, trained=trained)
-    show_paths("results", [path, picture])
+    pictures = draw(plot_by_length, lengths, curves, path.with_suffix(".png"), title=title, trained=trained)
+    show_paths("results", [path, *pictures])
 
 
 def _file(output: str) -> Path:
@@ -385,7 +386,7 @@ def _states(arguments: argparse.Namespace, model: LanguageModel) -> ModelState |
     if not arguments.state:
         return None
     try:
-        states = load_state(arguments.state, model=model)
+        states = load_state(Path(arguments.state).expanduser(), model=model)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
     if not isinstance(states, ModelState):

@@ -6,23 +6,23 @@ import errno
 import itertools
 import json
 import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import torch
 import yaml
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from titans_seq import files
 from titans_seq.cli.errors import UsageError
-from titans_seq.files import replacing
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
+LOCK = ".lock"  # held by the process that trains in the folder
 # what `task:` in a config.yaml says of a run
 _KINDS = {
     "forecast": "a forecaster (titans-seq fit forecast)",
@@ -46,26 +46,60 @@ def free(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def claim(folder: Path, *, explicit: bool) -> Path:
-    """Make the run folder and return it. Two commands at the same moment never get the same one.
+@contextmanager
+def claim(folder: Path, *, explicit: bool) -> Iterator[Path]:
+    """Make the run folder and hold it. Two commands at the same moment never get the same one.
 
-    An explicit folder may exist only while it is empty; without one, the first free number is taken.
+    An explicit folder may exist only while no run has begun in it; without one, the first free number is taken.
     """
-    return _claim_explicit(folder) if explicit else make_new_folder(folder)
+    if explicit:
+        require_unused(make_folder(folder))
+    else:
+        folder = make_new_folder(folder)
+    with locked(folder):
+        require_unused(folder)  # by now another command may have been here
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
+        yield folder
 
 
-def _claim_explicit(folder: Path) -> Path:
-    make_folder(folder)
-    lock = folder / CHECKPOINTS  # making a folder is atomic: of two claims one fails here
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder; a UsageError if another process does. Whatever ends the process frees it."""
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        if (folder / CONFIG).exists():
-            raise FileExistsError
-        if any(path != lock for path in folder.iterdir()):
-            raise UsageError(f"{folder} is not empty; choose another --output")
-        _make(lock.mkdir, folder)
-    except FileExistsError:
-        raise UsageError(f"{folder} holds a run already; choose another --output, or --resume it") from None
-    return folder
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"another process is training in {folder}; wait until it ends, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_unused(folder: Path) -> None:
+    """Refuse a folder that holds anything but what a command leaves that was killed before it wrote a config.yaml."""
+    if (folder / CONFIG).exists():
+        raise UsageError(f"{folder} holds a run already; choose another --output, or --resume it")
+    if not _is_blank(folder):
+        raise UsageError(f"{folder} is not empty; choose another --output")
+
+
+def is_unstarted(folder: Path) -> bool:
+    """Was it claimed by a command that was killed before it wrote a config.yaml?"""
+    claimed = (folder / LOCK).is_file() or (folder / CHECKPOINTS).is_dir()
+    return claimed and not (folder / CONFIG).exists() and _is_blank(folder)
+
+
+def has_begun(folder: Path) -> bool:
+    """Is there anything of its training to go on from?"""
+    return any((folder / name).exists() for name in (METRICS, f"{CHECKPOINTS}/{BEST}", f"{CHECKPOINTS}/{LAST}"))
+
+
+def _is_blank(folder: Path) -> bool:
+    checkpoints = folder / CHECKPOINTS
+    others = [path.name for path in folder.iterdir() if path != checkpoints and path.name != LOCK]
+    unfinished = all(name.startswith(f".{CONFIG}.") and name.endswith(".part") for name in others)
+    return unfinished and not (checkpoints.exists() and (not checkpoints.is_dir() or any(checkpoints.iterdir())))
 
 
 def make_new_folder(folder: Path) -> Path:
@@ -102,19 +136,23 @@ def _make(mkdir: Callable[[], None], folder: Path) -> None:
 
 def write_config(folder: Path, config: DictConfig) -> None:
     """Write the resolved configuration of the run."""
-    (folder / CONFIG).write_text(OmegaConf.to_yaml(config), encoding="utf-8")
+    files.write_text(folder / CONFIG, OmegaConf.to_yaml(config))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a flat record; a number that is not finite is refused, since JSON has no word for it."""
-    text = json.dumps(values, indent=2, allow_nan=False)
-    with replacing(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    files.write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a record that `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return a record that `write_json` wrote; a UsageError if it is none."""
+    try:
+        record = files.read_json(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not isinstance(record, dict):
+        raise UsageError(f"{path} is damaged: it holds no record")
+    return record
 
 
 def read_config(folder: Path, *tasks: str) -> DictConfig:
@@ -151,32 +189,3 @@ def _targets(node: Any) -> Iterator[Any]:
     if isinstance(node, list):
         for child in node:
             yield from _targets(child)
-
-
-def split_checkpoint(path: Path) -> tuple[Path, Path]:
-    """Return run folder and checkpoint file of what --checkpoint names: a run folder, or a file in its checkpoints."""
-    if path.is_dir():
-        best = path / CHECKPOINTS / BEST
-        return path, best if best.exists() else path / CHECKPOINTS / LAST
-    if path.suffix == ".ckpt" and path.is_file():
-        return path.absolute().parent.parent, path
-    raise UsageError(f"no run folder or checkpoint {path}")
-
-
-def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Put a changed checkpoint in the place of an old one."""
-    with replacing(path) as part:
-        torch.save(checkpoint, part)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's contents; nothing in it is unpickled beyond tensors and plain values."""
-    if not path.is_file():
-        raise UsageError(f"{path.parent.parent} has no checkpoint; its training did not get that far")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, KeyError, ValueError, OSError):
-        raise UsageError(f"{path} is damaged or not a checkpoint; use another checkpoint or train again") from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UsageError(f"{path} is not a checkpoint of a run")
-    return checkpoint

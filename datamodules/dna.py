@@ -307,12 +307,26 @@ class DNAClassData(_SequenceData):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse data whose classes are not those of the checkpoint."""
-        names = tuple(state_dict.get("class_names", ()))
+        names, _ = classes_of(state_dict)
         if names and self.class_names is not None and names != self.class_names:
             raise DataError(
                 f"{self.dataset_name} has the classes {', '.join(self.class_names)}, the checkpoint {', '.join(names)}"
             )
         self.class_names = names or self.class_names
+
+
+def classes_of(state: Any) -> tuple[tuple[str, ...], bool]:
+    """Class names and whether strands differ, of a `DNAClassData.state_dict`.
+
+    Raises:
+        DataError: it is none, or of another alphabet.
+    """
+    state = state if isinstance(state, dict) else {}
+    names, stranded = state.get("class_names"), state.get("stranded")
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not named or not isinstance(stranded, bool) or state.get("bases") != BASES:
+        raise DataError("the checkpoint is damaged: it does not say which classes it tells apart")
+    return tuple(names), stranded
 
 
 class GenomeData(_SequenceData):

@@ -218,11 +218,23 @@ class ForecastDataModule(lightning.LightningDataModule):
         """Standardise columns of these names by these statistics, now and at a later `setup`; others keep their own."""
         if not state_dict:
             return
-        mean, scale = state_dict["mean"].tolist(), state_dict["scale"].tolist()
-        restored = dict(zip(state_dict["columns"], zip(mean, scale, strict=True), strict=True))
+        restored = _statistics(state_dict)
         if restored == self._restored:
             return
         self._restored = restored
         rows, self._fitted_rows = self._fitted_rows, 0
         if rows:
             self._standardise(rows)
+
+
+def _statistics(state: Any) -> dict[str, tuple[float, float]]:
+    """Mean and scale of each column of a `ForecastDataModule.state_dict`; a DataError if it is none."""
+    known: dict[str, Any] = state if isinstance(state, dict) else {}
+    columns: Any = known.get("columns")
+    values: list[Any] = [known.get("mean"), known.get("scale")]
+    named = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
+    if named and all(isinstance(value, torch.Tensor) and value.shape == (len(columns),) for value in values):
+        mean, scale = (value.double() for value in values)
+        if mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all():
+            return dict(zip(columns, zip(mean.tolist(), scale.tolist(), strict=True), strict=True))
+    raise DataError("the checkpoint is damaged: it holds no mean and scale for each column of a series")

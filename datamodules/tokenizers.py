@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 FILE = "tokenizer.json"
-LARGEST = 1_000_000  # vocabulary of byte pairs that is learned; it takes memory before any text is read
+LARGEST = 1_000_000  # tokens of a vocabulary; each takes memory before any text is read
 IGNORED = -100  # in the place of a token: a target that is not asked for; what PyTorch's cross-entropy leaves out
 _BYTES = {"titans_seq": "bytes"}  # what tokenizer.json says of a model of bytes
 
@@ -75,6 +75,8 @@ class FileTokenizer:
         self._tokenizer.no_padding()
         known = self._tokenizer.get_vocab()
         self.vocabulary: int = max(known.values(), default=-1) + 1
+        if self.vocabulary > LARGEST:
+            raise ValueError(f"its tokens must be below {LARGEST:,}; got {self.vocabulary - 1:,}")
         model = json.loads(definition)["model"]
         self._unknown = model.get("unk_id", known.get(model.get("unk_token")))
 
@@ -141,7 +143,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     try:
         definition = path.read_text(encoding="utf-8")
         known = json.loads(definition)
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except (ValueError, RecursionError):  # no text, no JSON, or JSON nested too deeply
         raise ValueError(f"{path} is no tokenizer.json: it holds no JSON") from None
     if known == _BYTES:
         return ByteTokenizer()

@@ -149,6 +149,18 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be a floating tensor; got {tensor.dtype}")
 
 
+def check_cache(name: str, cache: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
+    """What a state keeps of earlier inputs: of this shape, on the device of x, and no wider than x but under autocast,
+    where layers cast what they are given.
+    """
+    _check_shape(name, cache, shape, "of this layer")
+    _check_device(name, cache, x)
+    check_floating(name, cache)
+    narrow = torch.promote_types(cache.dtype, x.dtype) == x.dtype
+    if not narrow and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"{name} must be {x.dtype} like x, or narrower; got {cache.dtype}")
+
+
 def _check_tensor(name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch.Tensor; got {type(value).__name__}")

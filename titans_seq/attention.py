@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.flex import runs_on, window_attention, with_prefix
-from titans_seq.kernels.checks import check_floating
+from titans_seq.kernels.checks import check_cache, check_floating
 from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.places import real_first, take
 
@@ -278,6 +278,9 @@ class Attention(nn.Module):
             raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
         if len(state.count) != len(x):
             raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.count)}")
+        kept = state.keys.shape[1] if self.window is None and state.keys.ndim == 4 else (self.window or 1) - 1
+        for name, cache in (("state.keys", state.keys), ("state.values", state.values)):
+            check_cache(name, cache, (len(x), kept, self.heads, self.head_dim), x)
 
 
 def normed(norm: nn.RMSNorm | None, x: Tensor) -> Tensor:

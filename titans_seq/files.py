@@ -1,9 +1,17 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there, and reading JSON that may come from anywhere."""
 
+import errno
+import json
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+# of a flush of a folder: file systems that cannot do it, and folders that may be written but not listed
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
 
 @contextmanager
@@ -11,14 +19,93 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a place beside `path` to write to, which takes its name when the block ends without an error, else is
     removed.
 
-    A file that is replaced leaves its mode to the new one.
+    What was written is on the disk before it takes the name: whenever the process or the machine stops, `path` holds
+    the old content or the new one. A file that is replaced leaves its mode to the new one. What processes that were
+    killed have left beside `path` is removed.
+
+    Raises:
+        OSError: of the operating system; `filename` is `path`.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
-        part.touch()  # where nothing can be written this shows before the work
-        mode = (path if path.exists() else part).stat().st_mode
-        yield part
-        part.chmod(mode)  # safetensors lets nobody else read what it writes
-        part.replace(path)
+        try:
+            part.touch()  # where nothing can be written this shows before the work
+            remove_leftovers(path)
+            mode = (path if path.exists() else part).stat().st_mode
+            yield part
+            part.chmod(mode)
+            _flush(part)
+            part.replace(path)
+            _flush_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(part)):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the unfinished files that `replacing(path)` has left in processes of this machine that are dead."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(socket.gethostname())}\.(\d+)\.part")
+    try:
+        names = os.listdir(path.parent)
+    except PermissionError:  # a folder that may be written but not listed
+        return
+    for name in names:
+        found = pattern.fullmatch(name)
+        if found and not _alive(int(found[1])):
+            path.with_name(name).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, see `replacing`."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The values in a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no JSON, or JSON that is nested too deeply.
+    """
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(text: str | bytes, place: str) -> Any:
+    """As `read_json`, of a text; place: where it stands, for the error."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{place} is damaged: its JSON is nested too deeply") from None
+    except ValueError:  # UnicodeDecodeError and JSONDecodeError among them, and numbers of thousands of digits
+        raise ValueError(f"{place} is damaged: it holds no JSON") from None
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        part.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """The new name, too, is then on the disk."""
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from titans_seq.convolution import activated, draw_taps, new_taps
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
-from titans_seq.kernels.checks import check_floating, check_gate_per, check_max_surprise
+from titans_seq.kernels.checks import check_cache, check_floating, check_gate_per, check_max_surprise
 from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.places import real_first, take
 
@@ -322,6 +322,11 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
         if len(state.inputs) != len(x):
             raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.inputs)}")
+        check_cache("state.inputs", state.inputs, (len(x), self.conv_size - 1, self.dim), x)
+        if (state.gate_input is None) == (self.gate_per == "chunk"):
+            raise ValueError(f"state.gate_input does not go with gate_per={self.gate_per!r}, which this layer has")
+        if state.gate_input is not None:
+            check_cache("state.gate_input", state.gate_input, (len(x), self.dim), x)
 
 
 def _logit(p: float) -> float:

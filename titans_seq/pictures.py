@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from titans_seq.files import replacing
+
 GREY, INK, RED, ORANGE = "#5b6770", "#1b2a41", "#d1495b", "#e08e0b"
 LINES = (GREY, RED, ORANGE, "#00798c", "#6a4c93", "#5a8f3d")  # of curves that have no meaning of their own
 
@@ -69,5 +71,6 @@ def save(figure: Figure, path: str | Path) -> Path:
         for line in axes.lines:
             line.set_linewidth(1.4)
     figure.align_ylabels()
-    figure.savefig(path)
+    with replacing(path) as part:
+        figure.savefig(part, format=path.suffix.removeprefix("."))
     return path

@@ -5,19 +5,21 @@ import json
 import os
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin, get_type_hints
 
-import safetensors
 import torch
-from safetensors.torch import safe_open, save_file
 from torch import Tensor, nn
 
+from titans_seq.attention import AttentionState
 from titans_seq.blocks import BlockState, ModelState
-from titans_seq.files import replacing
+from titans_seq.files import parse_json
 from titans_seq.kernels import MemoryState
+from titans_seq.kernels.state import BatchState
+from titans_seq.tensor_files import read_tensors, write_tensors
+from titans_seq.variants import MACState
 
 FORMAT = "titans-seq state"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ STATES: dict[str, type[State]] = {cls.__name__: cls for cls in get_args(State)}
 
 
 def save_state(path: str | os.PathLike[str], state: State, *, model: nn.Module | None = None) -> None:
-    """Write a state to one file, atomically.
+    """Write a state to one file, whole or not at all.
 
     `model`: also keep a digest of its parameters, so that `load_state(path, model=...)` knows the very same weights.
     The shape of the layer that made the state is always kept, and checked by the layer that is given the state.
 
     Raises:
         ValueError: `state` is no state, or `path` no file in a folder that exists.
+        OSError: the disk is full, or refuses it; a file that was there before is as it was.
     """
     if type(state) not in STATES.values():
         *more, last = [name for name in STATES if name not in ("MemoryState", "LayerState")]
@@ -61,28 +64,21 @@ def save_state(path: str | os.PathLike[str], state: State, *, model: nn.Module |
     path = Path(path)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"path must be a file in a folder that exists; got {path}")
-    with replacing(path) as part:
-        save_file(tensors, part, metadata=header)
+    write_tensors(path, tensors, header)
 
 
 def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) -> State:
     """Read what `save_state` wrote, on the CPU.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a state file, a damaged one, one of a newer format, or (with `model`) the state of other
-            weights.
+        OSError: no such file, or one that cannot be read.
+        ValueError: not a state file, a damaged one, one of another format, one with values that no state has, or (with
+            `model`) the state of other weights.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is a folder, no state file" if path.is_dir() else f"no state file at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} holds no titans-seq state")
     if header.get("version") != str(VERSION):
@@ -93,9 +89,13 @@ def load_state(path: str | os.PathLike[str], *, model: nn.Module | None = None) 
         if header["parameters"] != parameter_digest(model):
             raise ValueError(f"{path} is the state of another model: the parameters differ")
     try:
-        return _rebuild(json.loads(header["tree"]), tensors)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged: its header and its tensors do not fit") from error
+        state = _rebuild(parse_json(header["tree"], str(path)), tensors)
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{path} is damaged: its header and its tensors do not fit") from None
+    if type(state) not in STATES.values():
+        raise ValueError(f"{path} is damaged: it holds no state")
+    _check(state, str(path))
+    return state
 
 
 def parameter_digest(model: nn.Module) -> str:
@@ -127,5 +127,46 @@ def _rebuild(tree: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     if "tuple" in tree:
         return tuple(_rebuild(item, tensors) for item in tree["tuple"])
     if "state" in tree:
-        return STATES[tree["state"]](**{name: _rebuild(part, tensors) for name, part in tree["fields"].items()})
+        kind = STATES[tree["state"]]
+        parts = {name: _rebuild(part, tensors) for name, part in tree["fields"].items()}
+        hints = get_type_hints(kind)
+        if parts.keys() != hints.keys() or not all(_fits(part, hints[name]) for name, part in parts.items()):
+            raise TypeError(f"not the fields of a {kind.__name__}")
+        return kind(**parts)
     return tree["value"]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is a value of the type that a field of a state has?"""
+    if get_origin(hint) is tuple:  # of any length
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if get_args(hint):  # one of several
+        return any(_fits(value, each) for each in get_args(hint))
+    return isinstance(value, hint) and not isinstance(value, bool)
+
+
+def _check(state: BatchState | ObservedState, place: str) -> None:
+    """Refuse values that no call makes; shapes and dtypes are checked by the layer that is given the state."""
+    for part in (getattr(state, field.name) for field in fields(state)):
+        if isinstance(part, BatchState):
+            _check(part, place)
+        for item in part if isinstance(part, tuple) else ():
+            if isinstance(item, BatchState):
+                _check(item, place)
+    if not isinstance(state, BatchState):
+        return
+    if not all(tensor.isfinite().all() for tensor in state.tensors()):
+        raise ValueError(f"{place} is damaged: not all values of the state are finite")
+    if isinstance(state, MemoryState):
+        _check_range(state.position, 1 if state.chunk_size is None else state.chunk_size, place)
+    if isinstance(state, MACState):
+        _check_range(state.position, state.keys.shape[2] if state.keys.ndim == 5 else 0, place)
+    if isinstance(state, AttentionState):
+        _check_range(state.count, torch.iinfo(torch.int64).max, place)
+
+
+def _check_range(position: Tensor, end: int, place: str) -> None:
+    if position.dtype != torch.int64 or position.ndim != 1:
+        raise ValueError(f"{place} is damaged: positions must be int64 [B]; got {position.dtype} {position.ndim}-d")
+    if not ((position >= 0) & (position < end)).all():
+        raise ValueError(f"{place} is damaged: positions must be in [0, {end})")

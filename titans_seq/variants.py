@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from titans_seq.attention import Attention, AttentionState, normed, rotated
 from titans_seq.convolution import activated, draw_taps, new_taps
 from titans_seq.kernels import MemoryState, read_memory
+from titans_seq.kernels.checks import check_cache
 from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.memory import LayerState, NeuralMemory
 from titans_seq.places import real_first, take
@@ -118,6 +119,8 @@ class MAC(nn.Module):
         if state is not None and state.fingerprint != self.fingerprint:
             raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
         self.memory.check(x, None if state is None else state.memory, mask)
+        if state is not None:
+            self._check_state(x, state)
         batch, tokens = x.shape[:2]
         count, place = torch.full((batch,), tokens), torch.zeros(batch, dtype=torch.int64)
         if state is None:
@@ -150,6 +153,18 @@ class MAC(nn.Module):
         empty = self.query.weight.new_zeros(batch_size, 2, self.segment, self.memory.heads, self.memory.head_dim)
         position = torch.zeros(batch_size, dtype=torch.int64, device=empty.device)
         return MACState(memory, memory.memory.weights, memory.inputs, empty, empty, position, self.fingerprint)
+
+    def _check_state(self, x: Tensor, state: MACState) -> None:
+        """The memory checks its own."""
+        weights = state.memory.memory.weights
+        if [(w.shape, w.dtype, w.device) for w in state.start] != [(w.shape, w.dtype, w.device) for w in weights]:
+            raise ValueError("state.start must have the shapes, dtype and device of the memory's weights")
+        heads, width = self.memory.heads, self.memory.head_dim
+        check_cache("state.inputs", state.inputs, (len(x), self.memory.conv_size - 1, self.memory.dim), x)
+        for name, cache in (("state.keys", state.keys), ("state.values", state.values)):
+            check_cache(name, cache, (len(x), 2, self.segment, heads, width), x)
+        if state.position.shape != (len(x),) or state.position.dtype != torch.int64:
+            raise ValueError(f"state.position must be int64 [B] = ({len(x)},); got {tuple(state.position.shape)}")
 
     def extra_repr(self) -> str:
         return f"segment={self.segment}"

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from titans_seq.cli import runs
+from titans_seq.cli import checkpoints, runs
 from titans_seq.cli.main import main
 
 
@@ -32,7 +32,7 @@ def fit_in_processes(folder: Path, words: list[str]) -> str:
 
 def history(folder: Path) -> list[dict[str, float]]:
     """A row per epoch."""
-    callbacks = runs.load_checkpoint(folder / runs.CHECKPOINTS / runs.LAST)["callbacks"]
+    callbacks = checkpoints.load_checkpoint(folder / runs.CHECKPOINTS / runs.LAST)["callbacks"]
     return next(state["rows"] for name, state in callbacks.items() if name.startswith("History"))
 
 

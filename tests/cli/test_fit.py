@@ -29,7 +29,7 @@ METRICS = {
 def test_run_folder_is_complete(finished: Path) -> None:
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     pictures = {"training.png", "forecast.png", "surprise.png"}
-    assert names == {"config.yaml", "metrics.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} | pictures
+    assert names == {"config.yaml", "metrics.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".lock"} | pictures
     assert all((finished / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
 
@@ -86,7 +86,7 @@ def test_a_line_per_epoch_where_no_bar_can_be_drawn(tiny: list[str], capfd: pyte
 
 def test_two_claims_never_get_one_folder(workdir: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(lambda _: runs.claim(workdir / "a", explicit=False), range(24)))
+        folders = list(pool.map(lambda _: runs.make_new_folder(workdir / "a"), range(24)))
     assert len(set(folders)) == 24
 
 

@@ -1,10 +1,15 @@
 """A file is whole or not there: what fails leaves the old one, and nothing beside it."""
 
+import errno
+import socket
 import stat
+import subprocess
+import sys
 
 import pytest
+from disks import no_file_beyond
 
-from titans_seq.files import replacing
+from titans_seq.files import read_json, replacing
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_no_part(tmp_path):
@@ -30,3 +35,32 @@ def test_a_file_that_is_replaced_leaves_its_mode(tmp_path, mode):
         part.write_text("new")
         part.chmod(0o640)
     assert path.read_text() == "new" and stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_what_dead_processes_have_left_is_removed(tmp_path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    host, number = socket.gethostname(), int(dead.stdout)
+    left = tmp_path / f".file.{host}.{number}.part"
+    kept = [f".file.{host}.1.part", f".file.elsewhere.{number}.part", f".file2.{host}.{number}.part", "file.part"]
+    for path in (left, *(tmp_path / name for name in kept)):
+        path.touch()
+    with replacing(tmp_path / "file") as part:
+        part.write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["file", *kept])
+
+
+def test_a_full_disk_keeps_the_old_file_and_names_it(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError) as error, no_file_beyond(1000), replacing(path) as part:
+        part.write_bytes(b"x" * 2000)
+    assert error.value.filename == str(path) and error.value.errno == errno.EFBIG
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 3000, '{"a":' * 3000, "\xff", "1" * 5000], ids=range(5))
+def test_no_json_is_one_line(text, tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"file\.json is damaged: [^\n]+$"):
+        read_json(path)

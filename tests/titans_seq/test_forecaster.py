@@ -8,12 +8,15 @@ import pandas as pd
 import pytest
 import torch
 from gluonts.torch.distributions import NegativeBinomialOutput, QuantileOutput, StudentTOutput
+from safetensors.torch import load_file, save_file
+from signed import sign
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from titans_seq import TitansForecaster
 from titans_seq.datamodules import DataError, DataWarning
 from titans_seq.forecast.metrics import evaluate
+from titans_seq.tensor_files import write_tensors
 
 H = 6
 SMALL = {
@@ -165,8 +168,25 @@ def damaged(folder, name, text) -> None:
 
 
 def rewritten(folder, key, value) -> None:
+    """With the right digest: whoever wants to can write it."""
     config = json.loads((folder / "config.json").read_text())
     damaged(folder, "config.json", json.dumps(config | {key: value}))
+    sign(folder)
+
+
+def with_network(folder, key, value) -> None:
+    rewritten(folder, "network", json.loads((folder / "config.json").read_text())["network"] | {key: value})
+
+
+def with_argument(folder, key, value) -> None:
+    arguments = json.loads((folder / "config.json").read_text())["arguments"]
+    rewritten(folder, "arguments", arguments | {key: value})
+
+
+def changed(folder, name, change) -> None:
+    """Other tensors, with the right digest."""
+    save_file(change(load_file(folder / name)), folder / name)
+    sign(folder)
 
 
 DAMAGE = {
@@ -176,13 +196,29 @@ DAMAGE = {
     "other JSON": (lambda f: damaged(f, "config.json", "{}"), "not that of a titans-seq forecaster"),
     "cut weights": (lambda f: damaged(f, "model.safetensors", "x" * 40), "is damaged"),
     "other version": (
-        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 1', '"version": 9')),
-        "reads format 1",
+        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 2', '"version": 9')),
+        "reads format 2",
     ),
     "other size": (
-        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"dim": 8', '"dim": 16')),
-        "do not fit each other",
+        lambda f: rewritten(f, "arguments", json.loads((f / "config.json").read_text())["arguments"] | {"network": {}}),
+        "do not fit each other: the weights are not those",
     ),
+    "changed": (
+        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"dim": 8', '"dim": 9')),
+        "config.json was changed",
+    ),
+    "nested JSON": (lambda f: damaged(f, "config.json", "[" * 3000), "nested too deeply"),
+    "huge": (lambda f: with_argument(f, "network", {"dim": 10**9}), "dim must be at most 1,000,000"),
+    "deep": (lambda f: with_argument(f, "network", {"blocks": 10**9}), "blocks must be at most"),
+    "negative": (lambda f: with_argument(f, "network", {"dim": -8}), "do not fit each other"),
+    "text for a size": (lambda f: with_argument(f, "network", {"dim": "8"}), "do not fit each other"),
+    "endless": (lambda f: with_argument(f, "lookback", 10**12), "lookback must be at most"),
+    "outputs": (lambda f: with_network(f, "outputs", 10**9), "outputs must be at most"),
+    "NaN": (
+        lambda f: changed(f, "model.safetensors", lambda w: {k: v * float("nan") for k, v in w.items()}),
+        "not all weights are finite",
+    ),
+    "no series": (lambda f: changed(f, "series.safetensors", lambda w: {"a": next(iter(w.values()))}), "do not fit"),
     "code": (
         lambda f: rewritten(f, "arguments", {"output": {"class": "os.system", "arguments": {"command": "true"}}}),
         "'os.system' is none of",
@@ -195,7 +231,7 @@ DAMAGE = {
         ),
         "output has wrong arguments",
     ),
-    "other files": (lambda f: rewritten(f, "saved", "another"), "were not saved together"),
+    "other files": (lambda f: write_tensors(f / "series.safetensors", {}, {"config.json": "0"}), "not saved together"),
 }
 
 

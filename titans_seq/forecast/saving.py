@@ -1,38 +1,36 @@
 """A fitted forecaster in a folder: `config.json`, `model.safetensors`, `series.safetensors`. Nothing is pickled."""
 
+import hashlib
 import json
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import safetensors
 import torch
 from gluonts.torch.distributions import Output
-from safetensors.numpy import load_file, save_file
-from safetensors.torch import load_file as load_weights
-from safetensors.torch import save_file as save_weights
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from torch import Tensor, nn
 
 from titans_seq.datamodules.frames import Columns
 from titans_seq.datamodules.panel import PanelScaling
 from titans_seq.datamodules.panel_io import packed, unpacked
 from titans_seq.datamodules.scaling import scaler_from
-from titans_seq.files import replacing
+from titans_seq.files import parse_json, write_text
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream
 from titans_seq.forecast.outputs import OUTPUTS, output_arguments
 from titans_seq.forecast.panel import PanelForecaster, PanelModule
 from titans_seq.state_io import ObservedState, load_state, save_state
+from titans_seq.tensor_files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from titans_seq.forecaster import TitansForecaster
 
-FORMAT, VERSION = "titans-seq forecaster", 1
+FORMAT, VERSION = "titans-seq forecaster", 2
 CONFIG, WEIGHTS, SERIES = "config.json", "model.safetensors", "series.safetensors"
+LARGEST = 1_000_000  # of a size in config.json
 
 
 def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
@@ -40,6 +38,7 @@ def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
 
     Raises:
         ValueError: a name or an option cannot be written as JSON.
+        OSError: the disk is full, or refuses it; `filename` says which file.
     """
     scaling = forecaster.scaling_
     about, arrays = packed(forecaster.tail_)
@@ -49,40 +48,46 @@ def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
             arrays |= {f"{name}_mean": scaler.mean_, f"{name}_scale": scaler.scale_}
     if forecaster.conformal_ is not None:
         arrays["margin"] = forecaster.conformal_.margin
-    # one name for what is written together: a folder that was being written over when the lights went out is known by
-    # it
-    together = {"saved": uuid.uuid4().hex}
-    text = _json(forecaster, together | about)
+    text = _json(forecaster, about)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValueError(f"{folder} is a file; give a folder") from None
-    weights = {key: value.detach().cpu().contiguous() for key, value in forecaster.module_.network.state_dict().items()}
-    with replacing(folder / WEIGHTS) as part:
-        save_weights(weights, part, metadata=together)
-    with replacing(folder / SERIES) as part:
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, part, metadata=together)
-    with replacing(folder / CONFIG) as part:
-        part.write_text(text, encoding="utf-8")
+    # a folder that was being written over when the lights went out is known by it, and so is a changed config.json
+    together = {CONFIG: _digest(text.encode())}
+    write_tensors(folder / WEIGHTS, forecaster.module_.network.state_dict(), together)
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}
+    write_tensors(folder / SERIES, tensors, together)
+    write_text(folder / CONFIG, text)
     return folder
 
 
 def load_fitted(cls: "type[TitansForecaster]", folder: Path) -> Any:
     """Read a forecaster; see `TitansForecaster.load`."""
-    config = _config(folder)
+    config, digest = _config(folder)
     try:
-        names = {_saved(folder / file) for file in (WEIGHTS, SERIES)} | {config.get("saved")}
-        weights, arrays = load_weights(folder / WEIGHTS), load_file(folder / SERIES)
+        weights, about = read_tensors(folder / WEIGHTS)
+        series, also_about = read_tensors(folder / SERIES)
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is not whole: {error}") from None
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{folder} is damaged: {error}") from None
-    if len(names) != 1:
-        raise ValueError(f"the files in {folder} were not saved together; save the forecaster again")
+    if not about.get(CONFIG) == also_about.get(CONFIG) == digest:
+        raise ValueError(f"the files in {folder} were not saved together, or {CONFIG} was changed; save it again")
     try:
-        return _rebuilt(cls, config, weights, arrays)
-    except (KeyError, TypeError, IndexError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"the files in {folder} do not fit each other: {str(error).splitlines()[0]}") from None
+        return _rebuilt(cls, config, weights, {name: tensor.numpy() for name, tensor in series.items()})
+    except _WRONG as error:
+        raise ValueError(f"the files in {folder} do not fit each other: {_first_line(error)}") from None
+
+
+# what building from values of wrong types, names or sizes raises
+_WRONG = (KeyError, TypeError, IndexError, ValueError, RuntimeError, AttributeError, OverflowError, AssertionError)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def save_stream(stream: Stream, network: nn.Module, path: Path) -> Path:
@@ -90,6 +95,7 @@ def save_stream(stream: Stream, network: nn.Module, path: Path) -> Path:
 
     Raises:
         ValueError: the path is no file in a folder that exists.
+        OSError: the disk is full, or refuses it.
     """
     header, arrays = packed(stream.rows)
     arrays |= {"scales": stream.scaling.of_target(stream.rows), "blocks": stream.blocks}
@@ -105,18 +111,17 @@ def load_stream(path: Path, network: nn.Module, columns: Columns, scaling: Panel
     state = load_state(path, model=network)
     if not isinstance(state, ObservedState):
         raise ValueError(f"{path} holds no observations of a forecaster")
-    header = json.loads(state.header)
-    arrays = {name: tensor.numpy() for name, tensor in zip(header["arrays"], state.rows, strict=True)}
-    rows = unpacked(header, arrays, columns)
-    own = replace(scaling, scales=pd.DataFrame(arrays["scales"], index=rows.ids, columns=["mean", "scale"]))
+    header = parse_json(state.header, str(path))
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in zip(header["arrays"], state.rows, strict=True)}
+        rows = unpacked(header, arrays, columns)
+        own = replace(scaling, scales=pd.DataFrame(arrays["scales"], index=rows.ids, columns=["mean", "scale"]))
+        blocks = arrays["blocks"]
+    except _WRONG as error:
+        raise ValueError(f"{path} is damaged: {_first_line(error)}") from None
     device = next(network.parameters()).device
     older, before, now = (each.to(device) for each in (state.older, state.before, state.now))
-    return Stream(rows, arrays["blocks"], older, before, now, own)
-
-
-def _saved(path: Path) -> str | None:
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return (file.metadata() or {}).get("saved")
+    return Stream(rows, blocks, older, before, now, own)
 
 
 def _json(forecaster: "TitansForecaster", more: dict[str, Any]) -> str:
@@ -158,34 +163,30 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} of {type(value).__name__}")
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> tuple[dict[str, Any], str]:
+    """What config.json says, and the digest of its text."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder} holds no forecaster: it has no {CONFIG}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"{path} is damaged: it holds no JSON") from None
+    config = parse_json(content, str(path))
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{path} is not that of a titans-seq forecaster")
     if config.get("version") != VERSION:
         raise ValueError(f"{path} has format {config.get('version')}; this version reads format {VERSION}")
-    return config
+    return config, _digest(content)
 
 
 def _rebuilt(
-    cls: "type[TitansForecaster]", config: dict[str, Any], weights: dict, arrays: dict[str, np.ndarray]
+    cls: "type[TitansForecaster]", config: dict[str, Any], weights: dict[str, Tensor], arrays: dict[str, np.ndarray]
 ) -> Any:
     given = config["arguments"]
     if isinstance(given["output"], dict):
         given["output"] = _output(given["output"])
     model = cls(**given)
-    network = PanelForecaster(
-        model._lookback, model.horizon, **config["network"], mixer=model.mixer, **(model.network or {})
-    )
-    if not all(value.isfinite().all() for value in weights.values()):
-        raise TypeError("not all weights are finite")
-    network.load_state_dict(weights)
+    sizes = {**config["network"], "mixer": model.mixer, **(model.network or {})}
+    network = _network({"lookback": model._lookback, "horizon": model.horizon, **sizes}, weights)
     model.stream_ = None
     model.module_ = PanelModule(
         network, output=model.output, learning_rate=model.learning_rate, weight_decay=model.weight_decay
@@ -205,6 +206,25 @@ def _rebuilt(
     model.built_ = model._architecture()
     model.conformal_ = None if config["levels"] is None else Conformal(config["levels"], arrays["margin"])
     return model
+
+
+def _network(options: dict[str, Any], weights: dict[str, Tensor]) -> PanelForecaster:
+    """The network of these options with these weights. Nothing of its size is allocated before the weights are known to
+    have the same.
+    """
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise ValueError("not all weights are finite")
+    for name, value in options.items():
+        most = len(weights) if name in ("blocks", "depth") else LARGEST  # each has weights of its own
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{name} must be at most {most:,}; got {value}")
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in PanelForecaster(**options).state_dict().items()}
+    if shapes != {name: value.shape for name, value in weights.items()}:
+        raise ValueError("the weights are not those of the network")
+    network = PanelForecaster(**options)
+    network.load_state_dict(weights)
+    return network
 
 
 def _output(saved: dict[str, Any]) -> Output:

@@ -1,19 +1,20 @@
 """A language model in a folder: weights as safetensors, its shape as JSON, its tokenizer. Nothing of it is code."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from titans_seq.datamodules.tokenizers import FILE, Tokenizer, read_tokenizer
-from titans_seq.files import replacing
+from titans_seq.datamodules.tokenizers import FILE, LARGEST, Tokenizer, read_tokenizer
+from titans_seq.files import read_json, write_text
 from titans_seq.language.model import LanguageModel
+from titans_seq.tensor_files import read_tensors, write_tensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-FORMAT, VERSION = "titans-seq language model", 1
+FORMAT, VERSION = "titans-seq language model", 2
 
 
 def save_model(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
@@ -21,67 +22,95 @@ def save_model(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer) -
 
     Raises:
         ValueError: the tokenizer is not of the model's vocabulary.
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to; `filename` says which file.
     """
     _check_vocabulary(model, tokenizer)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     config = {"format": FORMAT, "version": VERSION, "model": model.options}
-    with replacing(folder / WEIGHTS) as part:
-        save_file(weights, part, metadata={"format": "pt"})
-    for name, text in ((FILE, tokenizer.to_json()), (CONFIG, json.dumps(config, indent=2) + "\n")):
-        with replacing(folder / name) as part:
-            part.write_text(text, encoding="utf-8")
+    texts = {FILE: tokenizer.to_json(), CONFIG: json.dumps(config, indent=2) + "\n"}
+    digests = {name: _digest(text.encode()) for name, text in texts.items()}
+    write_tensors(folder / WEIGHTS, model.state_dict(), {"format": "pt", **digests})
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
     """Read what `save_model` wrote, on the CPU, the model in eval mode. Nothing is unpickled.
 
     Raises:
+        OSError: a file cannot be read.
         ValueError: no such folder, a file missing or damaged, or of another format; weights or a tokenizer that do not
             fit.
     """
     folder = Path(folder)
-    shape = _shape(folder / CONFIG)
+    options = _options(folder / CONFIG)
     try:
-        model = LanguageModel(**shape)
-    except (TypeError, ValueError) as error:  # not of the constructor's options, or a value it refuses
-        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from None
-    try:
-        weights = load_file(folder / WEIGHTS)
+        weights, about = read_tensors(folder / WEIGHTS)
     except FileNotFoundError:
         raise ValueError(f"no weights at {folder / WEIGHTS}") from None
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from None
     if not all(value.isfinite().all() for value in weights.values()):
         raise ValueError(f"{folder / WEIGHTS} is damaged: not all of its weights are finite")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError:
-        raise ValueError(
-            f"{folder / WEIGHTS} does not fit the model of {CONFIG}, or is of another version of titans-seq"
-        ) from None
+    for name in (CONFIG, FILE):
+        if about.get(name) != _digest(_content(folder / name)):
+            raise ValueError(f"{folder / name} is not what was saved with {WEIGHTS}: it was changed, or is damaged")
+    model = _built(options, weights, folder)
     tokenizer = read_tokenizer(folder)
     _check_vocabulary(model, tokenizer)
     return model.eval(), tokenizer
 
 
-def _shape(path: Path) -> dict[str, Any]:
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _content(path: Path) -> bytes:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"no tokenizer at {path}") from None
+
+
+def _options(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path.parent} holds no language model: it has no {path.name}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"{path} is damaged: it holds no JSON") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{path} is not that of a titans-seq language model")
     if config.get("version") != VERSION:
         raise ValueError(f"{path} has format {config.get('version')}; this version reads format {VERSION}")
-    shape = config.get("model")
-    if not isinstance(shape, dict):
+    options = config.get("model")
+    if not isinstance(options, dict):
         raise ValueError(f"{path} is damaged: it has no model")
-    return shape
+    return options
+
+
+def _built(options: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> LanguageModel:
+    """The model of these options with these weights. Nothing of its size is allocated before the weights are known to
+    have the same.
+    """
+    try:
+        _check_sizes(options, weights)
+        with torch.device("meta"):
+            shapes = {name: value.shape for name, value in LanguageModel(**options).state_dict().items()}
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # no options of it, or values it refuses
+        raise ValueError(f"{folder / CONFIG} is damaged: {' '.join(str(error).split())}") from None
+    if shapes != {name: value.shape for name, value in weights.items()}:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit the model of {CONFIG}, or is of another version of titans-seq"
+        )
+    model = LanguageModel(**options)
+    model.load_state_dict(weights)
+    return model
+
+
+def _check_sizes(options: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Refuse what takes long to build even without memory for it, and sizes that no weight shows."""
+    for name, value in options.items():
+        most = len(weights) if name in ("layers", "depth") else LARGEST  # each has weights of its own
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{name} must be at most {most:,}; got {value}")
 
 
 def _check_vocabulary(model: LanguageModel, tokenizer: Tokenizer) -> None:

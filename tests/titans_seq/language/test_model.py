@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from accuracy import assert_equal_to
 from safetensors.torch import load_file, save_file
+from signed import sign
 
 from titans_seq.language import VARIANTS, ByteTokenizer, LanguageModel, generate, load_model, save_model, train_bpe
 from titans_seq.language.evaluation import read_stream
@@ -278,6 +279,19 @@ def _damage(folder, name, text):
     (folder / name).write_text(text)
 
 
+def _options(folder, **options):
+    """Other options, with the right digest: whoever wants to can write it."""
+    config = json.loads((folder / "config.json").read_text())
+    config["model"] |= options
+    _damage(folder, "config.json", json.dumps(config))
+    sign(folder)
+
+
+def _weights(folder, change):
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
+    sign(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -288,33 +302,50 @@ def _damage(folder, name, text):
         (lambda f: _damage(f, "model.safetensors", "x" * 100), "model.safetensors is damaged"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer at"),
         (
-            lambda f: _damage(f, "config.json", '{"format": "titans-seq language model", "version": 1}'),
+            lambda f: _damage(f, "config.json", '{"format": "titans-seq language model", "version": 2}'),
             "it has no model",
         ),
         (
             lambda f: _damage(f, "config.json", (f / "config.json").read_text().replace('"dim"', '"dims"')),
-            "config.json is damaged",
+            "config.json is not what was saved with model.safetensors",
+        ),
+        (lambda f: _options(f, dims=8), "config.json is damaged"),
+        (lambda f: _options(f, dim=10**9), "config.json is damaged: dim must be at most 1,000,000"),
+        (lambda f: _options(f, layers=10**9), "config.json is damaged: layers must be at most"),
+        (lambda f: _options(f, depth=10**9), "config.json is damaged: depth must be at most"),
+        (lambda f: _options(f, chunk_size=10**9), "config.json is damaged: chunk_size must be at most"),
+        (lambda f: _options(f, dim=-8), "config.json is damaged: dim must be >= 1"),
+        (lambda f: _options(f, layers="many"), "config.json is damaged: layers must be a whole number"),
+        (lambda f: _options(f, mixer=["memory"]), "config.json is damaged"),
+        (lambda f: _options(f, dim=999_992), "does not fit the model of config.json"),
+        (lambda f: _damage(f, "config.json", "[" * 3000), "config.json is damaged: its JSON is nested too deeply"),
+        (lambda f: _damage(f, "tokenizer.json", "[" * 3000) or sign(f), "it holds no JSON"),
+        (
+            lambda f: _weights(f, lambda weights: {name: value * float("inf") for name, value in weights.items()}),
+            "not all of its weights are finite",
         ),
         (
-            lambda f: _damage(f, "config.json", (f / "config.json").read_text().replace('"memory"', '"lstm"')),
+            lambda f: save_file(load_file(f / "model.safetensors"), f / "model.safetensors"),
+            "model.safetensors has no digest",
+        ),
+        (
+            lambda f: _options(f, mixer="lstm"),
             "config.json is damaged: mixer must be one of",
         ),
-        (lambda f: _damage(f, "tokenizer.json", "[]"), "tokenizer.json is no tokenizer.json: it has no model"),
+        (lambda f: _damage(f, "tokenizer.json", "[]") or sign(f), "is no tokenizer.json: it has no model"),
         (
-            lambda f: save_file(
-                {k: v for k, v in load_file(f / "model.safetensors").items() if "norm" in k}, f / "model.safetensors"
-            ),
+            lambda f: _weights(f, lambda weights: {k: v for k, v in weights.items() if "norm" in k}),
             "model.safetensors does not fit the model of config.json",
         ),
         (
-            lambda f: _damage(f, "tokenizer.json", train_bpe(["abc"], 257).to_json()),
+            lambda f: _damage(f, "tokenizer.json", train_bpe(["abc"], 257).to_json()) or sign(f),
             "the tokenizer has 257 tokens, the model 256",
         ),
         (
             lambda f: _damage(
-                f, "config.json", json.dumps(json.loads((f / "config.json").read_text()) | {"version": 2})
+                f, "config.json", json.dumps(json.loads((f / "config.json").read_text()) | {"version": 1})
             ),
-            "has format 2; this version reads format 1",
+            "has format 1; this version reads format 2",
         ),
     ],
 )

@@ -1,0 +1,294 @@
+"""Checkpoints: written whole, known by a digest of every byte, and looked through before anything is done with them.
+
+A checkpoint is torch's zip file with the digest as the comment of the archive, which torch itself passes over.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import struct
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.connectors import checkpoint_connector
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from titans_seq.cli.errors import UsageError
+from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
+from titans_seq.files import replacing
+from titans_seq.training import TrainedModule
+
+_MARK = b"titans-seq sha256 "
+_COMMENT = struct.pack("<H", len(_MARK) + 64) + _MARK  # its length stands before it; the digest follows
+_NO_COMMENT = struct.pack("<H", 0)
+_CHUNK = 2**20  # bytes read at a time
+# what torch raises at a file that is not what it wrote, and Lightning and torch when they restore what is not theirs
+_UNREADABLE = (
+    RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, LookupError, ValueError, TypeError, AttributeError,
+    AssertionError, ImportError, OverflowError, MemoryError, struct.error,
+)  # fmt: skip
+_UNUSABLE = (*_UNREADABLE, MisconfigurationException)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How Lightning writes and reads checkpoints here. Its own way goes through TMPDIR: from another file system the
+    old checkpoint is emptied first and then written, and what stops that takes both.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        if storage_options is not None:
+            raise TypeError("storage_options are not supported: checkpoints are files")
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Whatever is asked, nothing is unpickled beyond tensors and plain values."""
+        return _read(Path(path))
+
+
+def use_checkpoint_files(trainer: L.Trainer) -> None:
+    """Let a Trainer write its checkpoints as `CheckpointFiles` does; a UsageError if it was given another way."""
+    given = trainer.strategy.checkpoint_io
+    if type(given) is not TorchCheckpointIO:
+        name = type(given).__name__
+        raise UsageError(f"trainer.plugins: a run writes its checkpoints in its own way; leave {name} out")
+    trainer.strategy.checkpoint_io = CheckpointFiles()
+
+
+def split_checkpoint(path: Path) -> tuple[Path, Path]:
+    """Return run folder and checkpoint file of what --checkpoint names: a run folder, or a file in its checkpoints."""
+    if path.is_dir():
+        best = path / CHECKPOINTS / BEST
+        return path, best if best.exists() else path / CHECKPOINTS / LAST
+    if path.suffix == ".ckpt" and path.is_file():
+        return path.absolute().parent.parent, path
+    raise UsageError(f"no run folder or checkpoint {path}")
+
+
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all: an old one in its place stays until then.
+
+    Raises:
+        OSError: the disk is full, or refuses it; `filename` is `path`.
+    """
+    buffer = io.BytesIO()  # not to the file: torch reports a full disk as an error without a number
+    torch.save(checkpoint, buffer)
+    view = buffer.getbuffer()
+    digest = hashlib.sha256(view).hexdigest().encode()
+    assert view[-2:] == _NO_COMMENT
+    with replacing(path) as part, part.open("wb") as file:
+        for piece in (view[:-2], _COMMENT, digest):
+            file.write(piece)
+
+
+def load_checkpoint(path: Path, *, finite: bool = True) -> dict[str, Any]:
+    """Return a checkpoint's contents, of which every part that all tasks have is of the right types.
+
+    finite: refuse weights that are not, which a training that diverged leaves too.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path.parent.parent} has no checkpoint; its training did not get that far")
+    checkpoint = _read(path)
+    with _damage(path):
+        _check_content(checkpoint)
+        if finite:
+            _require(_all_finite(checkpoint["state_dict"]), "its weights are not finite, or its training diverged")
+    return checkpoint
+
+
+def check_resume(checkpoint: Mapping[str, Any], module: TrainedModule, trainer: L.Trainer, path: Path) -> None:
+    """Refuse a checkpoint that the module's training cannot go on from, before anything is changed."""
+    with _damage(path):
+        _require(_all_finite(checkpoint.get("current_model_state", {})), "weights are not finite")
+        _check_likeness(checkpoint["loops"].get("fit_loop"), trainer.fit_loop.state_dict(), "loops")
+        states: Any = checkpoint.get("optimizer_states")
+        _require(_is_list_of(states, dict) and len(states) == 1, "optimizer_states")
+        _require(_is_list_of(checkpoint.get("lr_schedulers"), dict), "lr_schedulers")
+        if all(isinstance(key, int) for key in states[0].get("state", {})):  # else by name, of weights shared out
+            _check_optimizer(states[0], module)
+        for state in checkpoint["lr_schedulers"]:
+            _check_schedule(state, module)
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """An error of Lightning while it restores a checkpoint says that the checkpoint is damaged."""
+    try:
+        yield
+    except _UNUSABLE as error:
+        places = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+        if not any(code.co_filename == checkpoint_connector.__file__ and "restore" in code.co_name for code in places):
+            raise
+        raise UsageError(f"{path} is damaged, or not of this run: {_first_line(error)}; train again") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Raises: OSError: it cannot be read. UsageError: it is damaged."""
+    damaged = UsageError(
+        f"{path} is damaged or not a checkpoint of this version of titans-seq; use another checkpoint or train again"
+    )
+    if _digest(path) is None:
+        raise damaged
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE:
+        raise damaged from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UsageError(f"{path} is not a checkpoint of a run")
+    return checkpoint
+
+
+def _digest(path: Path) -> str | None:
+    """The digest that a checkpoint names, if its content has it."""
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size - len(_COMMENT) - 64
+        digest = hashlib.sha256()
+        while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+        digest.update(_NO_COMMENT)
+        rest = file.read()
+    return digest.hexdigest() if left == 0 and rest == _COMMENT + digest.hexdigest().encode() else None
+
+
+# what is in them ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}; use another checkpoint or train again") from None
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+def _check_content(checkpoint: dict[str, Any]) -> None:
+    _require(_is_weights(checkpoint["state_dict"]), "its state_dict holds other things than weights")
+    _require(_is_weights(checkpoint.get("current_model_state", {})), "its current_model_state holds other things")
+    for name in ("epoch", "global_step"):
+        _require(_is_count(checkpoint.get(name)), f"its {name} is no count")
+    for name in ("loops", "callbacks"):
+        _require(_is_dict_of(checkpoint.get(name, {}), dict), f"its {name} have no states")
+    for name, state in checkpoint.get("callbacks", {}).items():
+        for callback, check in _CALLBACKS.items():
+            _require(not name.startswith(callback) or check(state), f"the state of {callback} is not one")
+
+
+def _is_rows(state: Mapping[str, Any]) -> bool:
+    rows: Any = state.get("rows")
+    numbers = _is_list_of(rows, dict) and all(_is_number(value) for row in rows for value in row.values())
+    return numbers and [row.get("epoch") for row in rows] == list(range(len(rows)))
+
+
+def _is_stopping(state: Mapping[str, Any]) -> bool:
+    counts = all(_is_count(state.get(name)) for name in ("wait_count", "stopped_epoch", "patience"))
+    return counts and _is_score(state.get("best_score"))
+
+
+def _is_best(state: Mapping[str, Any]) -> bool:
+    models: Any = state.get("best_k_models")
+    scores = isinstance(models, dict) and len(models) <= 1 and all(map(_is_score, models.values()))
+    names = ("best_model_path", "kth_best_model_path", "last_model_path", "dirpath")
+    named = all(isinstance(state.get(name), str) for name in names)
+    kept = (state.get(name) for name in ("best_model_score", "current_score", "kth_value"))
+    return scores and named and all(value is None or _is_score(value) for value in kept)
+
+
+_CALLBACKS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "History": _is_rows,
+    "EarlyStopping": _is_stopping,
+    "BestCheckpoint": _is_best,
+    "EMAWeightAveraging": lambda state: _is_count(state.get("latest_update_step")),
+}
+
+
+def _check_likeness(value: Any, pattern: Any, name: str) -> None:
+    """Refuse what has not the names and types of a pattern; whole numbers are counts."""
+    if isinstance(pattern, dict):
+        _require(isinstance(value, dict) and value.keys() == pattern.keys(), f"its {name} are not those of this run")
+        for key, part in pattern.items():
+            _check_likeness(value[key], part, f"{name}.{key}")
+    else:
+        right = _is_count(value) if type(pattern) is int else type(value) is type(pattern)
+        _require(right, f"its {name} is not of the right type")
+
+
+def _check_optimizer(state: Mapping[str, Any], module: TrainedModule) -> None:
+    """Rates may be others than at the start, everything else of a group is the configuration's."""
+    fresh, what = module.make_optimizer(), "its optimizer_states are not those of this run"
+    parameters = [weights for group in fresh.param_groups for weights in group["params"]]
+    groups = fresh.state_dict()["param_groups"]
+    _require(_is_list_of(state.get("param_groups"), dict) and len(state["param_groups"]) == len(groups), what)
+    for mine, theirs in zip(groups, state["param_groups"], strict=True):
+        _require(all(_is_number(theirs.get(name)) for name in ("lr", "initial_lr")), "its learning rate is no number")
+        _require({**theirs, "lr": mine["lr"]} == {**mine, "initial_lr": theirs["initial_lr"]}, what)
+    for index, kept in state["state"].items():
+        _require(index in range(len(parameters)) and _is_weights(kept), what)
+        shapes = {value.shape for name, value in kept.items() if name != "step"}
+        _require(kept.keys() == {"step", "exp_avg", "exp_avg_sq"} and shapes == {parameters[index].shape}, what)
+        _require(kept["step"].shape == () and _all_finite(kept), what)
+
+
+def _check_schedule(state: Mapping[str, Any], module: TrainedModule) -> None:
+    fresh = torch.optim.lr_scheduler.LambdaLR(module.make_optimizer(), lambda epoch: 1.0).state_dict()
+    lists = [name for name, value in fresh.items() if isinstance(value, list)]
+    _check_likeness({**state, **{name: [] for name in lists}}, {**fresh, **{name: [] for name in lists}}, "schedule")
+    rates: list[Any] = [state.get(name) for name in lists if name != "lr_lambdas"]
+    right = all(_is_list_of(rate, float) and len(rate) == 1 and np.isfinite(rate[0]) for rate in rates)
+    _require(right and state.get("lr_lambdas") == [None], "its schedule has no rates")
+
+
+def _is_weights(values: Any) -> bool:
+    plain = _is_dict_of(values, Tensor)
+    return plain and all(
+        value.layout == torch.strided and not value.is_meta and not value.is_quantized for value in values.values()
+    )
+
+
+def _all_finite(weights: Mapping[str, Tensor]) -> bool:
+    return all(bool(value.isfinite().all()) for value in weights.values())
+
+
+def _is_dict_of(values: Any, kind: type) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(name, str) and isinstance(value, kind) for name, value in values.items()
+    )
+
+
+def _is_list_of(values: Any, kind: type) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.shape == () and value.is_floating_point()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,71 @@
+"""Tensors on disk, as safetensors: written whole, and known by a digest of every byte."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from titans_seq.files import replacing
+
+# the digest stands in the metadata; it is that of the file with zeros in its place
+_DIGEST, _ZEROS = "sha256", "0" * 64
+_PLACE = re.compile(rb'"sha256":"([0-9a-f]{64})"')  # as safetensors writes it; inside of a string it has backslashes
+_CHUNK = 2**20  # bytes read at a time
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and texts to one file, whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or refuses it; `filename` is `path`.
+    """
+    # shared storage (a chunk that has just begun) is written once per name: safetensors refuses aliases
+    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    blob = save(own, {**metadata, _DIGEST: _ZEROS})  # not save_file: a full disk would be an error without a number
+    digest = hashlib.sha256(blob).hexdigest().encode()
+    place = _PLACE.search(blob)
+    assert place is not None
+    view = memoryview(blob)
+    with replacing(path) as part, part.open("wb") as file:
+        for piece in (view[: place.start(1)], digest, view[place.end(1) :]):
+            file.write(piece)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `write_tensors` wrote, on the CPU.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or has no digest.
+    """
+    _verify(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata()
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def _verify(path: Path) -> None:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if length > size - 8:
+            raise ValueError(f"{path} is damaged or no safetensors file")
+        header = file.read(length)
+        place = _PLACE.search(header)
+        if place is None:
+            raise ValueError(f"{path} has no digest: it is damaged, or not of this version of titans-seq")
+        digest = hashlib.sha256(start + header[: place.start(1)] + _ZEROS.encode() + header[place.end(1) :])
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    if place[1].decode() != digest.hexdigest():
+        raise ValueError(f"{path} is damaged: its content does not fit its digest")
