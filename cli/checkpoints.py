@@ -25,6 +25,7 @@ from torch import Tensor
 
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
+from titans_seq.cli.training import History
 from titans_seq.files import replacing
 from titans_seq.training import TrainedModule
 
@@ -112,7 +113,9 @@ def load_checkpoint(path: Path, *, finite: bool = True) -> dict[str, Any]:
 
 def check_resume(checkpoint: Mapping[str, Any], module: TrainedModule, trainer: L.Trainer, path: Path) -> None:
     """Refuse a checkpoint that the module's training cannot go on from, before anything is changed."""
+    rows_of(checkpoint, module, path)
     with _damage(path):
+        _require("loops" in checkpoint, "it has no loops")
         _require(_all_finite(checkpoint.get("current_model_state", {})), "weights are not finite")
         _check_likeness(checkpoint["loops"].get("fit_loop"), trainer.fit_loop.state_dict(), "loops")
         states: Any = checkpoint.get("optimizer_states")
@@ -122,6 +125,21 @@ def check_resume(checkpoint: Mapping[str, Any], module: TrainedModule, trainer: 
             _check_optimizer(states[0], module)
         for state in checkpoint["lr_schedulers"]:
             _check_schedule(state, module)
+
+
+def rows_of(checkpoint: Mapping[str, Any], module: TrainedModule, path: Path) -> list[dict[str, float]]:
+    """The rows of the epochs until a checkpoint, each with all that the module shows."""
+    rows = callback_state(checkpoint, History).get("rows", [])
+    with _damage(path):
+        whole = all({"epoch", "seconds", "train_loss", *module.shown} <= row.keys() for row in rows)
+        _require(whole, "its history is not that of this run")
+    return rows
+
+
+def callback_state(checkpoint: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The state of the callback of a class; empty where there is none."""
+    states = checkpoint.get("callbacks", {})
+    return next((state for key, state in states.items() if key.startswith(kind.__qualname__)), {})
 
 
 @contextmanager
@@ -186,6 +204,7 @@ def _check_content(checkpoint: dict[str, Any]) -> None:
     _require(_is_weights(checkpoint.get("current_model_state", {})), "its current_model_state holds other things")
     for name in ("epoch", "global_step"):
         _require(_is_count(checkpoint.get(name)), f"its {name} is no count")
+    _require(isinstance(checkpoint.get("pytorch-lightning_version"), str), "it names no version of Lightning")
     for name in ("loops", "callbacks"):
         _require(_is_dict_of(checkpoint.get(name, {}), dict), f"its {name} have no states")
     for name, state in checkpoint.get("callbacks", {}).items():

@@ -107,12 +107,8 @@ class Task(ABC):
 
     def train(self, job: Job, folder: Path, last: Path | None) -> History:
         """Train to the end, from the checkpoint `last` or from the start; one row per epoch."""
-        if last is not None:
-            checkpoint = checkpoints.load_checkpoint(last)
-            if checkpoint["global_step"] == 0:
-                last = None  # of the start: it holds the weights, which the module has already
-            else:
-                checkpoints.check_resume(checkpoint, job.module, job.trainer, last)
+        if last is not None and checkpoints.load_checkpoint(last)["global_step"] == 0:
+            last = None  # of the start: it holds the weights, which the module has already
         with nullcontext() if last is None else checkpoints.restoring(last):
             job.trainer.fit(job.module, datamodule=job.data, ckpt_path=last, weights_only=True)
         return history_of(folder, job.module)
@@ -393,7 +389,10 @@ def _reopen(job: Job, folder: Path) -> bool:
     last = folder / runs.CHECKPOINTS / runs.LAST
     checkpoint = checkpoints.load_checkpoint(last)
     load_weights(job.module, checkpoint, folder)
-    state = _callback_state(checkpoint, EarlyStopping)
+    if checkpoint["global_step"] > 0:
+        checkpoints.check_resume(checkpoint, job.module, job.trainer, last)
+        job.data.load_state_dict(checkpoint.get(type(job.data).__qualname__, {}))  # refuses that of other data
+    state = checkpoints.callback_state(checkpoint, EarlyStopping)
     stopped, finished = bool(state.get("stopped_epoch")), (folder / runs.METRICS).exists()
     if stopped and finished and _first_process():
         state["stopped_epoch"] = 0
@@ -446,18 +445,11 @@ def load_weights(module: TrainedModule, checkpoint: Mapping[str, Any], folder: P
         ) from None
 
 
-def _callback_state(checkpoint: dict[str, Any], kind: type) -> dict[str, Any]:
-    states = checkpoint.get("callbacks", {})
-    return next((state for key, state in states.items() if key.startswith(kind.__qualname__)), {})
-
-
 def history_of(folder: Path, module: TrainedModule) -> History:
     """The rows of a run's epochs; a UsageError if none of them can be the best."""
     path = folder / runs.CHECKPOINTS / runs.LAST
     checkpoint = checkpoints.load_checkpoint(path, finite=False)
-    rows: History = _callback_state(checkpoint, training.History).get("rows", [])
-    if not all({"epoch", "seconds", "train_loss", *module.shown} <= row.keys() for row in rows):
-        raise UsageError(f"{path} is damaged: its history is not that of this run")
+    rows: History = checkpoints.rows_of(checkpoint, module, path)
     if not any(_is_sound(row, module.monitor) for row in rows):
         raise UsageError(
             f"training diverged: no epoch has a finite {module.monitor}; try a smaller training.learning_rate"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from titans_seq.cli.checkpoints import load_checkpoint
 from titans_seq.cli.main import main
 from titans_seq.datamodules.alphabet import encode
 from titans_seq.genomics import DNAEncoder, DNALanguageModel
@@ -235,6 +236,27 @@ def test_a_pretraining_goes_on_by_its_folder_alone(files: Path, workdir: Path) -
     assert main(["pretrain", "dna", *words]) == 0
     assert main(["pretrain", "dna", "--output", "run", "--resume", "--epochs", "2", "--quiet"]) == 0
     assert _metrics(Path("run"))["epochs"] == 2
+
+
+def test_a_run_from_weights_that_was_killed_before_its_first_checkpoint(
+    language_model: Path, files: Path, workdir: Path
+) -> None:
+    words = ["--csv", str(files / "train.csv"), "--from", str(language_model), "--output", "whole", "--quiet"]
+    assert main(["fit", "dna", *words, "--epochs", "1"]) == 0
+    shutil.copytree("whole", "cut")
+    shutil.rmtree("cut/checkpoints")
+    Path("cut/metrics.json").unlink()
+    assert main(["fit", "dna", "--output", "cut", "--resume", "--quiet"]) == 0
+    whole, cut = (load_checkpoint(Path(name, "checkpoints/best.ckpt"))["state_dict"] for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole.keys() | cut.keys())
+
+
+def test_the_floor_begins_again_when_it_was_killed(files: Path, workdir: Path) -> None:
+    assert main(["fit", "dna", "--csv", str(files / "train.csv"), "--model", "kmer", "--output", "k", "--quiet"]) == 0
+    before = _metrics(Path("k"))
+    (Path("k") / "metrics.json").unlink()
+    assert main(["fit", "dna", "--output", "k", "--resume", "--quiet"]) == 0
+    assert _metrics(Path("k"))["test_mcc"] == before["test_mcc"]
 
 
 # a finished classifier ------------------------------------------------------------------------------------------------

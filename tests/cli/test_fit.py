@@ -29,7 +29,8 @@ METRICS = {
 def test_run_folder_is_complete(finished: Path) -> None:
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     pictures = {"training.png", "forecast.png", "surprise.png"}
-    assert names == {"config.yaml", "metrics.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".lock"} | pictures
+    kept = {"config.yaml", "metrics.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".lock"}
+    assert names == kept | pictures
     assert all((finished / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from disks import no_file_beyond
 
 from titans_seq.cli.main import main
 from titans_seq.language import LanguageModule, generate, load_model, train_bpe
+from titans_seq.tensor_files import read_tensors, write_tensors
 
 Refused = Callable[[list[str]], str]
 SMALL = ["model.dim=8", "model.heads=1", "model.layers=1", "model.chunk_size=8", "data.steps_per_epoch=3", "--quiet"]
@@ -407,6 +409,29 @@ def test_one_line_for_wrong_input(words: list[str], message: str, book: Path, fi
         "RUN/model/config.json": str(book / "model/config.json"),
     }
     assert message in refused([places.get(word, word) for word in words])
+
+
+def test_a_full_disk_leaves_the_old_state(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", "lm", "--checkpoint", str(book), "--prompt", "the ", "--tokens", "1", "--save-state", "talk"]
+    assert main(words) == 0
+    before = (workdir / "talk").read_bytes()
+    capsys.readouterr()
+    with no_file_beyond(1000):
+        assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "cannot write or read (talk): File too large" in err
+    assert (workdir / "talk").read_bytes() == before and [path.name for path in workdir.iterdir()] == ["talk"]
+
+
+@pytest.mark.parametrize("how", ["nan", "double", "turned"])
+def test_states_that_no_model_makes(how: str, book: Path, workdir: Path, refused: Refused) -> None:
+    words = ["generate", "lm", "--checkpoint", str(book), "--prompt", "the ", "--tokens", "1"]
+    assert main([*words, "--save-state", "talk"]) == 0
+    tensors, header = read_tensors(Path("talk"))
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    changes = {"nan": tensors[name] * float("nan"), "double": tensors[name].double(), "turned": tensors[name].mT}
+    write_tensors(Path("talk"), tensors | {name: changes[how]}, header)
+    refused([*words, "--state", "talk"])
 
 
 def test_a_state_of_another_model(book: Path, files: Path, workdir: Path, refused: Refused) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from titans_seq.cli.checkpoints import load_checkpoint
 from titans_seq.cli.main import main
 
 LIGHTNING_CONFIG = Path(__file__).parents[2] / "configs" / "lightning" / "forecast.yaml"
@@ -75,7 +77,9 @@ def test_data_check_finds_a_damaged_file(capsys: pytest.CaptureFixture[str]) -> 
     "ignore:You're using the WeightAveraging callback, but loading a checkpoint outside",
     "ignore:The dirpath has changed",  # the test of a checkpoint logs to a new version folder
 )
-def test_lightning_cli_runs_the_example(refused: Callable[[list[str]], str]) -> None:
+def test_lightning_cli_runs_the_example(
+    refused: Callable[[list[str]], str], capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.enable_progress_bar=false"]
     words = ["--config", str(LIGHTNING_CONFIG), *small, "--model.network.init_args.dim=8", "--data.horizon=24"]
     assert main(["lightning", "fit", *words]) == 0
@@ -83,6 +87,11 @@ def test_lightning_cli_runs_the_example(refused: Callable[[list[str]], str]) -> 
     assert {"config.yaml", "metrics.csv", "checkpoints"} == {path.name for path in run.iterdir()}
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert main(["lightning", "test", *words, "--ckpt_path", str(checkpoint)]) == 0
+    torch.save(load_checkpoint(checkpoint), "bare.ckpt")  # without a digest
+    capsys.readouterr()
+    assert main(["lightning", "test", *words, "--ckpt_path", "bare.ckpt"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "bare.ckpt is damaged or not a checkpoint" in err
     wrong = ["fit", "--config", str(LIGHTNING_CONFIG), "--model.network.init_args.mixer=mamba"]
     assert "mixer must be one of" in refused(["lightning", *wrong])
     assert "nope" in refused(["lightning", "fit", "--config", "nope.yaml"])
