@@ -5,6 +5,7 @@ A checkpoint is torch's zip file with the digest as the comment of the archive, 
 
 import hashlib
 import io
+import math
 import os
 import pickle
 import struct
@@ -16,7 +17,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.connectors import checkpoint_connector
@@ -258,7 +258,7 @@ def _check_optimizer(state: Mapping[str, Any], module: TrainedModule) -> None:
     groups = fresh.state_dict()["param_groups"]
     _require(_is_list_of(state.get("param_groups"), dict) and len(state["param_groups"]) == len(groups), what)
     for mine, theirs in zip(groups, state["param_groups"], strict=True):
-        _require(all(_is_number(theirs.get(name)) for name in ("lr", "initial_lr")), "its learning rate is no number")
+        _require(all(_is_rate(theirs.get(name)) for name in ("lr", "initial_lr")), "its learning rate is no number")
         _require({**theirs, "lr": mine["lr"]} == {**mine, "initial_lr": theirs["initial_lr"]}, what)
     for index, kept in state["state"].items():
         _require(index in range(len(parameters)) and _is_weights(kept), what)
@@ -271,9 +271,11 @@ def _check_schedule(state: Mapping[str, Any], module: TrainedModule) -> None:
     fresh = torch.optim.lr_scheduler.LambdaLR(module.make_optimizer(), lambda epoch: 1.0).state_dict()
     lists = [name for name, value in fresh.items() if isinstance(value, list)]
     _check_likeness({**state, **{name: [] for name in lists}}, {**fresh, **{name: [] for name in lists}}, "schedule")
-    rates: list[Any] = [state.get(name) for name in lists if name != "lr_lambdas"]
-    right = all(_is_list_of(rate, float) and len(rate) == 1 and np.isfinite(rate[0]) for rate in rates)
-    _require(right and state.get("lr_lambdas") == [None], "its schedule has no rates")
+    for name in lists:
+        values: Any = state.get(name)
+        right = _is_rate if name != "lr_lambdas" else _is_none
+        whole = isinstance(values, list) and len(values) == len(fresh[name])
+        _require(whole and all(map(right, values)), "its schedule has no rates")
 
 
 def _is_weights(values: Any) -> bool:
@@ -303,6 +305,14 @@ def _is_count(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
+
+
+def _is_rate(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 def _is_score(value: Any) -> bool:

@@ -70,6 +70,8 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UsageError(f"another process is training in {folder}; wait until it ends, or stop it") from None
+    except OSError as error:  # no right to write there, or a link or a folder in its place
+        raise UsageError(f"cannot lock {folder / LOCK}: {error.strerror}; choose another folder") from None
     try:
         yield
     finally:

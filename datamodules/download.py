@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import secrets
 import sys
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from titans_seq.datamodules.csv_files import require_published
+from titans_seq.datamodules.leftovers import remove_leftovers, unfinished_name
 from titans_seq.datamodules.registry import DatasetSpec, find_spec, home_of, locate, missing
 from titans_seq.datamodules.series import DataError
 
@@ -81,11 +81,13 @@ def _fetch(url: str, place: Path, spec: DatasetSpec, quiet: bool, timeout: float
 
 @contextmanager
 def _unfinished(place: Path) -> Iterator[Path]:
-    """Give a temporary file beside `place`, and remove it unless it was renamed, also on Ctrl-C."""
+    """Give a temporary file beside `place`, and remove it unless it was renamed, also on Ctrl-C; after a kill the next
+    download does.
+    """
     with _disk(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-    # a random part too: threads share a process id, and so do processes in containers with one disk
-    part = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+        remove_leftovers(place)
+    part = place.with_name(unfinished_name(place))
     try:
         yield part
     finally:

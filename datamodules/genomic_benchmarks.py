@@ -8,9 +8,9 @@ import difflib
 import http.client
 import io
 import os
+import shutil
 import socket
 import sys
-import tempfile
 import urllib.error
 import zipfile
 import zlib
@@ -26,6 +26,7 @@ from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextCol
 from rich.text import Text
 
 from titans_seq.datamodules.labelled import Labelled, read_labelled_folder
+from titans_seq.datamodules.leftovers import remove_leftovers, unfinished_name
 from titans_seq.datamodules.registry import data_folder
 from titans_seq.datamodules.series import DataError
 
@@ -164,15 +165,27 @@ def download_benchmark(name: str, *, data_root: str | Path | None = None, quiet:
     addresses = _addresses(spec)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{spec.name}.", dir=place.parent) as part:
-            _run_package(spec, Path(part), quiet)
-            _put(Path(part) / spec.name, place, spec)
+        remove_leftovers(place)
+        with _unfinished(place) as part:
+            _run_package(spec, part, quiet)
+            _put(part / spec.name, place, spec)
     except (_Refused, OSError) as error:
         raise DataError(
             f"{spec.name} could not be downloaded; the genomic-benchmarks package tried {' and '.join(addresses)} "
             f"({_reason(error)}); when you are online again repeat it, or unpack the archive by hand as {place}"
         ) from None
     return place
+
+
+@contextmanager
+def _unfinished(place: Path) -> Iterator[Path]:
+    part = place.with_name(unfinished_name(place))
+    shutil.rmtree(part, ignore_errors=True)  # of a dead process that had this one's number
+    part.mkdir()
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part)
 
 
 def _places(spec: BenchmarkSpec, data_root: str | Path | None) -> tuple[Path, Path]:

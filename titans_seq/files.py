@@ -21,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What was written is on the disk before it takes the name: whenever the process or the machine stops, `path` holds
     the old content or the new one. A file that is replaced leaves its mode to the new one. What processes that were
-    killed have left beside `path` is removed.
+    killed have left in the folder is removed.
 
     Raises:
         OSError: of the operating system; `filename` is `path`.
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         try:
             part.touch()  # where nothing can be written this shows before the work
-            remove_leftovers(path)
+            remove_leftovers(path.parent)
             mode = (path if path.exists() else part).stat().st_mode
             yield part
             part.chmod(mode)
@@ -45,17 +45,17 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the unfinished files that `replacing(path)` has left in processes of this machine that are dead."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(socket.gethostname())}\.(\d+)\.part")
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files that processes of this machine which are dead have left in a folder."""
+    pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.part")
     try:
-        names = os.listdir(path.parent)
+        names = os.listdir(folder)
     except PermissionError:  # a folder that may be written but not listed
         return
     for name in names:
         found = pattern.fullmatch(name)
         if found and not _alive(int(found[1])):
-            path.with_name(name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

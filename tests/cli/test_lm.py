@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from disks import no_file_beyond
+from signed import sign
 
 from titans_seq.cli.main import main
 from titans_seq.language import LanguageModule, generate, load_model, train_bpe
@@ -76,7 +77,7 @@ def test_a_run_is_complete(book: Path) -> None:
     names = {str(path.relative_to(book)) for path in book.rglob("*") if path.is_file()}
     assert names == {
         "config.yaml", "metrics.json", "training.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
-        "model/config.json", "model/model.safetensors", "model/tokenizer.json",
+        "model/config.json", "model/model.safetensors", "model/tokenizer.json", ".lock",
     }  # fmt: skip
     metrics = _metrics(book)
     expected = {
@@ -495,6 +496,7 @@ def test_a_vocabulary_that_lacks_the_prompt(files: Path, workdir: Path, refused:
         ["eval", "lm", "--checkpoint", "run", "--text", "other.txt"]
     )
     (workdir / "run/model/tokenizer.json").write_text(train_bpe([TEXT], 260).to_json())
+    sign(workdir / "run/model")
     assert "the tokenizer has 260 tokens, the model" in refused(
         ["generate", "lm", "--checkpoint", "run", "--prompt", "the"]
     )
@@ -532,6 +534,7 @@ def test_kernels_where_they_cannot_run(
     config = json.loads(Path("model/config.json").read_text())
     config["model"]["backend"] = "triton"
     Path("model/config.json").write_text(json.dumps(config))
+    sign(Path("model"))
     said = refused(["generate", "lm", "--checkpoint", "model", "--prompt", "a"])
     assert "cannot run here" in said and "model/config.json asks for it" in said
 

@@ -67,6 +67,15 @@ def test_a_run_is_held_by_the_process_that_trains_in_it(finished: Path, refused:
     assert "another process is training in run; wait until it ends, or stop it" in said
 
 
+def test_a_link_in_the_place_of_the_lock_is_refused(finished: Path, refused: Refused) -> None:
+    shutil.copytree(finished, "run")
+    Path("run/.lock").unlink()
+    Path("mine.txt").write_text("mine")
+    Path("run/.lock").symlink_to(Path("mine.txt").absolute())
+    assert "cannot lock run/.lock" in refused([*FIT, "--resume", "--output", "run", "--epochs", "3"])
+    assert Path("mine.txt").read_text() == "mine"
+
+
 def test_a_killed_process_holds_nothing(finished: Path) -> None:
     code = "from filelock import FileLock; import time; "
     code += f"lock = FileLock('run/{runs.LOCK}'); lock.acquire(); print(flush=True); "

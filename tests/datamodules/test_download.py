@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -211,3 +212,14 @@ def test_the_data_module_downloads_what_it_needs(no_data: Path, toy, server) -> 
     assert data.series.values[:, 0].tolist() == list(range(1, 29))
     assert data.borders == {"train": (0, 14), "val": (11, 21), "test": (18, 28)}
     assert len(server.asked) == 1
+
+
+def test_what_a_killed_download_has_left_is_removed(no_data: Path, toy, server) -> None:
+    spec, server.content = toy()
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    place = home_of(spec)
+    place.parent.mkdir(parents=True)
+    place.with_name(f".{place.name}.{socket.gethostname()}.{int(dead.stdout)}.part").touch()
+    place.with_name(f".{place.name}.elsewhere.{int(dead.stdout)}.part").touch()
+    download_dataset("toy", quiet=True, base_url=_url(server, "good"))
+    assert _left(no_data) == [f".{place.name}.elsewhere.{int(dead.stdout)}.part", place.name]

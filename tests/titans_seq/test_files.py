@@ -40,10 +40,10 @@ def test_a_file_that_is_replaced_leaves_its_mode(tmp_path, mode):
 def test_what_dead_processes_have_left_is_removed(tmp_path):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     host, number = socket.gethostname(), int(dead.stdout)
-    left = tmp_path / f".file.{host}.{number}.part"
-    kept = [f".file.{host}.1.part", f".file.elsewhere.{number}.part", f".file2.{host}.{number}.part", "file.part"]
-    for path in (left, *(tmp_path / name for name in kept)):
-        path.touch()
+    left = [f".file.{host}.{number}.part", f".other.png.{host}.{number}.part"]
+    kept = [f".file.{host}.1.part", f".file.elsewhere.{number}.part", "file.part", f"file.{host}.{number}.part"]
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
     with replacing(tmp_path / "file") as part:
         part.write_text("new")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["file", *kept])

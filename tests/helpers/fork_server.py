@@ -1,0 +1,95 @@
+"""Commands in processes of their own, without importing everything again for each: a server that forks.
+
+As a script it reads a line of JSON per command and answers with how the process ended.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+LONGEST = 120.0  # seconds of a command
+
+
+class ForkServer:
+    """Runs commands of titans-seq one at a time."""
+
+    def __enter__(self) -> Self:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._process.communicate()
+
+    def run(
+        self, words: list[str], folder: Path, *, temporary: Path | None = None, kill_after: float | None = None
+    ) -> dict[str, Any]:
+        """Run a command in a folder, with a folder for temporary files; `kill_after` seconds it gets a SIGKILL.
+
+        Returns: code: of the exit, negative if a signal ended it; seconds; said: what it printed.
+        """
+        asked = {"words": words, "folder": str(folder), "temporary": temporary and str(temporary), "after": kill_after}
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+def _serve() -> None:
+    import titans_seq.cli.dna
+    import titans_seq.cli.forecast
+    import titans_seq.cli.lm  # noqa: F401
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        with tempfile.TemporaryFile("w+") as said:
+            began, process = time.monotonic(), os.fork()
+            if process == 0:
+                _run(asked, said.fileno())
+            code = _wait(process, began, asked["after"])
+            seconds = time.monotonic() - began
+            said.seek(0)
+            print(json.dumps({"code": code, "seconds": seconds, "said": said.read()}), flush=True)
+
+
+def _run(asked: dict[str, Any], said: int) -> None:
+    from titans_seq.cli.main import main
+
+    code = 1
+    try:
+        for stream in (1, 2):
+            os.dup2(said, stream)
+        os.chdir(asked["folder"])
+        if asked["temporary"]:
+            os.environ["TMPDIR"], tempfile.tempdir = asked["temporary"], None
+        code = main(asked["words"])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(process: int, began: float, after: float | None) -> int:
+    end = LONGEST if after is None else after
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() - began > end:
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    _serve()
