@@ -26,7 +26,7 @@ from torch import Tensor
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
 from titans_seq.cli.training import History
-from titans_seq.files import replacing
+from titans_seq.files import write_files
 from titans_seq.training import TrainedModule
 
 _MARK = b"titans-seq sha256 "
@@ -91,9 +91,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     view = buffer.getbuffer()
     digest = hashlib.sha256(view).hexdigest().encode()
     assert view[-2:] == _NO_COMMENT
-    with replacing(path) as part, part.open("wb") as file:
-        for piece in (view[:-2], _COMMENT, digest):
-            file.write(piece)
+    write_files({path: [view[:-2], _COMMENT, digest]})
 
 
 def load_checkpoint(path: Path, *, finite: bool = True) -> dict[str, Any]:

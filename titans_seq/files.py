@@ -5,8 +5,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,19 @@ def remove_leftovers(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
+def write_files(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
+    """Write files that belong together, each in pieces, see `replacing`: where one has no room none is changed. The
+    first takes its name last.
+    """
+    with ExitStack() as stack:
+        for path, pieces in contents.items():
+            with stack.enter_context(replacing(path)).open("wb") as file:
+                file.writelines(pieces)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, see `replacing`."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_files({path: [text.encode()]})
 
 
 def read_json(path: Path) -> Any:

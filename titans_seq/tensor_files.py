@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from titans_seq.files import replacing
+from titans_seq.files import write_files
 
 # the digest stands in the metadata; it is that of the file with zeros in its place
 _DIGEST, _ZEROS = "sha256", "0" * 64
@@ -25,16 +25,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         OSError: the disk is full, or refuses it; `filename` is `path`.
     """
+    write_files({path: tensor_file(tensors, metadata)})
+
+
+def tensor_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """The content of the file that `write_tensors` writes, in pieces."""
     # shared storage (a chunk that has just begun) is written once per name: safetensors refuses aliases
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     blob = save(own, {**metadata, _DIGEST: _ZEROS})  # not save_file: a full disk would be an error without a number
-    digest = hashlib.sha256(blob).hexdigest().encode()
-    place = _PLACE.search(blob)
+    place, view = _PLACE.search(blob), memoryview(blob)
     assert place is not None
-    view = memoryview(blob)
-    with replacing(path) as part, part.open("wb") as file:
-        for piece in (view[: place.start(1)], digest, view[place.end(1) :]):
-            file.write(piece)
+    return [view[: place.start(1)], hashlib.sha256(blob).hexdigest().encode(), view[place.end(1) :]]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

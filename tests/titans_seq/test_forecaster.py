@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from disks import no_file_beyond
 from gluonts.torch.distributions import NegativeBinomialOutput, QuantileOutput, StudentTOutput
 from safetensors.torch import load_file, save_file
 from signed import sign
@@ -242,6 +243,20 @@ def test_damaged_folders_are_one_line(fitted, tmp_path, damage, message):
     with pytest.raises(ValueError, match=message) as caught:
         TitansForecaster.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_what_was_saved(data, fitted, tmp_path):
+    fitted.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for room in (0, 1000, 20_000):  # for none of the files, for the first, for two
+        with pytest.raises(OSError) as error, no_file_beyond(room):
+            fitted.save(tmp_path)
+        assert error.value.filename in [str(tmp_path / name) for name in before]
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    observed = TitansForecaster.load(tmp_path).observe(data)
+    with pytest.raises(OSError) as error, no_file_beyond(1000):
+        observed.save_state(tmp_path / "state")
+    assert error.value.filename == str(tmp_path / "state") and not (tmp_path / "state").exists()
 
 
 POISONS = {"NaN": np.nan, "large": 1e9, "noise": None}

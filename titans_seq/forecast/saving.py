@@ -17,13 +17,13 @@ from titans_seq.datamodules.frames import Columns
 from titans_seq.datamodules.panel import PanelScaling
 from titans_seq.datamodules.panel_io import packed, unpacked
 from titans_seq.datamodules.scaling import scaler_from
-from titans_seq.files import parse_json, write_text
+from titans_seq.files import parse_json, write_files
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream
 from titans_seq.forecast.outputs import OUTPUTS, output_arguments
 from titans_seq.forecast.panel import PanelForecaster, PanelModule
 from titans_seq.state_io import ObservedState, load_state, save_state
-from titans_seq.tensor_files import read_tensors, write_tensors
+from titans_seq.tensor_files import read_tensors, tensor_file
 
 if TYPE_CHECKING:
     from titans_seq.forecaster import TitansForecaster
@@ -34,7 +34,7 @@ LARGEST = 1_000_000  # of a size in config.json
 
 
 def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
-    """Write the forecaster; every file is whole or not there, and `config.json` comes last.
+    """Write the forecaster; where the disk is full, what was there is unchanged.
 
     Raises:
         ValueError: a name or an option cannot be written as JSON.
@@ -48,17 +48,20 @@ def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
             arrays |= {f"{name}_mean": scaler.mean_, f"{name}_scale": scaler.scale_}
     if forecaster.conformal_ is not None:
         arrays["margin"] = forecaster.conformal_.margin
-    text = _json(forecaster, about)
+    text = _json(forecaster, about).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValueError(f"{folder} is a file; give a folder") from None
     # a folder that was being written over when the lights went out is known by it, and so is a changed config.json
-    together = {CONFIG: _digest(text.encode())}
-    write_tensors(folder / WEIGHTS, forecaster.module_.network.state_dict(), together)
-    tensors = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}
-    write_tensors(folder / SERIES, tensors, together)
-    write_text(folder / CONFIG, text)
+    together = {CONFIG: _digest(text)}
+    series = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in arrays.items()}
+    files: dict[str, list[bytes | memoryview]] = {
+        CONFIG: [text],
+        WEIGHTS: tensor_file(forecaster.module_.network.state_dict(), together),
+        SERIES: tensor_file(series, together),
+    }
+    write_files({folder / name: content for name, content in files.items()})
     return folder
 
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from titans_seq.datamodules.tokenizers import FILE, LARGEST, Tokenizer, read_tokenizer
-from titans_seq.files import read_json, write_text
+from titans_seq.files import read_json, write_files
 from titans_seq.language.model import LanguageModel
-from titans_seq.tensor_files import read_tensors, write_tensors
+from titans_seq.tensor_files import read_tensors, tensor_file
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "titans-seq language model", 2
 
 
 def save_model(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
-    """Write a model and its tokenizer to a folder, which is made; each file is whole or not there.
+    """Write a model and its tokenizer to a folder, which is made; where the disk is full, what was there is unchanged.
 
     Raises:
         ValueError: the tokenizer is not of the model's vocabulary.
@@ -28,11 +28,10 @@ def save_model(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer) -
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": FORMAT, "version": VERSION, "model": model.options}
-    texts = {FILE: tokenizer.to_json(), CONFIG: json.dumps(config, indent=2) + "\n"}
-    digests = {name: _digest(text.encode()) for name, text in texts.items()}
-    write_tensors(folder / WEIGHTS, model.state_dict(), {"format": "pt", **digests})
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    texts = {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), FILE: tokenizer.to_json().encode()}
+    digests = {name: _digest(text) for name, text in texts.items()}
+    weights = tensor_file(model.state_dict(), {"format": "pt", **digests})
+    write_files({**{folder / name: [text] for name, text in texts.items()}, folder / WEIGHTS: weights})
 
 
 def load_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer]:
