@@ -147,14 +147,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a record that `write_json` wrote; a UsageError if it is none."""
-    try:
-        record = files.read_json(path)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    if not isinstance(record, dict):
-        raise UsageError(f"{path} is damaged: it holds no record")
-    return record
+    """Return a record that `write_json` wrote; a ValueError if it is no JSON."""
+    return files.read_json(path)
 
 
 def read_config(folder: Path, *tasks: str) -> DictConfig:

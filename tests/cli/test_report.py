@@ -264,7 +264,7 @@ def test_nothing_is_written_over(
     assert main(["report", str(run / "checkpoints" / "best.ckpt"), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     assert (run / "report-2.html").is_file() and (run / "report.html").read_bytes() == first
-    assert not list(run.glob(".*"))
+    assert [path.name for path in run.glob(".*")] == [".lock"]
 
 
 def test_what_is_no_finished_run_is_refused(
