@@ -386,7 +386,7 @@ def _states(arguments: argparse.Namespace, model: LanguageModel) -> ModelState |
     if not arguments.state:
         return None
     try:
-        states = load_state(Path(arguments.state).expanduser(), model=model)
+        states = load_state(arguments.state, model=model)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
     if not isinstance(states, ModelState):

@@ -1,5 +1,7 @@
 """Text to tokens and back, whole and one token at a time."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -104,3 +106,18 @@ def test_files_that_are_no_tokenizers(tmp_path, text, message):
 def test_too_small_a_vocabulary():
     with pytest.raises(ValueError, match=r"must have 257 \(one more than bytes\) to 1,000,000 tokens; got 256"):
         train_bpe(["abc"], 256)
+
+
+@pytest.mark.parametrize("number", [1_000_000, 2**31])
+def test_tokens_beyond_the_largest_vocabulary_are_refused(number, tmp_path):
+    definition = json.loads(train_bpe(["abc"], 257).to_json())
+    definition["model"]["vocab"]["far"] = number
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    with pytest.raises(ValueError, match=r"tokenizer.json: its tokens must be below 1,000,000; got"):
+        read_tokenizer(tmp_path)
+
+
+def test_deep_nesting_is_no_tokenizer(tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"model":' * 3000)
+    with pytest.raises(ValueError, match="is no tokenizer.json: it holds no JSON"):
+        read_tokenizer(tmp_path)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "titans-seq forecaster", 2
 CONFIG, WEIGHTS, SERIES = "config.json", "model.safetensors", "series.safetensors"
 LARGEST = 1_000_000  # of a size in config.json
+# what building from values of wrong types, names or sizes raises
+_WRONG = (KeyError, TypeError, IndexError, ValueError, RuntimeError, AttributeError, OverflowError, AssertionError)
 
 
 def save_fitted(forecaster: "TitansForecaster", folder: Path) -> Path:
@@ -79,10 +81,6 @@ def load_fitted(cls: "type[TitansForecaster]", folder: Path) -> Any:
         return _rebuilt(cls, config, weights, {name: tensor.numpy() for name, tensor in series.items()})
     except _WRONG as error:
         raise ValueError(f"the files in {folder} do not fit each other: {_first_line(error)}") from None
-
-
-# what building from values of wrong types, names or sizes raises
-_WRONG = (KeyError, TypeError, IndexError, ValueError, RuntimeError, AttributeError, OverflowError, AssertionError)
 
 
 def _first_line(error: BaseException) -> str:
