@@ -23,6 +23,7 @@ from titans_seq.datamodules.intervals import (
 )
 from titans_seq.datamodules.registry import data_folder
 from titans_seq.datamodules.series import DataError
+from titans_seq.printable import printable
 
 COLUMNS = (
     "data set", "classes", "train", "test", "length", ">= 1 bp", ">= 50 %", "identical", "other class", "length only"
@@ -50,7 +51,7 @@ def audit_command(arguments: argparse.Namespace) -> None:
     rows = [row for name, report in reports.items() for row in _rows(name, report, classes=len(reports) == 1)]
     show_table("test intervals that overlap train intervals", COLUMNS, rows)
     for line in _advice(reports):
-        print(line)
+        print(printable(line, most=None))
 
 
 def _bed_reports(arguments: argparse.Namespace) -> dict[str, OverlapReport]:

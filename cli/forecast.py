@@ -24,6 +24,7 @@ from titans_seq.files import replacing
 from titans_seq.forecast import ForecastModule, SimbaForecaster
 from titans_seq.forecast.anomalies import Span, spans, surprise_of_values
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_training
+from titans_seq.printable import printable
 
 MARKED = 10  # spans that surprise shows
 PREDICTION = ("forecast.csv", "forecast.png", "surprise.png")  # what predict writes
@@ -278,5 +279,5 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     )
     for span in shown:
         rows = f"{axis[span.begin]} to {axis[span.end - 1]}"
-        print(f"{span.peak:8.3f}  {series.columns[span.channel]}  {rows}")
+        print(f"{span.peak:8.3f}  {printable(series.columns[span.channel])}  {rows}")
     show_paths("files", [path, picture])

@@ -19,6 +19,7 @@ from titans_seq.cli.config import complete, compose_sweep, overrides_of, quoted,
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import Task, fit, on_one_device, prepare
 from titans_seq.cli.tables import show_paths, show_table
+from titans_seq.printable import printable
 
 
 def sweep(task: Task, arguments: argparse.Namespace) -> None:
@@ -60,7 +61,8 @@ def run_job(task: Task, config: DictConfig) -> float:
     quiet, config.quiet = config.quiet, True  # the bars of several jobs would run into each other
     metrics = fit(task, config, folder, show=False)
     if not quiet:
-        print(f"job {folder.name}:", *(f"{name} {metrics[name]:.4f}," for name in task.headline), folder)
+        values = " ".join(f"{name} {metrics[name]:.4f}," for name in task.headline)
+        print(printable(f"job {folder.name}: {values} {folder}", most=None))
     return metrics[task.headline[0]]
 
 
