@@ -21,6 +21,7 @@ from titans_seq.datamodules.intervals import (
     read_bed,
     read_interval_lists,
 )
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.registry import data_folder
 from titans_seq.datamodules.series import DataError
 from titans_seq.printable import printable
@@ -72,7 +73,7 @@ def _without_plain_names(intervals: Intervals) -> Intervals:
 
 
 def _list_reports(arguments: argparse.Namespace) -> dict[str, OverlapReport]:
-    path = Path(arguments.path).expanduser() if arguments.path else _archive()
+    path = user_path(arguments.path) if arguments.path else _archive()
     if not path.exists():
         raise DataError(f"nothing at {path}; {_SOURCE}")
     with _unpacked(path) as folder:

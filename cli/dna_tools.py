@@ -22,6 +22,7 @@ from titans_seq.datamodules.alphabet import encode
 from titans_seq.datamodules.dna import DNAClassData, TokenDataset, collate
 from titans_seq.datamodules.fasta import Genome
 from titans_seq.datamodules.labelled import Sequences, read_sequences
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.variants import read_variants
 from titans_seq.files import replacing
 from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule
@@ -42,7 +43,7 @@ PICTURES = 4  # records that are drawn, the longest ones
 def _load(arguments: argparse.Namespace, *keys: str) -> tuple[DNAModule, Path]:
     """The trained module of a run of one of these tasks, ready to be used, and its run folder."""
     rc = getattr(arguments, "rc", None)
-    folder, path = runs.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    folder, path = runs.split_checkpoint(user_path(arguments.checkpoint))
     config = runs.read_config(folder, *keys)
     checkpoint = runs.load_checkpoint(path)
     training.hush(arguments.quiet)
@@ -67,14 +68,14 @@ def _input(arguments: argparse.Namespace) -> Sequences:
         raise UsageError("give the sequences by --csv or by --fasta, one of the two")
     if arguments.csv:
         return read_sequences(arguments.csv)
-    genome = Genome(Path(arguments.fasta).expanduser())
+    genome = Genome(arguments.fasta)
     return Sequences(genome.names, tuple(genome.tokens(name) for name in genome.names))
 
 
 def _output(arguments: argparse.Namespace, folder: Path, what: str, source: str, suffix: str) -> Path:
     """The file to write: --output, or one in the run folder that is named after its input."""
     if arguments.output is not None:
-        path = Path(arguments.output).expanduser()
+        path = user_path(arguments.output)
         runs.make_folder(path.parent)
         return path
     stem = Path(source).name.removesuffix(".gz").rsplit(".", 1)[0]
@@ -158,9 +159,9 @@ def score_command(arguments: argparse.Namespace) -> None:
     model, folder = _language_model(arguments)
     if bool(arguments.vcf) == bool(arguments.csv):
         raise UsageError("give the variants by --vcf or by --csv, one of the two")
-    genome = Genome(Path(arguments.fasta).expanduser())
+    genome = Genome(arguments.fasta)
     source = arguments.vcf or arguments.csv
-    variants = read_variants(Path(source).expanduser(), genome)
+    variants = read_variants(source, genome)
     if model.encoder.bidirectional and any(len(row.ref) != 1 or len(row.alt) != 1 for row in variants.rows):
         raise UsageError(
             f"{folder} is a masked model, which scores single bases only; use a next-base model for others"
@@ -205,11 +206,11 @@ def surprise_command(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{folder} is a masked model, which has no stream; use a run of --objective next")
     if not _has_memory(model.encoder):
         raise UsageError(f"{folder} has no memory to be surprised; use a run of model=memory, mac, mag or mal")
-    genome = Genome(Path(arguments.fasta).expanduser())
+    genome = Genome(arguments.fasta)
     if arguments.record is not None:
         genome.require(arguments.record)
     names = genome.names if arguments.record is None else (arguments.record,)
-    path = Path(arguments.bedgraph).expanduser()
+    path = user_path(arguments.bedgraph)
     runs.make_folder(path.parent)
     readings = {name: _Reading() for name in names}
     total = sum(genome.lengths[name] for name in names)

@@ -71,7 +71,9 @@ def _disk_message(error: OSError) -> str | None:
     if error.errno not in _DISK_ERRORS:
         return None
     place = f" ({error.filename})" if error.filename else ""
-    return f"cannot write or read{place}: {os.strerror(error.errno)}; free some space or choose another folder"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space or choose another folder" if full else "choose another place"
+    return f"cannot write or read{place}: {os.strerror(error.errno)}; {advice}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

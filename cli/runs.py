@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli.errors import UsageError
 from titans_seq.files import replacing
+from titans_seq.printable import printable
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
+_LARGEST = 1e300  # no metric is larger; Python's whole numbers can be too large for a float
 BEST, LAST = "best.ckpt", "last.ckpt"
 # what `task:` in a config.yaml says of a run
 _KINDS = {
@@ -112,9 +114,23 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a record that `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_metrics(path: Path, needed: Iterable[str]) -> dict[str, Any]:
+    """Return the metrics of a finished run; a UsageError unless they hold a finite number for each name needed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or nested too deeply
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is not of a finished training: it holds no metrics")
+    for name in needed:
+        if name not in found:
+            raise UsageError(f"{path} is not of a finished training: it has no {name}")
+        value = found[name]
+        if type(value) not in (int, float) or not -_LARGEST < value < _LARGEST:
+            raise UsageError(f"{path}: {name} must be a finite number; got {printable(repr(value), 60)}")
+    return found
 
 
 def read_config(folder: Path, *tasks: str) -> DictConfig:
