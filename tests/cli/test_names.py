@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,12 @@ def test_a_long_cell_is_not_echoed(workdir: Path, capsys: pytest.CaptureFixture[
     assert main(["fit", "forecast", "--csv", "long.csv"]) == 2
     err = capsys.readouterr().err
     assert len(err) < 2100 and "column 'a' holds text" in err and "in line 3; correct it" in err
+
+
+def test_an_encoding_without_the_character(workdir: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    command = [sys.executable, "-P", "-m", "titans_seq.cli.main"]
+    done = subprocess.run([*command, "fit", "é\udcff"], capture_output=True, env=environment, check=False)
+    assert done.returncode == 2 and rb"invalid choice: '\xe9\udcff'" in done.stderr
+    done = subprocess.run([*command, "data", "list"], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"") and b"ETTh1" in done.stdout

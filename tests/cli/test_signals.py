@@ -26,11 +26,19 @@ def options(tiny: list[str]) -> list[str]:
     return ["fit", "forecast", *[word for word in tiny if "max_epochs" not in word]]
 
 
-def _start(words: list[str], **more: object) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, "-P", "-c", START, *words]
-    process: subprocess.Popen[str] = subprocess.Popen(command, text=True, env=environment, **pipes, **more)  # type: ignore[call-overload]
+def _start(words: list[str], ignored: tuple[signal.Signals, ...] = ()) -> subprocess.Popen[str]:
+    def handle() -> None:  # whatever the shell did: a background job ignores SIGINT
+        for number in ALL:
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", START, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=handle,
+    )
     assert process.stdout is not None and process.stdout.readline() == "on\n"
     return process
 
@@ -49,7 +57,7 @@ def _end_after(seconds: float, number: signal.Signals, words: list[str]) -> None
     assert out == "" and err.count("\n") == 1 and err.startswith("titans-seq: interrupted"), err
 
 
-@pytest.mark.parametrize(("seconds", "number"), zip(_moments(5, 3.0), [*ALL, *ALL[:2]], strict=True))
+@pytest.mark.parametrize(("seconds", "number"), list(zip(_moments(5, 3.0), [*ALL, *ALL[:2]], strict=True)))
 def test_at_any_moment(seconds: float, number: signal.Signals, options: list[str]) -> None:
     _end_after(seconds, number, [*options, *LONG])
 
@@ -92,10 +100,7 @@ def test_training_goes_on_as_if_nothing_had_been(
 
 
 def test_an_ignored_signal_stays_ignored(options: list[str]) -> None:
-    def ignore() -> None:  # as nohup does
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    process = _start([*options, "--epochs", "1", "--output", "run"], preexec_fn=ignore)
+    process = _start([*options, "--epochs", "1", "--output", "run"], ignored=(signal.SIGHUP,))  # as nohup does
     for _ in range(4):
         time.sleep(0.5)
         process.send_signal(signal.SIGHUP)
