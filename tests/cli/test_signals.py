@@ -15,8 +15,15 @@ import torch
 from titans_seq.cli.main import main
 from titans_seq.forecast import ForecastModule
 
-# tells when the interpreter has started; from here on it is our code that runs
-START = "import sys; print('on', flush=True); from titans_seq.cli.main import main; sys.exit(main())"
+# whatever the shell did: a background job ignores SIGINT. Then tells that from here on it is our code that runs
+START = """
+import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN if number in {ignored} else signal.SIG_DFL)
+print("on", flush=True)
+from titans_seq.cli.main import main
+sys.exit(main())
+"""
 LONG = ["--epochs", "100000", "early_stopping.patience=100000", "--output", "run"]
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -26,18 +33,13 @@ def options(tiny: list[str]) -> list[str]:
     return ["fit", "forecast", *[word for word in tiny if "max_epochs" not in word]]
 
 
-def _start(words: list[str], ignored: tuple[signal.Signals, ...] = ()) -> subprocess.Popen[str]:
-    def handle() -> None:  # whatever the shell did: a background job ignores SIGINT
-        for number in ALL:
-            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
-
+def _start(words: list[str], ignored: tuple[int, ...] = ()) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", START, *words],
+        [sys.executable, "-P", "-c", START.format(ignored=ignored), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=handle,
     )
     assert process.stdout is not None and process.stdout.readline() == "on\n"
     return process
@@ -100,7 +102,7 @@ def test_training_goes_on_as_if_nothing_had_been(
 
 
 def test_an_ignored_signal_stays_ignored(options: list[str]) -> None:
-    process = _start([*options, "--epochs", "1", "--output", "run"], ignored=(signal.SIGHUP,))  # as nohup does
+    process = _start([*options, "--epochs", "1", "--output", "run"], ignored=(int(signal.SIGHUP),))  # as nohup does
     for _ in range(4):
         time.sleep(0.5)
         process.send_signal(signal.SIGHUP)
