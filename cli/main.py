@@ -110,9 +110,12 @@ def _run(argv: Sequence[str], stops: Stops) -> int:
             arguments = parse(argv)
             module, function = arguments.run.split(":")
             verb = getattr(importlib.import_module(module), function)
-            stops.begin_work()
-            verb(arguments)
-            sys.stdout.flush()
+            try:
+                stops.begin_work()
+                verb(arguments)
+                sys.stdout.flush()
+            finally:
+                stops.end_work()
         return 0
     except UsageError as error:
         return _fail(error)
@@ -120,6 +123,11 @@ def _run(argv: Sequence[str], stops: Stops) -> int:
         _say(f"interrupted; {error}")
         return stops.code
     except KeyboardInterrupt:
+        _say("interrupted")
+        return stops.code
+    except SystemExit:  # Lightning's way of ending on Ctrl-C
+        if not stops.stopped:
+            raise
         _say("interrupted")
         return stops.code
     except BrokenPipeError:  # `titans-seq data list | head`

@@ -115,3 +115,18 @@ def test_little_is_imported_before_signals_are_handled() -> None:
     out = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
     theirs = {name for name in out.split() if not name.startswith("titans_seq")}
     assert theirs <= {"__future__", "contextlib", "signal", "errno"}, theirs
+
+
+def test_lightning_cli_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lightning itself ends with SystemExit(1) on Ctrl-C."""
+    from titans_seq.cli import lightning_cli
+
+    def work(arguments: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    monkeypatch.setattr(lightning_cli, "lightning_command", work)
+    assert main(["lightning", "fit"]) == 128 + signal.SIGTERM
+    assert capfd.readouterr().err == "titans-seq: interrupted\n"
