@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, track
 
 from titans_seq.cli import fitting, runs, training
@@ -32,6 +33,7 @@ from titans_seq.genomics.module import CHANCE_BITS, NATS_PER_BIT
 from titans_seq.genomics.pictures import plot_track
 from titans_seq.genomics.scoring import alleles, score_variants
 from titans_seq.genomics.stream import Track, bin_mean, read_stream, write_bedgraph
+from titans_seq.printable import printable
 
 T = TypeVar("T")
 BATCH = 64  # sequences read together
@@ -254,7 +256,7 @@ def _read(
         both = [bin_mean(values, part.begin, coarse) for values in (part.surprise, bits)]
         reading.edges.append(both[0][0][:-1])
         reading.means.append(np.stack([means for _, means in both]))
-        advance(len(bits), f"{name}: {reading.bits / max(reading.bases, 1):.4f} bits per base")
+        advance(len(bits), f"{escape(printable(name, 40))}: {reading.bits / max(reading.bases, 1):.4f} bits per base")
         yield (name, *bin_mean(part.surprise if arguments.track == "surprise" else bits, part.begin, arguments.bin))
 
 
@@ -265,7 +267,7 @@ def _draw(path: Path, genome: Genome, readings: dict[str, _Reading]) -> list[Pat
         reading = readings[name]
         surprise, bits = np.concatenate(reading.means, axis=1)
         safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-        place = path.with_name(f"{path.stem}-{safe}.png")
+        place = path.with_name(f"{path.stem}-{safe[:100]}.png")
         tracks = {"surprise": surprise, "bits per base": bits}
         chance = {"bits per base": CHANCE_BITS}
         pictures.append(plot_track(np.concatenate(reading.edges), tracks, place, title=name, chance=chance))
