@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import logging
 import math
 import sys
 from collections.abc import Mapping
@@ -296,6 +297,8 @@ def _eval_harness(
     """What was measured is kept after every task; a UsageError at the end names those whose data cannot be had."""
     from titans_seq.language.harness import evaluate
 
+    for library in ("lm_eval", "datasets", "huggingface_hub"):  # what matters of their notes is in our last line
+        logging.getLogger(library).setLevel(logging.ERROR)
     rows: list[tuple[str, str, Any]] = []
     missed: list[str] = []
     path = runs.free(place / "harness.json")
