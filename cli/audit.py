@@ -21,8 +21,10 @@ from titans_seq.datamodules.intervals import (
     read_bed,
     read_interval_lists,
 )
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.registry import data_folder
 from titans_seq.datamodules.series import DataError
+from titans_seq.printable import printable
 
 COLUMNS = (
     "data set", "classes", "train", "test", "length", ">= 1 bp", ">= 50 %", "identical", "other class", "length only"
@@ -50,7 +52,7 @@ def audit_command(arguments: argparse.Namespace) -> None:
     rows = [row for name, report in reports.items() for row in _rows(name, report, classes=len(reports) == 1)]
     show_table("test intervals that overlap train intervals", COLUMNS, rows)
     for line in _advice(reports):
-        print(line)
+        print(printable(line, most=None))
 
 
 def _bed_reports(arguments: argparse.Namespace) -> dict[str, OverlapReport]:
@@ -71,7 +73,7 @@ def _without_plain_names(intervals: Intervals) -> Intervals:
 
 
 def _list_reports(arguments: argparse.Namespace) -> dict[str, OverlapReport]:
-    path = Path(arguments.path).expanduser() if arguments.path else _archive()
+    path = user_path(arguments.path) if arguments.path else _archive()
     if not path.exists():
         raise DataError(f"nothing at {path}; {_SOURCE}")
     with _unpacked(path) as folder:

@@ -11,7 +11,6 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -25,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from titans_seq.blocks import WITH_MEMORY
 from titans_seq.cli.errors import UsageError
+from titans_seq.datamodules.paths import user_path
 from titans_seq.memory import NeuralMemory
 
 CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
@@ -100,7 +100,7 @@ def _override(key: str, value: Any) -> str:
 
 def quoted_path(text: str) -> str:
     """Return a path as a value in an override: absolute, so that the run can be tested from anywhere."""
-    return quoted(str(Path(text).expanduser().absolute()))
+    return quoted(str(user_path(text).absolute()))
 
 
 def quoted(text: str) -> str:

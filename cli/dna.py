@@ -21,6 +21,7 @@ from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import DataError, DNAClassData, GenomeData, Labelled
 from titans_seq.datamodules.dna import PROTOCOLS, classes_of
 from titans_seq.datamodules.intervals import label_by_length
+from titans_seq.datamodules.paths import user_path
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
 from titans_seq.pictures import plot_training
@@ -36,7 +37,7 @@ def _pretrained(path: str) -> list[str]:
     """The encoder of a run, option by option: what is fine-tuned has the shape of what was trained, but may read both
     sides.
     """
-    folder, _ = checkpoints.split_checkpoint(Path(path).expanduser())
+    folder, _ = checkpoints.split_checkpoint(user_path(path))
     model = runs.read_config(folder, PRETRAIN.key).model
     options = {key: value for key, value in model.items() if key not in ("_target_", "mixer", "bidirectional")}
     words = [f"model.{key}={'null' if value is None else str(value).lower()}" for key, value in options.items()]
@@ -359,7 +360,7 @@ def task_of(folder: Path) -> PretrainTask | ClassifyTask:
 
 def test_command(arguments: argparse.Namespace) -> None:
     """`titans-seq test dna`: metrics on the test part, to RUN/test_metrics.json."""
-    folder, path = checkpoints.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
     task = task_of(folder)
     config, checkpoint = runs.read_config(folder, task.key), checkpoints.load_checkpoint(path)
     config.quiet = arguments.quiet
@@ -403,7 +404,7 @@ def _own_data(config: DictConfig, task: Task, arguments: argparse.Namespace) -> 
         if arguments.csv:
             raise UsageError("--csv holds labelled sequences, but the run is a language model; give --fasta")
         if arguments.fasta:
-            config.data.fasta, config.data.bed = str(Path(arguments.fasta).expanduser().absolute()), None
+            config.data.fasta, config.data.bed = str(user_path(arguments.fasta).absolute()), None
             config.data.val_records, config.data.test_records, config.data.whole = [], [], True
         return bool(arguments.fasta)
     if arguments.fasta:
@@ -411,6 +412,6 @@ def _own_data(config: DictConfig, task: Task, arguments: argparse.Namespace) -> 
     if arguments.csv:
         for key in ("dataset", "val_csv", "test_csv", "bed", "fasta"):
             config.data[key] = None
-        config.data.csv, config.data.whole = str(Path(arguments.csv).expanduser().absolute()), True
+        config.data.csv, config.data.whole = str(user_path(arguments.csv).absolute()), True
         config.data.folds, config.data.fold, config.data.protocol = 0, 0, PROTOCOLS[0]
     return bool(arguments.csv)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, track
 
 from titans_seq.cli import checkpoints, fitting, runs, training
@@ -23,6 +24,7 @@ from titans_seq.datamodules.alphabet import encode
 from titans_seq.datamodules.dna import DNAClassData, TokenDataset, classes_of, collate
 from titans_seq.datamodules.fasta import Genome
 from titans_seq.datamodules.labelled import Sequences, read_sequences
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.variants import read_variants
 from titans_seq.files import replacing
 from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule
@@ -32,6 +34,7 @@ from titans_seq.genomics.module import CHANCE_BITS, NATS_PER_BIT
 from titans_seq.genomics.pictures import plot_track
 from titans_seq.genomics.scoring import alleles, score_variants
 from titans_seq.genomics.stream import Track, bin_mean, read_stream, write_bedgraph
+from titans_seq.printable import printable
 
 T = TypeVar("T")
 BATCH = 64  # sequences read together
@@ -43,7 +46,7 @@ PICTURES = 4  # records that are drawn, the longest ones
 def _load(arguments: argparse.Namespace, *keys: str) -> tuple[DNAModule, Path]:
     """The trained module of a run of one of these tasks, ready to be used, and its run folder."""
     rc = getattr(arguments, "rc", None)
-    folder, path = checkpoints.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
     config = runs.read_config(folder, *keys)
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(arguments.quiet)
@@ -68,14 +71,14 @@ def _input(arguments: argparse.Namespace) -> Sequences:
         raise UsageError("give the sequences by --csv or by --fasta, one of the two")
     if arguments.csv:
         return read_sequences(arguments.csv)
-    genome = Genome(Path(arguments.fasta).expanduser())
+    genome = Genome(arguments.fasta)
     return Sequences(genome.names, tuple(genome.tokens(name) for name in genome.names))
 
 
 def _output(arguments: argparse.Namespace, folder: Path, what: str, source: str, suffix: str) -> Path:
     """The file to write: --output, or one in the run folder that is named after its input."""
     if arguments.output is not None:
-        path = Path(arguments.output).expanduser()
+        path = user_path(arguments.output)
         runs.make_folder(path.parent)
         return path
     stem = Path(source).name.removesuffix(".gz").rsplit(".", 1)[0]
@@ -159,9 +162,9 @@ def score_command(arguments: argparse.Namespace) -> None:
     model, folder = _language_model(arguments)
     if bool(arguments.vcf) == bool(arguments.csv):
         raise UsageError("give the variants by --vcf or by --csv, one of the two")
-    genome = Genome(Path(arguments.fasta).expanduser())
+    genome = Genome(arguments.fasta)
     source = arguments.vcf or arguments.csv
-    variants = read_variants(Path(source).expanduser(), genome)
+    variants = read_variants(source, genome)
     if model.encoder.bidirectional and any(len(row.ref) != 1 or len(row.alt) != 1 for row in variants.rows):
         raise UsageError(
             f"{folder} is a masked model, which scores single bases only; use a next-base model for others"
@@ -206,11 +209,11 @@ def surprise_command(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{folder} is a masked model, which has no stream; use a run of --objective next")
     if not _has_memory(model.encoder):
         raise UsageError(f"{folder} has no memory to be surprised; use a run of model=memory, mac, mag or mal")
-    genome = Genome(Path(arguments.fasta).expanduser())
+    genome = Genome(arguments.fasta)
     if arguments.record is not None:
         genome.require(arguments.record)
     names = genome.names if arguments.record is None else (arguments.record,)
-    path = Path(arguments.bedgraph).expanduser()
+    path = user_path(arguments.bedgraph)
     runs.make_folder(path.parent)
     readings = {name: _Reading() for name in names}
     total = sum(genome.lengths[name] for name in names)
@@ -254,7 +257,7 @@ def _read(
         both = [bin_mean(values, part.begin, coarse) for values in (part.surprise, bits)]
         reading.edges.append(both[0][0][:-1])
         reading.means.append(np.stack([means for _, means in both]))
-        advance(len(bits), f"{name}: {reading.bits / max(reading.bases, 1):.4f} bits per base")
+        advance(len(bits), f"{escape(printable(name, 40))}: {reading.bits / max(reading.bases, 1):.4f} bits per base")
         yield (name, *bin_mean(part.surprise if arguments.track == "surprise" else bits, part.begin, arguments.bin))
 
 
@@ -265,7 +268,7 @@ def _draw(path: Path, genome: Genome, readings: dict[str, _Reading]) -> list[Pat
         reading = readings[name]
         surprise, bits = np.concatenate(reading.means, axis=1)
         safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-        place = path.with_name(f"{path.stem}-{safe}.png")
+        place = path.with_name(f"{path.stem}-{safe[:100]}.png")
         tracks = {"surprise": surprise, "bits per base": bits}
         chance = {"bits per base": CHANCE_BITS}
         pictures += draw(plot_track, np.concatenate(reading.edges), tracks, place, title=name, chance=chance)

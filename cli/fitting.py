@@ -25,6 +25,7 @@ from titans_seq.cli import checkpoints, runs, training
 from titans_seq.cli.config import CALLBACKS, GROUPS, SECTIONS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.datamodules.paths import user_path
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
 from titans_seq.training import TrainedModule
@@ -157,7 +158,7 @@ def _claim(task: Task, config: DictConfig, folder: Path | None) -> Iterator[Path
     explicit = folder is not None or config.output is not None
     if not explicit and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise _unknown_folder()
-    wanted = folder or (Path(config.output).expanduser() if config.output else None)
+    wanted = folder or (user_path(config.output) if config.output else None)
     with runs.claim(wanted or task.default_folder(config), explicit=explicit) as claimed:
         runs.write_config(claimed, config)
         os.environ[_RUN_FOLDER] = str(claimed.absolute())
@@ -172,7 +173,7 @@ def _claimed(config: DictConfig) -> Path:
     known = config.output or os.environ.get(_RUN_FOLDER)
     if known is None:
         raise _unknown_folder()
-    return Path(known).expanduser()
+    return user_path(known)
 
 
 def _unknown_folder() -> UsageError:
@@ -250,9 +251,9 @@ def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
     words = overrides_of(task.schema, arguments)
     values = {override.key_or_group: override for override in parse(words)}
     own = arguments.resume and arguments.output and all(map(_sets_a_key, values.values()))
-    if not own or runs.is_unstarted(Path(arguments.output).expanduser()):
+    if not own or runs.is_unstarted(user_path(arguments.output)):
         return compose(task.schema, words)
-    config = runs.read_config(Path(arguments.output).expanduser(), task.key)
+    config = runs.read_config(user_path(arguments.output), task.key)
     known = _completed(config)
     config.quiet = False
     for key, override in values.items():
@@ -328,7 +329,7 @@ def _resume(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Nam
 
 def _folder_to_resume(task: Task, config: DictConfig) -> Path:
     if config.output is not None:
-        return Path(config.output).expanduser()
+        return user_path(config.output)
     found = first = task.default_folder(config)
     for candidate in runs.numbered(first):
         if not candidate.exists():

@@ -17,14 +17,17 @@ from titans_seq.cli import checkpoints, fitting, runs, training
 from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted_path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
+from titans_seq.cli.memory import PEAK_OF_MEMORY, require_memory
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule, download_dataset, future_dates
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate
 from titans_seq.files import replacing
 from titans_seq.forecast import ForecastModule, SimbaForecaster
 from titans_seq.forecast.anomalies import Span, spans, surprise_of_values
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_training
+from titans_seq.printable import printable
 
 MARKED = 10  # spans that surprise shows
 PREDICTION = ("forecast.csv", "forecast.png", "surprise.png")  # what predict writes
@@ -82,6 +85,14 @@ class ForecastTask(Task):
 
     def module(self, config: DictConfig, data: L.LightningDataModule) -> ForecastModule:
         return build(config.training, "training", network=build(config.model, "model"))
+
+    def begin(self, job: Job) -> None:
+        data, module = series_of(job), module_of(job)
+        if not isinstance(module.network, SimbaForecaster):  # one of the user's need not read each channel for itself
+            return
+        past = data.dataset_for("train")[0]["past_target"]
+        peak = PEAK_OF_MEMORY if has_surprise(module) else 1.0
+        require_memory(module, past, data.batch_size, peak, job.trainer.strategy.root_device)
 
     def about(self, job: Job) -> dict[str, Any]:
         data = series_of(job)
@@ -186,13 +197,13 @@ def has_surprise(module: ForecastModule) -> bool:
 
 def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     """Rebuild the objects of a run with its weights, on its own series or on --csv."""
-    folder, path = checkpoints.split_checkpoint(Path(arguments.checkpoint).expanduser())
+    folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
     config = runs.read_config(folder, FORECAST.key)
     config.quiet = arguments.quiet
     if arguments.fill and not arguments.csv:
         raise UsageError("--fill goes with --csv")
     if arguments.csv:
-        config.data.dataset, config.data.csv = None, str(Path(arguments.csv).expanduser().absolute())
+        config.data.dataset, config.data.csv = None, str(user_path(arguments.csv).absolute())
         config.data.fill = arguments.fill
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(config.quiet)
@@ -243,7 +254,7 @@ def predict_command(arguments: argparse.Namespace) -> None:
 def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
     if arguments.output is None:
         return runs.make_new_folder(run / "predict")
-    folder = Path(arguments.output).expanduser()
+    folder = user_path(arguments.output)
     for name in (*PREDICTION, runs.CONFIG):  # with a config.yaml it is a run, whose pictures have these names
         if (folder / name).exists():
             raise UsageError(f"{folder} holds {name} already; choose another --output")
@@ -271,7 +282,7 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     found = surprise_of_values(module.network.eval().to(fitting.device()), data.standardised)
     series, most = data.series, _standing_out(found, module.network.lookback, arguments.share)
     axis = pd.RangeIndex(len(found), name="row") if series.dates is None else pd.Index(series.dates, name="date")
-    path = runs.free(Path(arguments.output).expanduser() if arguments.output else run / f"surprise-{series.name}.csv")
+    path = runs.free(user_path(arguments.output) if arguments.output else run / f"surprise-{series.name}.csv")
     runs.make_folder(path.parent)
     table = pd.DataFrame(found, index=axis, columns=list(series.columns))
     with replacing(path) as part:
@@ -282,5 +293,5 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     pictures = draw(plot_surprise, series.values, found, series.columns, axis, place, title=title, marked=shown)
     for span in shown:
         rows = f"{axis[span.begin]} to {axis[span.end - 1]}"
-        print(f"{span.peak:8.3f}  {series.columns[span.channel]}  {rows}")
+        print(f"{span.peak:8.3f}  {printable(series.columns[span.channel])}  {rows}")
     show_paths("files", [path, *pictures])

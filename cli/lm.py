@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import logging
 import math
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules import LongContextData, TextData
 from titans_seq.datamodules.long_context import TASKS
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.text import read_text
 from titans_seq.language import (
     VARIANTS,
@@ -39,6 +41,7 @@ from titans_seq.language.generation import read
 from titans_seq.language.pictures import plot_by_length
 from titans_seq.language.saving import CONFIG
 from titans_seq.pictures import plot_training
+from titans_seq.printable import printable
 from titans_seq.state_io import load_state, save_state
 
 if TYPE_CHECKING:
@@ -187,7 +190,7 @@ def fit_command(arguments: argparse.Namespace) -> None:
 
 def trained_model(given: str) -> tuple[LanguageModel, Tokenizer, Path]:
     """The model and tokenizer of a run folder, or of a folder that `save_model` wrote, and that folder."""
-    folder = Path(given).expanduser()
+    folder = user_path(given)
     inner = folder / MODEL
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; give the run folder" if folder.exists() else f"no run folder {folder}")
@@ -217,7 +220,7 @@ def eval_command(arguments: argparse.Namespace) -> None:
     model, tokenizer, folder = trained_model(arguments.checkpoint)
     if arguments.text:
         return _eval_text(arguments, model, tokenizer)
-    place = Path(arguments.output).expanduser() if arguments.output else folder / "eval"
+    place = user_path(arguments.output) if arguments.output else folder / "eval"
     if by_length and not isinstance(tokenizer, ByteTokenizer):
         raise UsageError(
             f"{by_length[0]} is made of bytes, but {folder} has another tokenizer; train on it with fit lm --task"
@@ -281,7 +284,7 @@ def _harness_tasks(names: list[str], include: str | None) -> tuple["TaskManager"
         raise UsageError(
             f"no task {names[0]} here; those of lm-evaluation-harness need: pip install 'titans-seq[harness]' ({error})"
         ) from None
-    manager = TaskManager(include_path=include)
+    manager = TaskManager(include_path=None if include is None else str(user_path(include)))
     tasks = list(itertools.chain.from_iterable(PAPER if name == "paper" else (name,) for name in names))
     missing = next((name for name in tasks if name not in manager.all_tasks), None)
     if missing is not None:
@@ -292,20 +295,27 @@ def _harness_tasks(names: list[str], include: str | None) -> tuple["TaskManager"
 def _eval_harness(
     tasks: list[str], manager: "TaskManager", model: LanguageModel, tokenizer: Tokenizer, place: Path, limit: int | None
 ) -> None:
-    """Those whose data cannot be had are "not run"; what was measured is kept after every task."""
+    """What was measured is kept after every task; a UsageError at the end names those whose data cannot be had."""
     from titans_seq.language.harness import evaluate
 
+    for library in ("lm_eval", "datasets", "huggingface_hub"):  # what matters of their notes is in our last line
+        logging.getLogger(library).setLevel(logging.ERROR)
     rows: list[tuple[str, str, Any]] = []
+    missed: list[str] = []
     path = runs.free(place / "harness.json")
     for name in tasks:
         try:
             found = evaluate(model, tokenizer, name, manager, limit=limit)
-            rows += [(name, metric, value) for metric, value in found.items()]
         except OSError as error:  # its data are neither here nor to be had
-            rows.append((name, "not run", " ".join(str(error).split())))
+            missed.append(f"{name} ({printable(' '.join(str(error).split()), 200)})")
+            continue
+        rows += [(name, metric, value) for metric, value in found.items()]
         runs.write_json(path, {f"{name} {metric}": value for name, metric, value in rows})
-    show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
-    show_paths("results", [path])
+    if rows:
+        show_table("lm-evaluation-harness, no examples in the prompt", ("task", "metric", "value"), rows)
+        show_paths("results", [path])
+    if missed:
+        raise UsageError(f"not run, because the data cannot be read or downloaded: {', '.join(missed)}")
 
 
 def _samples(arguments: argparse.Namespace, task: str) -> list[LongContextData]:
@@ -351,7 +361,7 @@ def _eval_task(
 
 def _file(output: str) -> Path:
     """A file to write to, in a folder that is there."""
-    path = Path(output).expanduser()
+    path = user_path(output)
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give a file")
     runs.make_folder(path.parent)
@@ -386,7 +396,7 @@ def _states(arguments: argparse.Namespace, model: LanguageModel) -> ModelState |
     if not arguments.state:
         return None
     try:
-        states = load_state(arguments.state, model=model)
+        states = load_state(user_path(arguments.state), model=model)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
     if not isinstance(states, ModelState):

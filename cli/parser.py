@@ -31,6 +31,15 @@ def _share(text: str) -> float:
     return value
 
 
+def _path(text: str) -> str:
+    """What else can be wrong with a path, `user_path` says where it is used: nothing heavy is imported here."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path; got {text!r}")
+    if "${" in text:  # OmegaConf offers no way to keep it as it is, from the command line to RUN/config.yaml
+        raise argparse.ArgumentTypeError(f"{text!r} holds ${{, which a configuration takes for a reference; rename it")
+    return text
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -118,7 +127,7 @@ def _training_flags(parser: Parser, folder: str) -> None:
         "gradients "
         "and moments, for models too large for one",
     )
-    add("--output", metavar="DIR", help=f"run folder (default: {folder})")
+    add("--output", type=_path, metavar="DIR", help=f"run folder (default: {folder})")
     add("--resume", action="store_true", help="continue the run in --output, or in the default folder of these flags")
     _quiet(parser)
     add("-m", "--multirun", action="store_true", help="sweep over all comma-separated overrides")
@@ -130,7 +139,7 @@ def _quiet(parser: argparse.ArgumentParser) -> None:
 
 
 def _checkpoint(parser: Parser, what: str = "a run folder, or a checkpoint file in it") -> None:
-    parser.add_argument("--checkpoint", metavar="RUN", required=True, help=what)
+    parser.add_argument("--checkpoint", type=_path, metavar="RUN", required=True, help=what)
     _quiet(parser)
 
 
@@ -138,7 +147,7 @@ def _checkpoint(parser: Parser, what: str = "a run folder, or a checkpoint file 
 
 
 def _series(parser: Parser, what: str) -> None:
-    parser.add_argument("--csv", metavar="FILE", help=what)
+    parser.add_argument("--csv", type=_path, metavar="FILE", help=what)
     parser.add_argument(
         "--fill",
         metavar="HOW",
@@ -195,7 +204,7 @@ Any columns will do. A column the run was trained on keeps the run's scale; any 
     )  # fmt: skip
     _checkpoint(parser)
     _series(parser, "a series of your own instead of the run's")
-    parser.add_argument("--output", metavar="DIR", help="where to write (default: RUN/predict)")
+    parser.add_argument("--output", type=_path, metavar="DIR", help="where to write (default: RUN/predict)")
 
 
 def _surprise_forecast(tasks: argparse._SubParsersAction) -> None:
@@ -213,7 +222,7 @@ for itself; the first lookback of rows, which surprise a memory that knows nothi
     _checkpoint(parser)
     _series(parser, "a series of your own instead of the run's")
     parser.add_argument("--share", type=_share, default=0.01, help="of rows to call surprising (default: 0.01)")
-    parser.add_argument("--output", metavar="FILE", help="(default: RUN/surprise-<series>.csv, -2 ...)")
+    parser.add_argument("--output", type=_path, metavar="FILE", help="(default: RUN/surprise-<series>.csv, -2 ...)")
 
 
 def _report(verbs: argparse._SubParsersAction) -> None:
@@ -231,11 +240,13 @@ Test metrics beside the last value and the last season, forecasts with intervals
 errors by step and
 by channel, the training, what surprised the memory. The file asks for nothing else, so that it can be sent or kept.""",
     )
-    parser.add_argument("checkpoint", metavar="RUN", help="a run folder, or a checkpoint file in it")
+    parser.add_argument("checkpoint", type=_path, metavar="RUN", help="a run folder, or a checkpoint file in it")
     parser.add_argument(
         "--season", type=_positive, metavar="N", help="rows of a season (default: a guess by the dates)"
     )
-    parser.add_argument("--output", metavar="FILE", help="(default: RUN/report.html, -2 and so on if it is there)")
+    parser.add_argument(
+        "--output", type=_path, metavar="FILE", help="(default: RUN/report.html, -2 and so on if it is there)"
+    )
     _quiet(parser)
     # csv, fill: it is about the run's own series
     parser.set_defaults(run="titans_seq.cli.report:report_command", csv=None, fill=None)
@@ -263,13 +274,13 @@ together. KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.
     )  # fmt: skip
     add = parser.add_argument
     add("--dataset", metavar="NAME", help="a data set of the genomic-benchmarks package, downloaded once")
-    add("--csv", metavar="FILE", help="sequences of your own, CSV or TSV with sequence,label; for training")
-    add("--val-csv", metavar="FILE", help="with --csv: rows that choose the best epoch")
-    add("--test-csv", metavar="FILE", help="with --csv: rows to test on")
-    add("--bed", metavar="FILE", help="regions of --fasta, their class in column 4")
-    add("--fasta", metavar="FILE", help="with --bed: the genome, plain or bgzip")
+    add("--csv", type=_path, metavar="FILE", help="sequences of your own, CSV or TSV with sequence,label; for training")
+    add("--val-csv", type=_path, metavar="FILE", help="with --csv: rows that choose the best epoch")
+    add("--test-csv", type=_path, metavar="FILE", help="with --csv: rows to test on")
+    add("--bed", type=_path, metavar="FILE", help="regions of --fasta, their class in column 4")
+    add("--fasta", type=_path, metavar="FILE", help="with --bed: the genome, plain or bgzip")
     add("--model", metavar="NAME", help="memory (default), mac, mag, mal, attention, or kmer")
-    add("--from", metavar="RUN", help="a run of `pretrain dna` whose encoder to start from")
+    add("--from", type=_path, metavar="RUN", help="a run of `pretrain dna` whose encoder to start from")
     add("--rc", choices=("none", "average"), help="average: test with the mean of both strands")
     _training_flags(parser, "runs/dna/<data>-<model>-s<seed>")
 
@@ -291,8 +302,8 @@ By default the last 5 % of every record are test and the 5 % before them validat
 KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
     )  # fmt: skip
     add = parser.add_argument
-    add("--fasta", metavar="FILE", help="the genome, plain or bgzip")
-    add("--bed", metavar="FILE", help="intervals with train, val or test in column 4")
+    add("--fasta", type=_path, metavar="FILE", help="the genome, plain or bgzip")
+    add("--bed", type=_path, metavar="FILE", help="intervals with train, val or test in column 4")
     add("--length", type=_positive, metavar="L", help="bases per window")
     add(
         "--carry",
@@ -315,14 +326,18 @@ def _test_dna(tasks: argparse._SubParsersAction) -> None:
   titans-seq test dna --checkpoint runs/dna_lm/RUN --fasta other.fa""",
     )  # fmt: skip
     _checkpoint(parser)
-    parser.add_argument("--csv", metavar="FILE", help="labelled sequences instead of the run's (classifier)")
-    parser.add_argument("--fasta", metavar="FILE", help="a genome instead of the run's (language model)")
+    parser.add_argument(
+        "--csv", type=_path, metavar="FILE", help="labelled sequences instead of the run's (classifier)"
+    )
+    parser.add_argument("--fasta", type=_path, metavar="FILE", help="a genome instead of the run's (language model)")
     parser.add_argument("--rc", choices=("none", "average"), help="average: the mean of both strands")
 
 
 def _sequences(parser: Parser) -> None:
-    parser.add_argument("--csv", metavar="FILE", help="CSV or TSV with a column sequence and, if you like, id")
-    parser.add_argument("--fasta", metavar="FILE", help="each record is one sequence")
+    parser.add_argument(
+        "--csv", type=_path, metavar="FILE", help="CSV or TSV with a column sequence and, if you like, id"
+    )
+    parser.add_argument("--fasta", type=_path, metavar="FILE", help="each record is one sequence")
 
 
 def _predict_dna(tasks: argparse._SubParsersAction) -> None:
@@ -337,7 +352,10 @@ def _predict_dna(tasks: argparse._SubParsersAction) -> None:
     _sequences(parser)
     parser.add_argument("--rc", choices=("none", "average"), help="average: the mean of both strands")
     parser.add_argument(
-        "--output", metavar="FILE", help="(default: RUN/predictions-<input>.csv, -2 and so on if it is there)"
+        "--output",
+        type=_path,
+        metavar="FILE",
+        help="(default: RUN/predictions-<input>.csv, -2 and so on if it is there)",
     )
 
 
@@ -358,7 +376,7 @@ def _embed_dna(tasks: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--pooling", choices=("mean", "max", "last", "none"), default="mean", help="over real bases (default: mean)"
     )
-    parser.add_argument("--output", metavar="FILE", help="(default: RUN/embeddings-<input>.npz, -2 ...)")
+    parser.add_argument("--output", type=_path, metavar="FILE", help="(default: RUN/embeddings-<input>.npz, -2 ...)")
 
 
 def _score_dna(tasks: argparse._SubParsersAction) -> None:
@@ -376,11 +394,11 @@ base.""",
     )  # fmt: skip
     _checkpoint(parser)
     add = parser.add_argument
-    add("--fasta", metavar="FILE", required=True, help="the genome the variants belong to, plain or bgzip")
-    add("--vcf", metavar="FILE", help="variants as VCF, also .gz")
-    add("--csv", metavar="FILE", help="variants as CSV or TSV")
+    add("--fasta", type=_path, metavar="FILE", required=True, help="the genome the variants belong to, plain or bgzip")
+    add("--vcf", type=_path, metavar="FILE", help="variants as VCF, also .gz")
+    add("--csv", type=_path, metavar="FILE", help="variants as CSV or TSV")
     add("--window", type=_positive, default=1024, metavar="L", help="bases read around a variant (default: 1024)")
-    add("--output", metavar="FILE", help="(default: RUN/scores-<input>.csv, -2 ...)")
+    add("--output", type=_path, metavar="FILE", help="(default: RUN/scores-<input>.csv, -2 ...)")
 
 
 def _surprise_dna(tasks: argparse._SubParsersAction) -> None:
@@ -397,8 +415,8 @@ file.""",
     )  # fmt: skip
     _checkpoint(parser)
     add = parser.add_argument
-    add("--fasta", metavar="FILE", required=True, help="plain or bgzip")
-    add("--bedgraph", metavar="FILE", required=True, help="where to write")
+    add("--fasta", type=_path, metavar="FILE", required=True, help="plain or bgzip")
+    add("--bedgraph", type=_path, metavar="FILE", required=True, help="where to write")
     add("--record", metavar="NAME", help="only this record (default: all)")
     add("--bin", type=_positive, default=10, metavar="W", help="bases per value (default: 10)")
     add("--track", choices=("surprise", "bits"), default="surprise", help="bits: how unlikely each base was, in bits")
@@ -429,7 +447,7 @@ The first 90 % of the text train, the next 5 % choose the epoch, the last 5 % te
 KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
     )  # fmt: skip
     add = parser.add_argument
-    add("--text", metavar="FILE", help="a text in UTF-8")
+    add("--text", type=_path, metavar="FILE", help="a text in UTF-8")
     add(
         "--task",
         dest="task_name",
@@ -449,7 +467,7 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
         metavar="N",
         help="train on streams of the text: N samples in a row with the state carried on (default 1: each for itself)",
     )
-    add("--tokenizer", metavar="FILE", help="a tokenizer.json (default: bytes)")
+    add("--tokenizer", type=_path, metavar="FILE", help="a tokenizer.json (default: bytes)")
     add(
         "--vocab-size",
         type=_positive,
@@ -474,7 +492,12 @@ def _eval_lm(tasks: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     _checkpoint(parser, "a run folder, or the folder of a model that was saved")
     add = parser.add_argument
-    add("--text", metavar="FILE", help="read in one stream, with the state carried from its first token to its last")
+    add(
+        "--text",
+        type=_path,
+        metavar="FILE",
+        help="read in one stream, with the state carried from its first token to its last",
+    )
     add(
         "--tasks",
         nargs="+",
@@ -483,10 +506,15 @@ def _eval_lm(tasks: argparse._SubParsersAction) -> None:
     )
     add("--lengths", type=_positive, nargs="+", metavar="T", help="tokens per sample (default: 256 512 1024 2048 4096)")
     add("--samples", type=_positive, metavar="N", help="per length (default 128)")
-    add("--include", metavar="DIR", help="where task files of your own lie")
+    add("--include", type=_path, metavar="DIR", help="where task files of your own lie")
     add("--limit", type=_positive, metavar="N", help="at most so many documents of each task of the harness")
     add("--seed", type=_seed, metavar="S", help="of the samples (default 0)")
-    add("--output", metavar="PATH", help="--text: a JSON file to write; --tasks: a folder (default: RUN/eval)")
+    add(
+        "--output",
+        type=_path,
+        metavar="PATH",
+        help="--text: a JSON file to write; --tasks: a folder (default: RUN/eval)",
+    )
 
 
 def _generate_lm(tasks: argparse._SubParsersAction) -> None:
@@ -507,8 +535,8 @@ def _generate_lm(tasks: argparse._SubParsersAction) -> None:
     add("--top-k", type=_positive, metavar="K", help="draw among the K most likely")
     add("--top-p", type=float, metavar="P", help="draw among the fewest that have this share of the probability")
     add("--seed", type=_seed, default=0, metavar="S", help="of the draws (default 0)")
-    add("--state", metavar="FILE", help="go on from a state that was saved")
-    add("--save-state", metavar="FILE", help="keep the state after all that was printed")
+    add("--state", type=_path, metavar="FILE", help="go on from a state that was saved")
+    add("--save-state", type=_path, metavar="FILE", help="keep the state after all that was printed")
 
 
 # the rest -------------------------------------------------------------------------------------------------------------
@@ -559,7 +587,7 @@ def _audit(actions: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="default: every data set in the lists")
-    add("--path", metavar="PATH", help="folder or .tar of interval lists")
-    add("--train", metavar="BED", help="training intervals of your own")
-    add("--test", metavar="BED", help="test intervals of your own")
+    add("--path", type=_path, metavar="PATH", help="folder or .tar of interval lists")
+    add("--train", type=_path, metavar="BED", help="training intervals of your own")
+    add("--test", type=_path, metavar="BED", help="test intervals of your own")
     parser.set_defaults(run="titans_seq.cli.audit:audit_command")

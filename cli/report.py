@@ -23,6 +23,7 @@ from titans_seq.cli.fitting import Job
 from titans_seq.cli.forecast import FORECAST, MARKED, has_surprise, load_run, module_of, series_of
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.splits import SPLITS
 from titans_seq.datamodules.windows import Batch, as_is
 from titans_seq.files import replacing
@@ -56,7 +57,8 @@ def report_command(arguments: argparse.Namespace) -> None:
     job.config.trainer.limit_predict_batches = 1.0  # whatever the run was trained with: every window once
     report = _report(job, run, metrics, arguments.season)
     with replacing(path) as part:
-        part.write_text(render(report), encoding="utf-8")
+        # names of files need not be UTF-8
+        part.write_text(render(report), encoding="utf-8", errors="backslashreplace")
     show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note in report.tiles})
     if report.differs:
         print(f"titans-seq: {report.differs}", file=sys.stderr)
@@ -68,18 +70,11 @@ def _metrics(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{run} is not finished: it has no {runs.METRICS}; go on with: "
                          f"titans-seq fit forecast --output {run} --resume")  # fmt: skip
-    try:
-        found = runs.read_json(path)
-    except ValueError as error:  # no JSON, or no text
-        raise UsageError(f"{path} cannot be read: {error}") from None
-    missing = [name for name in NEEDED if name not in found]
-    if missing:
-        raise UsageError(f"{path} is not of a finished training: it has no {missing[0]}")
-    return found
+    return runs.read_metrics(path, NEEDED)
 
 
 def _place(arguments: argparse.Namespace, run: Path) -> Path:
-    path = Path(arguments.output).expanduser() if arguments.output else run / "report.html"
+    path = user_path(arguments.output) if arguments.output else run / "report.html"
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file, such as {path / 'report.html'}")
     runs.make_folder(path.parent)

@@ -6,7 +6,7 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq import files
 from titans_seq.cli.errors import UsageError
+from titans_seq.printable import printable
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
+_LARGEST = 1e300  # no metric is larger; Python's whole numbers can be too large for a float
 BEST, LAST = "best.ckpt", "last.ckpt"
 LOCK = ".lock"  # held by the process that trains in the folder
 # what `task:` in a config.yaml says of a run
@@ -146,9 +148,23 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     files.write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a record that `write_json` wrote; a ValueError if it is no JSON."""
-    return files.read_json(path)
+def read_metrics(path: Path, needed: Iterable[str]) -> dict[str, Any]:
+    """Return the metrics of a finished run; a UsageError unless they hold a finite number for each name needed."""
+    try:
+        found = files.read_json(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is not of a finished training: it holds no metrics")
+    for name in needed:
+        if name not in found:
+            raise UsageError(f"{path} is not of a finished training: it has no {name}")
+        value = found[name]
+        if type(value) not in (int, float) or not -_LARGEST < value < _LARGEST:
+            raise UsageError(f"{path}: {name} must be a finite number; got {printable(repr(value), 60)}")
+    return found
 
 
 def read_config(folder: Path, *tasks: str) -> DictConfig:

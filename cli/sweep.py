@@ -19,6 +19,8 @@ from titans_seq.cli.config import complete, compose_sweep, overrides_of, quoted,
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import Task, fit, on_one_device, prepare
 from titans_seq.cli.tables import show_paths, show_table
+from titans_seq.datamodules.paths import user_path
+from titans_seq.printable import printable
 
 
 def sweep(task: Task, arguments: argparse.Namespace) -> None:
@@ -33,7 +35,7 @@ def sweep(task: Task, arguments: argparse.Namespace) -> None:
     for config in configs:  # nothing starts, and nothing is written, before every job is known to be good
         prepare(task, config)
     name = datetime.now().strftime("sweep-%Y-%m-%d_%H-%M-%S")
-    folder = Path(output).expanduser() if output else Path("runs", task.name, name)
+    folder = user_path(output) if output else Path("runs", task.name, name)
     if output and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds a run or a sweep already; choose another --output")
     folder = runs.make_folder(folder) if output else runs.make_new_folder(folder)
@@ -60,7 +62,8 @@ def run_job(task: Task, config: DictConfig) -> float:
     quiet, config.quiet = config.quiet, True  # the bars of several jobs would run into each other
     metrics = fit(task, config, folder, show=False)
     if not quiet:
-        print(f"job {folder.name}:", *(f"{name} {metrics[name]:.4f}," for name in task.headline), folder)
+        values = " ".join(f"{name} {metrics[name]:.4f}," for name in task.headline)
+        print(printable(f"job {folder.name}: {values} {folder}", most=None))
     return metrics[task.headline[0]]
 
 
@@ -102,7 +105,7 @@ def _show(task: Task, folder: Path, keys: list[str]) -> None:
     swept = {key: column for key, column in values.items() if len({str(value) for value in column}) > 1}
     rows = []
     for i, job in enumerate(jobs):
-        metrics = runs.read_json(job / runs.METRICS)
+        metrics = runs.read_metrics(job / runs.METRICS, task.headline)
         named = [column[i] for column in swept.values()]
         rows.append([job.name, *named, *(metrics[name] for name in task.headline)])
     show_table("sweep", ["job", *swept, *task.headline], rows)

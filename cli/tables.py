@@ -7,28 +7,31 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+from titans_seq.printable import printable
 
 MAX_WIDTH = 200  # of a table, in characters
 
 
 def show_record(title: str, record: Mapping[str, Any]) -> None:
     """Print names and values, one per line."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=_cell(title), title_justify="left", show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in record.items():
-        table.add_row(name, shown(value))
+        table.add_row(_cell(name), _cell(value))
     Console().print(table)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table with a head; numbers stand right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_cell(title), title_justify="left")
     for i, name in enumerate(columns):
         numeric = any(isinstance(row[i], (int, float)) and not isinstance(row[i], bool) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
+        table.add_column(_cell(name), justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
-        table.add_row(*map(shown, row))
+        table.add_row(*map(_cell, row))
     console = Console()
     # a table wider than the terminal is cut or scrolls; folded numbers could not be read at all
     wanted = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum
@@ -38,7 +41,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 def show_paths(title: str, paths: Sequence[Path]) -> None:
     """Print paths whole, one per line, so that they can be copied."""
     for i, path in enumerate(paths):
-        print(f"{title if i == 0 else '':<8} {path}")
+        print(f"{title if i == 0 else '':<8} {printable(str(path), most=None)}")
 
 
 def shown(value: Any) -> str:
@@ -48,3 +51,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)
+
+
+def _cell(value: Any) -> Text:
+    """A value as text: a plain string would be read for rich's markup, such as [red]."""
+    return Text(printable(shown(value)))

@@ -167,12 +167,12 @@ def place(trainer: L.Trainer, folder: Path) -> None:
 
 @contextmanager
 def interruptible(trainer: L.Trainer, message: str) -> Iterator[None]:
-    """Turn Lightning's way of ending on Ctrl-C (SystemExit, with SIGINT ignored) into Interrupted."""
+    """Turn Ctrl-C, and Lightning's way of ending on it (SystemExit, with SIGINT ignored), into Interrupted."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit:
-        if trainer.state.status != TrainerStatus.INTERRUPTED:
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
         raise Interrupted(message) from None
     finally:

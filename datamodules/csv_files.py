@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from titans_seq.datamodules.paths import cannot_read, require_file, user_path
 from titans_seq.datamodules.registry import DatasetSpec
 from titans_seq.datamodules.series import DataError, DataWarning, Series, usual_step
 
@@ -30,6 +32,7 @@ FILLS = {  # what --fill may be: does it look only at earlier rows?
 FILL_HINT = "fill it with --fill ffill or zero (both use the past only) or linear (looks ahead)"
 
 _BLOCK_VALUES = 2**18  # numbers parsed at a time, 2 MB
+_BLOCK_ROWS = 256  # but at least so many rows: pandas takes its time for every column of every block
 _CHUNK_BYTES = 2**20
 # tried in order; month before day is how a date like 01/02/2020 is read unless a later row rules it out
 _DATE_FORMATS = ["ISO8601"] + [
@@ -63,11 +66,10 @@ def read_user_csv(path: str | Path, fill: str | None = None) -> Series:
     Warns:
         DataWarning: steps between dates differ, since windows run across them as if no row were missing.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if fill is not None and fill not in FILLS:
         raise DataError(f"unknown fill {fill!r}; choose one of {', '.join(FILLS)}")
-    if not path.is_file():
-        raise DataError(f"no CSV file {path}")
+    require_file(path, "CSV file")
     table = _read_table(path)
     dates = _parse_dates(path, table)
     _require_increasing(path, table, dates)
@@ -160,9 +162,8 @@ def _header(path: Path) -> list[str]:
         names = list(pd.read_csv(file, nrows=0, encoding="utf-8-sig", skip_blank_lines=False).columns)
     with _readable(path), _opened(path) as file:  # pandas calls a second "a" "a.1"
         given = pd.read_csv(file, nrows=1, header=None, dtype=str, encoding="utf-8-sig", skip_blank_lines=False)
-    doubles = [
-        name for row in given.to_numpy() for i, name in enumerate(row) if isinstance(name, str) and name in row[:i]
-    ]
+    counts = Counter(name for name in given.to_numpy().ravel() if isinstance(name, str))
+    doubles = [name for name, count in counts.items() if count > 1]
     if doubles:
         raise DataError(f"{path}: column {doubles[0]!r} stands twice in the header; give each column a name of its own")
     return names
@@ -183,7 +184,7 @@ def _blocks(path: Path, date: str, width: int) -> Iterator[pd.DataFrame]:
     with _readable(path), _opened(path) as file:
         blocks = pd.read_csv(
             file,
-            chunksize=max(1, _BLOCK_VALUES // width),
+            chunksize=max(_BLOCK_ROWS, _BLOCK_VALUES // width),
             dtype={date: str},
             encoding="utf-8-sig",
             skip_blank_lines=False,
@@ -196,7 +197,8 @@ def _blocks(path: Path, date: str, width: int) -> Iterator[pd.DataFrame]:
 
 
 def _numbers(path: Path, block: pd.DataFrame, columns: list[str]) -> Float[np.ndarray, "rows C"]:
-    texts = [name for name in columns if not pd.api.types.is_numeric_dtype(block[name])]
+    numeric = {name for name, dtype in block.dtypes.items() if pd.api.types.is_numeric_dtype(dtype)}
+    texts = [name for name in columns if name not in numeric]
     for name in texts:
         numbers = pd.to_numeric(block[name], errors="coerce")
         wrong = numbers.isna() & block[name].notna()
@@ -214,8 +216,8 @@ def _numbers(path: Path, block: pd.DataFrame, columns: list[str]) -> Float[np.nd
 
 
 def _line_count(path: Path) -> int:
-    ends = [(chunk.count(b"\n"), chunk.count(b"\r")) for chunk in _chunks(path)]
-    return max(sum(column) for column in zip(*ends, strict=True)) + 1 if ends else 1
+    """At least the number of lines: each may end in a line feed, a carriage return, or both."""
+    return sum(chunk.count(b"\n") + chunk.count(b"\r") for chunk in _chunks(path)) + 1
 
 
 def _parse_dates(path: Path, table: _Table) -> pd.DatetimeIndex:
@@ -334,4 +336,4 @@ def _readable(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is a damaged gzip file ({error})") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise cannot_read(path, error) from None

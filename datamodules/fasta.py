@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 from titans_seq.datamodules.alphabet import COMPLEMENT, LETTERS, UNKNOWN, encode
 from titans_seq.datamodules.intervals import Interval, overlap_audit, read_bed
 from titans_seq.datamodules.labelled import Labelled, labelled
+from titans_seq.datamodules.paths import cannot_read, require_file, user_path
 from titans_seq.datamodules.registry import user_cache
 from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.splits import SPLITS
@@ -68,7 +69,7 @@ class Genome:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = user_path(path)
         self._handle: tuple[int, pyfaidx.Fasta] | None = None
         _require_fasta(self.path)
         records = self._fasta().faidx.index
@@ -403,15 +404,14 @@ def _nearest(name: str, names: Sequence[str]) -> str | None:
 
 def _require_fasta(path: Path) -> None:
     """Refuse by a look at both ends what pyfaidx would take for something else."""
-    if not path.is_file():
-        raise DataError(f"{path} is a folder; give a FASTA file" if path.is_dir() else f"no file {path}")
+    require_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
             file.seek(max(path.stat().st_size - len(_BGZIP_END), 0))
             tail = file.read()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise cannot_read(path, error) from None
     compressed = head.startswith(b"\x1f\x8b")
     if compressed:
         if head[3:4] != b"\x04" or head[12:14] != b"BC":  # flagged extra field, of the kind that tells bgzip

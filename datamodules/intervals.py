@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
+from titans_seq.datamodules.paths import cannot_read, require_file, user_path
 from titans_seq.datamodules.series import DataError
 
 SPLITS = ("train", "test")
@@ -145,7 +146,7 @@ def read_interval_lists(path: str | Path) -> tuple[Intervals, Intervals]:
     Raises:
         DataError: a file, a column or a class is missing, or a row that is no interval (with file and line).
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     train, test = (_lists_of(path / split) for split in SPLITS)
     for split, here, there in (("train", train, test), ("test", test, train)):
         missing = sorted(set(there) - set(here))
@@ -166,7 +167,7 @@ def read_bed(path: str | Path) -> Intervals:
         DataError: no such file, no intervals, or (with file and line) fewer than three columns or another number than
             before, a begin or end that is no whole number from 0 to 2**40, end <= begin, an unknown strand.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     rows: list[tuple[str, int, int, str, str | None]] = []
     columns = 0
     with _opened(path) as file:
@@ -304,8 +305,7 @@ def _overlapping_pairs(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    if not path.is_file():
-        raise DataError(f"no file {path}")
+    require_file(path)
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(
             encoding="utf-8-sig"
@@ -313,6 +313,8 @@ def _opened(path: Path) -> Iterator[TextIO]:
             yield file
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise cannot_read(path, error) from None
 
 
 def _bed_row(fields: list[str], columns: int, where: str) -> tuple[str, int, int, str, str | None]:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from titans_seq.datamodules.alphabet import encode
+from titans_seq.datamodules.paths import cannot_read, require_file, user_path
 from titans_seq.datamodules.series import DataError
 
 COLUMNS = ("sequence", "label")
@@ -56,7 +57,7 @@ def read_sequences(path: str | Path) -> Sequences:
     Raises:
         DataError: as `read_labelled_csv`, or no row at all.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     rows = list(_table(path, ("sequence",), ("id",)))
     if not rows:
         raise DataError(f"{path} has no sequence")
@@ -75,7 +76,7 @@ def read_labelled_csv(path: str | Path, class_names: tuple[str, ...] | None = No
         DataError: no such file, a column that is missing, an empty sequence or label, a letter that is no base, fewer
             than two classes, a class that training did not know.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     tokens, labels = [], []
     for where, (sequence, label) in _table(path, COLUMNS):
         if not label:
@@ -94,7 +95,7 @@ def read_labelled_folder(path: str | Path, class_names: tuple[str, ...] | None =
     Raises:
         DataError: no such folder, no class folders, and as `read_labelled_csv`.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_dir():
         raise DataError(f"no folder {path}")
     files = sorted(file for folder in sorted(path.iterdir()) if folder.is_dir() for file in folder.glob("*.txt"))
@@ -111,8 +112,7 @@ def _table(
         raise DataError(f"{path} is a folder; give a file")
     if separator is None:
         raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise DataError(f"no file {path}")
+    require_file(path)
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
             encoding="utf-8-sig", newline=""
@@ -120,6 +120,8 @@ def _table(
             yield from _rows(path, csv.reader(file, delimiter=separator), columns, optional)
     except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from None
 
 
 def _rows(

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.series import DataError
 
 EMBEDDED = "embedded"  # the generated default series: no file, no entry below
@@ -125,15 +126,15 @@ def find_spec(name: str) -> DatasetSpec:
 def data_folder(data_root: str | Path | None = None) -> Path:
     """Return the folder that holds `forecast/`: the argument, $TITANS_SEQ_DATA, or the user's cache folder."""
     chosen = data_root or os.environ.get("TITANS_SEQ_DATA")
-    return Path(chosen).expanduser() if chosen else user_cache() / "titans-seq"
+    return user_path(chosen) if chosen else user_cache() / "titans-seq"
 
 
 def user_cache() -> Path:
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return Path(os.environ.get("LOCALAPPDATA") or user_path("~/AppData/Local"))
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return user_path("~/Library/Caches")
+    return Path(os.environ.get("XDG_CACHE_HOME") or user_path("~/.cache"))
 
 
 def home_of(spec: DatasetSpec, data_root: str | Path | None = None) -> Path:

@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+_HALF = 500  # characters of a message, before and after what is left out of the middle
+
 
 class DataError(ValueError):
     """The user's data, or the place where it should be, is wrong. One line: what, where, what to do."""
 
     def __init__(self, message: str) -> None:
+        if len(message) > 2 * _HALF:  # it quotes a cell or a header that is very long
+            message = f"{message[:_HALF]}...{message[-_HALF:]}"
         super().__init__(re.sub(r"\s*[\r\n]+\s*", " ", message))  # a server's or a parser's words may hold more
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from titans_seq.datamodules.paths import cannot_read, require_file, user_path
 from titans_seq.datamodules.series import DataError, at_least
 from titans_seq.datamodules.stretches import Reading, StretchBatches, require_rows, stretches_of
 from titans_seq.datamodules.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
@@ -208,9 +209,8 @@ def read_text(path: str | Path) -> str:
     Raises:
         DataError: no such file, an empty one, one that is no text.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataError(f"{path} is a folder, no text" if path.is_dir() else f"no file {path}")
+    path = user_path(path)
+    require_file(path)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -218,7 +218,7 @@ def read_text(path: str | Path) -> str:
             f"{path} is no UTF-8 text: byte {error.start} is no part of it; convert it with iconv"
         ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise cannot_read(path, error) from None
     if not text.strip():
         raise DataError(f"{path} is empty")
     return text

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Int
 
+from titans_seq.datamodules.paths import cannot_read, require_file, user_path
+
 FILE = "tokenizer.json"
 LARGEST = 1_000_000  # tokens of a vocabulary; each takes memory before any text is read
 IGNORED = -100  # in the place of a token: a target that is not asked for; what PyTorch's cross-entropy leaves out
@@ -136,13 +138,14 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
         ValueError: no such file, or not a tokenizer.
     """
-    path = Path(path)
+    path = user_path(path)
     path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise ValueError(f"no tokenizer at {path}")
+    require_file(path, "tokenizer at")
     try:
         definition = path.read_text(encoding="utf-8")
         known = json.loads(definition)
+    except OSError as error:
+        raise cannot_read(path, error) from None
     except (ValueError, RecursionError):  # no text, no JSON, or JSON nested too deeply
         raise ValueError(f"{path} is no tokenizer.json: it holds no JSON") from None
     if known == _BYTES:

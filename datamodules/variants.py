@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from titans_seq.datamodules.fasta import Genome
+from titans_seq.datamodules.paths import cannot_read, require_file, user_path
 from titans_seq.datamodules.series import DataError
 
 SUFFIXES = {".vcf": "vcf", ".csv": ",", ".tsv": "\t"}
@@ -74,12 +75,11 @@ def read_variants(path: str | Path, genome: Genome) -> Variants:
             or past the end, an unknown record, another letter in an allele, an alternative equal to the reference, a
             reference allele that is not what the genome has there, or no variant at all.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     kind = SUFFIXES.get(Path(path.stem if path.suffix in COMPRESSED else path.name).suffix)
     if kind is None:
         raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}, or one of these with {' or '.join(COMPRESSED)}")
-    if not path.is_file():
-        raise DataError(f"no file {path}")
+    require_file(path)
     variants: list[Variant] = []
     skipped = 0
     try:
@@ -90,6 +90,8 @@ def read_variants(path: str | Path, genome: Genome) -> Variants:
                 skipped += line.alt.count(",") + 1 - len(found)
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from None
     if not variants:
         raise DataError(f"{path} holds no variants" + f" but {skipped} alleles that spell no bases" * (skipped > 0))
     _check_references(path, variants, genome)

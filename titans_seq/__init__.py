@@ -1,18 +1,16 @@
 """Neural long-term memory (Titans) for time series, genomics and language."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from titans_seq.attention import Attention, AttentionState
-from titans_seq.blocks import Block, ModelState
-from titans_seq.kernels import MemoryState
-from titans_seq.memory import LayerState, NeuralMemory
-from titans_seq.state_io import load_state, save_state
-from titans_seq.variants import MAC, MAG, MAL, MACState, MAGState, MALState
+TYPE_CHECKING = False  # type checkers take any variable of this name for true; `typing` would be one import more
 
 if TYPE_CHECKING:
+    from titans_seq.attention import Attention, AttentionState
+    from titans_seq.blocks import Block, ModelState
     from titans_seq.forecast.estimator import TitansEstimator
     from titans_seq.forecaster import TitansForecaster
+    from titans_seq.kernels import MemoryState
+    from titans_seq.memory import LayerState, NeuralMemory
+    from titans_seq.state_io import load_state, save_state
+    from titans_seq.variants import MAC, MAG, MAL, MACState, MAGState, MALState
 
 __version__ = "0.1.0"
 
@@ -37,12 +35,31 @@ __all__ = [
     "save_state",
 ]
 
+# Imported when they are first used: PyTorch takes seconds, in which the command could neither answer `--help` nor end
+# cleanly on Ctrl-C; the estimators bring pandas, Lightning and GluonTS, which the layer does without.
+_HOMES = {
+    "attention": ("Attention", "AttentionState"),
+    "blocks": ("Block", "ModelState"),
+    "forecast.estimator": ("TitansEstimator",),
+    "forecaster": ("TitansForecaster",),
+    "kernels": ("MemoryState",),
+    "memory": ("LayerState", "NeuralMemory"),
+    "state_io": ("load_state", "save_state"),
+    "variants": ("MAC", "MAG", "MAL", "MACState", "MAGState", "MALState"),
+}
 
-# they bring pandas, Lightning and GluonTS, which the layer does without
-_LATER = {"TitansEstimator": "titans_seq.forecast.estimator", "TitansForecaster": "titans_seq.forecaster"}
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        home = next((home for home, names in _HOMES.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -34,6 +34,7 @@ from titans_seq.datamodules.frames import (
 from titans_seq.datamodules.panel import PanelScaling, PanelWindows
 from titans_seq.datamodules.panel_data import PanelData
 from titans_seq.datamodules.parquet import Parts, sort_parquet
+from titans_seq.datamodules.paths import user_path
 from titans_seq.datamodules.series import DataError, DataWarning
 from titans_seq.draws import Draws
 from titans_seq.forecast.conformal import Conformal
@@ -407,7 +408,7 @@ class TitansForecaster(BaseEstimator):
             with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
                 freq = plain_freq(self.freq if freq is None else freq)
                 yield (
-                    sort_parquet(Path(data).expanduser(), self._columns, freq, Path(folder), progress=self.progress),
+                    sort_parquet(user_path(data), self._columns, freq, Path(folder), progress=self.progress),
                     False,
                 )
         else:

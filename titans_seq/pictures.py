@@ -2,15 +2,21 @@
 state.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from titans_seq.files import replacing
+from titans_seq.printable import printable
+
+LONGEST = 60  # characters of a label or a line of a title
 
 GREY, INK, RED, ORANGE = "#5b6770", "#1b2a41", "#d1495b", "#e08e0b"
 LINES = (GREY, RED, ORANGE, "#00798c", "#6a4c93", "#5a8f3d")  # of curves that have no meaning of their own
@@ -62,7 +68,6 @@ def legend(axes: Axes) -> None:
 
 def save(figure: Figure, path: str | Path) -> Path:
     """Give the panels of lines their common look, and write the file."""
-    path = Path(path)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25, linewidth=0.6)
@@ -71,6 +76,37 @@ def save(figure: Figure, path: str | Path) -> Path:
         for line in axes.lines:
             line.set_linewidth(1.4)
     figure.align_ylabels()
-    with replacing(path) as part:
-        figure.savefig(part, format=path.suffix.removeprefix("."))
+    return write(figure, path)
+
+
+def write(figure: Figure, path: str | Path) -> Path:
+    """Write the file. Every text is shown as it is: names of columns, classes, records and files come from the user."""
+    path = Path(path)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(_literal(text.get_text()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, FuncFormatter):  # of `set_xticks(places, labels)`: labels are set when drawn
+                axis.set_major_formatter(FuncFormatter(partial(_literal_label, formatter)))
+    with warnings.catch_warnings():
+        # a name in a script that the font does not have is drawn as boxes; one warning per letter helps nobody
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support .* natively")
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix.removeprefix("."))
     return path
+
+
+def _literal_label(formatter: FuncFormatter, value: float, place: int | None) -> str:
+    return _literal(formatter(value, place))
+
+
+def _literal(text: str) -> str:
+    """Text without formulas: not by `parse_math`, which would also take them from the ticks of logarithmic axes.
+
+    The first line break stays one, as in the cells of a confusion matrix.
+    """
+    lines = (printable(line, LONGEST) for line in text.split("\n", 1))
+    return "\n".join(lines).replace("$", r"\$")

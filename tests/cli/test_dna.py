@@ -372,6 +372,18 @@ def _loaded(folder: Path) -> DNALanguageModel:
     return model.eval()
 
 
+def test_records_of_odd_names_have_pictures(
+    language_model: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["[/red]$x_$\x1b[31m", "n" * 300, "../up"]
+    Path("odd.fa").write_text("".join(f">{name}\n{_letters(200, 5)}\n" for name in names))
+    words = ["--checkpoint", str(language_model), "--fasta", "odd.fa", "--bedgraph", "odd.bedgraph", "--quiet"]
+    assert main(["surprise", "dna", *words]) == 0
+    out = capsys.readouterr().out
+    assert r"[/red]$x_$\x1b[31m" in out and "\x1b" not in out
+    assert len(list(workdir.glob("odd-*.png"))) == 3
+
+
 @pytest.mark.parametrize("track", ["surprise", "bits"])
 def test_a_genome_is_read_in_one_stream(track: str, language_model: Path, files: Path, workdir: Path) -> None:
     words = ["--checkpoint", str(language_model), "--fasta", str(files / "genome.fa"), "--bedgraph", "out/s.bedgraph"]

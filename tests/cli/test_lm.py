@@ -290,7 +290,7 @@ def test_accuracy_by_length(workdir: Path) -> None:
     assert (workdir / "run/eval/parity.png").stat().st_size > 5000
 
 
-def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
+def test_a_task_of_the_harness(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two choices each, judged by the model's own log-likelihoods; wikitext's form of task, and a generated answer."""
     rows = [("the cat", [" sat", " and"]), ("the", [" hat and the", " bat"]), ("on a", [" mat", " cat"])]
     model, tokenizer = load_model(book / "model")
@@ -338,6 +338,18 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
     bits = sum(nats("\n", q) for q, _ in rows) / sum(len(q) for q, _ in rows)
     assert found["my_rolling byte_perplexity"] == pytest.approx(np.exp(-bits), rel=1e-4)
 
+    gone = (workdir / "tasks/choice.yaml").read_text().replace("data.jsonl", "gone.jsonl")
+    (workdir / "tasks/gone.yaml").write_text(gone.replace("my_choice", "my_gone"))
+    capsys.readouterr()
+    for names, results in (["my_gone"], 0), (["my_gone", "my_choice"], 1):
+        asked = ["--tasks", *names, "--include", "tasks", "--output", "again", "--quiet"]
+        assert main(["eval", "lm", "--checkpoint", str(book), *asked]) == 2
+        out, err = capsys.readouterr()
+        last = err.splitlines()[-1]
+        assert last.startswith("titans-seq: not run, because the data cannot be read or downloaded: my_gone (")
+        assert "gone.jsonl" in last and ("my_choice" in out) == bool(results)
+        assert len(list(Path("again").glob("*.json"))) == results
+
 
 # wrong input ----------------------------------------------------------------------------------------------------------
 
@@ -362,7 +374,7 @@ def test_a_task_of_the_harness(book: Path, workdir: Path) -> None:
         (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "--text and --task exclude each other"),
         (["fit", "lm", "--task", "passkey", "--vocab-size", "300"], "--task and --vocab-size exclude each other"),
         (["fit", "lm", "--task", "passkey", "--carry", "4"], "--task and --carry exclude each other"),
-        (["fit", "lm", "--text", "."], "is a folder, no text"),
+        (["fit", "lm", "--text", "."], "is a folder; give a file"),
         (["fit", "lm", "--text", "BOOK", "--vocab-size", "99999999999"], "to 1,000,000 tokens"),
         (["fit", "lm", "--text", "BOOK", "--length", "16", "model.dim=-8"], "dim must be >= 1; got -8"),
         (["fit", "lm", "--text", "BOOK", "--length", "16", "training.weight_decay=-1"], "weight_decay must be"),

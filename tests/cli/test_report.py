@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 import torch
 
+from titans_seq.cli.errors import UsageError
 from titans_seq.cli.main import main
+from titans_seq.cli.runs import read_metrics
 from titans_seq.forecast import SimbaForecaster
 
 L, H = 16, 8
@@ -270,6 +272,8 @@ def test_nothing_is_written_over(
 def test_what_is_no_finished_run_is_refused(
     own: tuple[Path, Path, Page], workdir: Path, refused: Callable[[list[str]], str]
 ) -> None:
+    from titans_seq.cli import report
+
     assert "no run folder" in refused(["report", "nowhere"])
     (workdir / "empty").mkdir()
     assert "is not a run folder" in refused(["report", "empty"])
@@ -283,6 +287,19 @@ def test_what_is_no_finished_run_is_refused(
     assert "metrics.json cannot be read" in refused(["report", "run"])
     (run / "metrics.json").write_text("{}")
     assert "metrics.json is not of a finished training: it has no test_mse" in refused(["report", "run"])
+    for text in ("[1]", "3", "null"):
+        (run / "metrics.json").write_text(text)
+        assert "metrics.json is not of a finished training: it holds no metrics" in refused(["report", "run"])
+    (run / "metrics.json").write_text('{"test_mse": ' * 9999 + "1" + "}" * 9999)
+    assert "metrics.json cannot be read: maximum recursion depth" in refused(["report", "run"])
+    whole = json.loads((own[0] / "metrics.json").read_text())
+    needed = report.NEEDED
+    for name in needed:
+        for value in ("1", None, True, [1], {}, math.nan, -math.inf, 10**400):
+            (run / "metrics.json").write_text(json.dumps(whole | {name: value}))
+            with pytest.raises(UsageError, match=f"{name} must be a finite number; got"):
+                read_metrics(run / "metrics.json", needed)
+    assert f"{needed[-1]} must be a finite number; got 1000" in refused(["report", "run"])
     (run / "metrics.json").unlink()
     assert "run is not finished: it has no metrics.json; go on with: titans-seq fit" in refused(["report", "run"])
 

@@ -1,6 +1,7 @@
 """A user's CSV: what is read, and one line for each thing that may be wrong with it."""
 
 import gzip
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def test_unknown_fill_names_the_known(write_csv: Write) -> None:
 def test_file_faults(tmp_path: Path, write_csv: Write) -> None:
     with pytest.raises(DataError, match="no CSV file .*absent.csv"):
         read_user_csv(tmp_path / "absent.csv")
-    with pytest.raises(DataError, match="no CSV file"):
+    with pytest.raises(DataError, match="is a folder; give a file"):
         read_user_csv(tmp_path)
     latin = tmp_path / "latin.csv"
     latin.write_bytes(_table("2024-01-01,1,2", header="date,temp °,b").encode("latin-1"))
@@ -203,3 +204,32 @@ def test_a_jump_in_the_dates_is_said(write_csv: Write) -> None:
 def test_two_columns_of_one_name_are_refused(write_csv: Write) -> None:
     with pytest.raises(DataError, match="column 'a' stands twice in the header"):
         read_user_csv(write_csv(_table("2024-01-01,1,2", "2024-01-02,1,2", header="date,a,a")))
+
+
+def test_mixed_line_endings(tmp_path: Path) -> None:
+    ends = ("\n", "\r", "\r\n", "\n", "\r")
+    rows = "".join(f"2024-01-{day:02d},{day}{ends[day % 5]}" for day in range(1, 29))
+    path = tmp_path / "mixed.csv"
+    path.write_bytes(f"date,a\r\n{rows}".encode())
+    assert read_user_csv(path).values[:, 0].tolist() == list(range(1, 29))
+    path.write_bytes(f"date,a\r\n{rows}2024-02-01,x\r".encode())
+    with pytest.raises(DataError, match="in line 30"):
+        read_user_csv(path)
+
+
+def test_ten_thousand_columns(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    names = ",".join(f"c{i}" for i in range(10_000))
+    row = ",".join(["0.5"] * 10_000)
+    path.write_text(f"date,{names}\n" + "".join(f"2024-01-{day:02d},{row}\n" for day in range(1, 29)))
+    start = time.process_time()
+    assert read_user_csv(path).values.shape == (28, 10_000)
+    assert time.process_time() - start < 10
+
+
+def test_an_error_does_not_repeat_a_huge_cell(tmp_path: Path) -> None:
+    path = tmp_path / "huge.csv"
+    path.write_text(f"date,a\n2024-01-01,1\n2024-01-02,{'x' * 10**6}\n")
+    with pytest.raises(DataError, match="in line 3; correct it or drop the column") as caught:
+        read_user_csv(path)
+    assert len(str(caught.value)) <= 1003

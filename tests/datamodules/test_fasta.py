@@ -206,7 +206,7 @@ def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(DataError, match="no file"):
         Genome(tmp_path / "none.fa")
-    with pytest.raises(DataError, match="is a folder; give a FASTA file"):
+    with pytest.raises(DataError, match="is a folder; give a file"):
         Genome(tmp_path)
     content = as_fasta(RECORDS).encode()
     plain = tmp_path / "plain.fa.gz"

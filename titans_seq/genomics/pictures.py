@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from titans_seq.genomics.stream import bin_mean
-from titans_seq.pictures import GREY, INK, LINES, ORANGE, head, new_figure, save
+from titans_seq.pictures import GREY, INK, LINES, ORANGE, head, new_figure, save, write
 
 TRACK_POINTS = 2000  # more than there are pixels
 SMOOTHING = 1 / 40  # of the record, under the smoothed line
@@ -38,8 +38,7 @@ def plot_confusion(matrix: Int[np.ndarray, "N N"], class_names: Sequence[str], p
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11, fontweight="bold", wrap=True)
-    figure.savefig(path)
-    return Path(path)
+    return write(figure, path)
 
 
 def plot_roc(
@@ -64,7 +63,7 @@ def plot_roc(
             x, y, _ = roc_curve(truth, probabilities[:, number])
             area = f"{roc_auc_score(truth, probabilities[:, number]):.3f}"
         colour, style = LINES[(i + 1) % len(LINES)], ("-", "--", ":")[i // len(LINES) % 3]
-        axes.plot(x, y, color=colour, linestyle=style, label=f"{class_names[number]}  AUROC {area}")
+        axes.plot(x, y, color=colour, linestyle=style, label=f"AUROC {area}  {class_names[number]}")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (1, 3)), label="chance")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set(aspect="equal", title=title)

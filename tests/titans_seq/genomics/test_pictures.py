@@ -59,7 +59,7 @@ def test_roc_curves(count: int, drawn: list[Figure], tmp_path: Path) -> None:
     assert len(curves) == (1 if count == 2 else count)
     for number, curve in zip([1] if count == 2 else range(count), curves, strict=True):
         truth, score = labels == number, probabilities[:, number]
-        assert curve.get_label() == f"c{number}  AUROC {roc_auc_score(truth, score):.3f}"
+        assert curve.get_label() == f"AUROC {roc_auc_score(truth, score):.3f}  c{number}"
         x, y, _ = roc_curve(truth, score)
         np.testing.assert_array_equal(curve.get_data(), (x, y))
     assert len({(curve.get_color(), curve.get_linestyle()) for curve in curves}) == len(curves)
@@ -72,7 +72,7 @@ def test_a_class_that_none_or_all_have_is_named(labels: list[int], drawn: list[F
     shown = [line.get_label() for line in drawn[0].axes[0].lines]
     for number, name in enumerate("abc"):
         area = "undefined" if number not in labels or len(set(labels)) == 1 else "0.500"
-        assert f"{name}  AUROC {area}" in shown
+        assert f"AUROC {area}  {name}" in shown
 
 
 def test_a_track_has_a_panel_each_with_its_means(drawn: list[Figure], tmp_path: Path) -> None:
