@@ -94,7 +94,7 @@ def test_states_models_and_tables(disk: Path, tmp_path: Path, capsys: pytest.Cap
     assert error.value.filename == str(disk / "state")
     with pytest.raises(OSError, match="No space left") as error:
         save_model(disk / "model", LanguageModel(256, 16, layers=2, heads=2, mixer="memory"), ByteTokenizer())
-    assert error.value.filename == str(disk / "model" / "model.safetensors")
+    assert Path(error.value.filename).parent == disk / "model"
     assert _names(disk) == before
     assert len(load_state(disk / "state").inputs) == 1  # type: ignore[union-attr]
     found = load_model(disk / "model")[0].state_dict()
