@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: of the operating system; `filename` is `path`.
     """
-    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+    # a random part too: threads share a process id
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         try:
             part.touch()  # where nothing can be written this shows before the work
@@ -47,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files that processes of this machine which are dead have left in a folder."""
-    pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.part")
+    pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.[0-9a-f]{{8}}\.part")
     try:
         names = os.listdir(folder)
     except PermissionError:  # a folder that may be written but not listed

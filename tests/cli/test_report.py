@@ -284,14 +284,14 @@ def test_what_is_no_finished_run_is_refused(
     assert "is a folder; name a file, such as empty/report.html" in refused(["report", "run", "--output", "empty"])
     assert "/proc cannot be written to" in refused(["report", "run", "--output", "/proc/report.html"])
     (run / "metrics.json").write_text("{")
-    assert "metrics.json cannot be read" in refused(["report", "run"])
+    assert "metrics.json is damaged: it holds no JSON" in refused(["report", "run"])
     (run / "metrics.json").write_text("{}")
     assert "metrics.json is not of a finished training: it has no test_mse" in refused(["report", "run"])
     for text in ("[1]", "3", "null"):
         (run / "metrics.json").write_text(text)
         assert "metrics.json is not of a finished training: it holds no metrics" in refused(["report", "run"])
     (run / "metrics.json").write_text('{"test_mse": ' * 9999 + "1" + "}" * 9999)
-    assert "metrics.json cannot be read: maximum recursion depth" in refused(["report", "run"])
+    assert "metrics.json is damaged: its JSON is nested too deeply" in refused(["report", "run"])
     whole = json.loads((own[0] / "metrics.json").read_text())
     needed = report.NEEDED
     for name in needed:

@@ -219,7 +219,7 @@ def test_what_a_killed_download_has_left_is_removed(no_data: Path, toy, server) 
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     place = home_of(spec)
     place.parent.mkdir(parents=True)
-    place.with_name(f".{place.name}.{socket.gethostname()}.{int(dead.stdout)}.part").touch()
-    place.with_name(f".{place.name}.elsewhere.{int(dead.stdout)}.part").touch()
+    place.with_name(f".{place.name}.{socket.gethostname()}.{int(dead.stdout)}.0a1b2c3d.part").touch()
+    place.with_name(f".{place.name}.elsewhere.{int(dead.stdout)}.0a1b2c3d.part").touch()
     download_dataset("toy", quiet=True, base_url=_url(server, "good"))
-    assert _left(no_data) == [f".{place.name}.elsewhere.{int(dead.stdout)}.part", place.name]
+    assert _left(no_data) == [f".{place.name}.elsewhere.{int(dead.stdout)}.0a1b2c3d.part", place.name]

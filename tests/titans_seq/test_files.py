@@ -40,8 +40,13 @@ def test_a_file_that_is_replaced_leaves_its_mode(tmp_path, mode):
 def test_what_dead_processes_have_left_is_removed(tmp_path):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     host, number = socket.gethostname(), int(dead.stdout)
-    left = [f".file.{host}.{number}.part", f".other.png.{host}.{number}.part"]
-    kept = [f".file.{host}.1.part", f".file.elsewhere.{number}.part", "file.part", f"file.{host}.{number}.part"]
+    left = [f".file.{host}.{number}.0a1b2c3d.part", f".other.png.{host}.{number}.0a1b2c3d.part"]
+    kept = [
+        f".file.{host}.1.0a1b2c3d.part",
+        f".file.elsewhere.{number}.0a1b2c3d.part",
+        "file.part",
+        f"file.{host}.{number}.part",
+    ]
     for name in (*left, *kept):
         (tmp_path / name).touch()
     with replacing(tmp_path / "file") as part:

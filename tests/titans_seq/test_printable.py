@@ -51,7 +51,7 @@ def test_every_picture_takes_every_name(first: int, tmp_path: Path) -> None:
 
 def test_texts_are_literal_and_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: drawn.append(self))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: drawn.append(self))
     plot_roc(np.arange(3), np.eye(3), ["_hidden", "$x$", "y" * 300], tmp_path / "r.png", title="$t$")
     plot_confusion(np.eye(2, dtype=int), ["$x$", "\x1b"], tmp_path / "c.png", title="")
     roc, confusion = (figure.axes[0] for figure in drawn)
