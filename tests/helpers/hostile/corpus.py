@@ -1,0 +1,109 @@
+"""All hostile inputs, in families of about equal length; run as a script it prints what they gave.
+
+python tests/helpers/hostile/corpus.py [WORD ...]: only the families whose name has one of the words.
+"""
+
+import contextlib
+import io
+import random
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+if __name__ == "__main__":  # as pytest has it
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hostile import checkpoints, commands, configs, genomes, models, tables
+from hostile.base import make_base
+from hostile.case import Base, Case, Family
+from hostile.runner import Outcome, run
+
+FAMILIES: dict[str, Family] = {
+    f"{module.__name__.rpartition('.')[2]}-{family.__name__}": family
+    for module, families in (
+        (configs, (configs.texts, configs.sections, configs.options, configs.references)),
+        (checkpoints, (checkpoints.files, checkpoints.weights, checkpoints.data_states, checkpoints.resumed)),
+        (models, (models.states, models.model_folders, models.tokenizers, models.forecaster_folders, models.metrics)),
+        (tables, (tables.series, tables.fits)),
+        (genomes, (genomes.fasta, genomes.vcf, genomes.bed, genomes.sequences, genomes.texts)),
+        (
+            commands,
+            (commands.flags, commands.paths, commands.overrides, commands.verbs, commands.helps, commands.links),
+        ),
+    )
+    for family in families
+}
+
+
+def every_case(base: Base) -> list[Case]:
+    """The whole corpus; it follows the files that the project writes now."""
+    return [case for family in FAMILIES.values() for case in family(base)]
+
+
+def of_every_kind(cases: Iterable[Case], count: int) -> list[Case]:
+    """So many commands, drawn by seed in turn from every kind."""
+    kinds = defaultdict(list)
+    for case in cases:
+        if case.words and not any(
+            "\x00" in word or len(word) > 10_000 for word in case.words
+        ):  # no process has such words
+            kinds[case.kind].append(case)
+    draw = random.Random(0)
+    for each in kinds.values():
+        draw.shuffle(each)
+    turns = [case for place in range(count) for each in kinds.values() for case in each[place : place + 1]]
+    return turns[:count]
+
+
+def run_family(name: str, base: Base, folder: Path) -> list[Outcome]:
+    """Run one family, a folder per case."""
+    return [run(case, base, folder / str(i)) for i, case in enumerate(FAMILIES[name](base))]
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Kinds, inputs and how many held, as docs/reliability.md shows them."""
+    total, held = Counter(each.case.kind for each in outcomes), Counter()  # type: ignore[var-annotated]
+    held.update(each.case.kind for each in outcomes if not each.problems)
+    rows = [f"| {kind} | {count} | {held[kind]} |" for kind, count in total.items()]
+    sums = f"| **all** | **{len(outcomes)}** | **{held.total()}** |"
+    return "\n".join(["| kind | inputs | held |", "|---|---:|---:|", *rows, sums])
+
+
+def failures(outcomes: list[Outcome]) -> str:
+    """Those that did not hold, by cause."""
+    causes = defaultdict(list)
+    for each in outcomes:
+        if each.problems:
+            causes[each.cause or each.problems[0].split(":")[0]].append(each)
+    lines = []
+    for cause, found in sorted(causes.items(), key=lambda item: -len(item[1])):
+        lines += [f"{len(found)} x {cause}", *(f"    {each}" for each in found)]
+    return "\n".join(lines)
+
+
+def campaign(words: list[str]) -> int:
+    """Run the corpus, print the table, and return whether all held."""
+    with tempfile.TemporaryDirectory() as place:
+        with contextlib.redirect_stdout(io.StringIO()):
+            base = make_base(_made(Path(place, "base")))
+        names = [name for name in FAMILIES if not words or any(word in name for word in words)]
+        begin, outcomes = time.perf_counter(), list[Outcome]()
+        for name in names:
+            outcomes += run_family(name, base, Path(place, name))
+            print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+    print(failures(outcomes))
+    print(table(outcomes))
+    print(f"{time.perf_counter() - begin:.0f} s")
+    return int(any(each.problems for each in outcomes))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(campaign(sys.argv[1:]))
