@@ -1,4 +1,4 @@
-"""Hostile checkpoints of runs from elsewhere end in one line, or are taken."""
+"""Hostile checkpoints of runs from elsewhere, and states: each ends in one line, or is taken."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,6 @@ import pytest
 from hostile.corpus import FAMILIES
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith("checkpoints-")])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith(("checkpoints-", "states-"))])
 def test_every_input_ends_as_expected(family: str, campaign: Callable[[str], None]) -> None:
     campaign(family)

@@ -1,4 +1,4 @@
-"""Hostile command lines end in one line, or are taken."""
+"""Hostile command lines: verbs, flags, paths and overrides: each ends in one line, or is taken."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,8 @@ import pytest
 from hostile.corpus import FAMILIES
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith("commands-")])
+@pytest.mark.parametrize(
+    "family", [name for name in FAMILIES if name.startswith(("commands-", "paths-", "overrides-"))]
+)
 def test_every_input_ends_as_expected(family: str, campaign: Callable[[str], None]) -> None:
     campaign(family)

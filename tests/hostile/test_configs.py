@@ -1,4 +1,4 @@
-"""Hostile config.yaml of runs from elsewhere end in one line, or are taken."""
+"""Hostile config.yaml of runs from elsewhere: each ends in one line, or is taken."""
 
 from collections.abc import Callable
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hostile import corpus
 from hostile.case import DONE, Base, Case
-from hostile.runner import Outcome, run, run_apart
+from hostile.checks import Outcome
+from hostile.runner import run, run_apart
 
 LEAST = 600
 APART, PARTS = 40, 4  # inputs that run as processes, in tests of equal length

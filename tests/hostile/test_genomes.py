@@ -1,4 +1,4 @@
-"""Hostile genomes, variants, regions, sequences and texts end in one line, or are taken."""
+"""Hostile genomes, variants, regions, sequences and texts: each ends in one line, or is taken."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Hostile states, saved models and forecasters, tokenizers and metrics end in one line, or are taken."""
+"""Hostile saved models and forecasters, tokenizers and metrics: each ends in one line, or is taken."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Hostile CSV files of series end in one line, or are taken."""
+"""Hostile CSV files of series: each ends in one line, or is taken."""
 
 from collections.abc import Callable
 

@@ -12,28 +12,31 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 if __name__ == "__main__":  # as pytest has it
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hostile import checkpoints, commands, configs, genomes, models, tables
+from hostile import checkpoints, commands, configs, genomes, models, overrides, paths, states, tables
 from hostile.base import make_base
 from hostile.case import Base, Case, Family
-from hostile.runner import Outcome, run
+from hostile.checks import Outcome
+from hostile.runner import run
 
+_MODULES: dict[ModuleType, tuple[Family, ...]] = {
+    configs: (configs.texts, configs.sections, configs.options, configs.references),
+    checkpoints: (checkpoints.files, checkpoints.weights, checkpoints.data_states, checkpoints.resumed),
+    states: (states.states,),
+    models: (models.model_folders, models.tokenizers, models.forecaster_folders, models.metrics),
+    tables: (tables.series, tables.fits),
+    genomes: (genomes.fasta, genomes.vcf, genomes.bed, genomes.sequences, genomes.texts),
+    commands: (commands.flags, commands.verbs, commands.helps),
+    paths: (paths.paths, paths.links),
+    overrides: (overrides.overrides,),
+}
 FAMILIES: dict[str, Family] = {
     f"{module.__name__.rpartition('.')[2]}-{family.__name__}": family
-    for module, families in (
-        (configs, (configs.texts, configs.sections, configs.options, configs.references)),
-        (checkpoints, (checkpoints.files, checkpoints.weights, checkpoints.data_states, checkpoints.resumed)),
-        (models, (models.states, models.model_folders, models.tokenizers, models.forecaster_folders, models.metrics)),
-        (tables, (tables.series, tables.fits)),
-        (genomes, (genomes.fasta, genomes.vcf, genomes.bed, genomes.sequences, genomes.texts)),
-        (
-            commands,
-            (commands.flags, commands.paths, commands.overrides, commands.verbs, commands.helps, commands.links),
-        ),
-    )
+    for module, families in _MODULES.items()
     for family in families
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from hostile.case import Base, Prepare
+from hostile.writing import write_checkpoint
 
 from titans_seq.cli import runs
 
@@ -91,7 +92,7 @@ def checkpoint_edited(edit: Edit, *names: str, signed: bool = True) -> Prepare:
             path = folder / RUN / runs.CHECKPOINTS / name
             checkpoint = _edited(torch.load(path, weights_only=True), edit)
             if signed and isinstance(checkpoint, dict):
-                runs.write_checkpoint(path, checkpoint)
+                write_checkpoint(path, checkpoint)
             else:
                 torch.save(checkpoint, path)
 

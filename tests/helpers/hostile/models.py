@@ -1,156 +1,27 @@
-"""Hostile state files, folders of saved models and forecasters, and records of metrics."""
+"""Hostile folders of saved models and forecasters, tokenizers, and records of metrics."""
 
 import functools
 import json
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from hostile import damage
-from hostile.base import LAYER, model_options
+from hostile.base import model_options
 from hostile.case import DONE, EITHER, REFUSED, Base, Case, Prepare
-from safetensors.torch import safe_open, save_file
+from hostile.states import TENSORS, copied, tensors_edited
+from hostile.writing import sign
 
-from titans_seq import NeuralMemory, TitansForecaster, load_state
+from titans_seq import TitansForecaster
 from titans_seq.datamodules.tokenizers import read_tokenizer
 
-STATE, MODEL, FORECASTER, METRICS = "state file", "model folder", "forecaster folder", "metrics.json"
-NAMES = {STATE: "mine.state", MODEL: "model", FORECASTER: "forecaster"}
+MODEL, FORECASTER, METRICS = "model folder", "forecaster folder", "metrics.json"
+NAMES = {MODEL: "model", FORECASTER: "forecaster"}
 
 
-def _file(base: Base, source: str, name: str, *more: Prepare) -> Prepare:
-    """Copy a file or folder of the base, then damage it."""
-
-    def prepare(folder: Path) -> None:
-        path = base / source
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / name)
-        for each in more:
-            each(folder)
-
-    return prepare
-
-
-TensorEdit = Callable[[dict[str, torch.Tensor], dict[str, str]], None]
-
-
-def _tensors_edited(name: str, edit: TensorEdit) -> Prepare:
-    """Change tensors and header of a safetensors file."""
-
-    def prepare(folder: Path) -> None:
-        path = folder / name
-        with safe_open(path, "pt") as file:
-            header, tensors = dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        edit(tensors, header)
-        save_file(tensors, path, metadata=header)
-
-    return prepare
-
-
-def _filled(value: float) -> TensorEdit:
-    def edit(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
-        name = _floating(tensors)
-        tensors[name] = torch.full_like(tensors[name], value)
-
-    return edit
-
-
-def _changed(change: Callable[[torch.Tensor], torch.Tensor]) -> TensorEdit:
-    def edit(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
-        name = _floating(tensors)
-        tensors[name] = change(tensors[name]).contiguous()
-
-    return edit
-
-
-def _floating(tensors: dict[str, torch.Tensor]) -> str:
-    return next(name for name in sorted(tensors) if tensors[name].is_floating_point() and tensors[name].numel() > 1)
-
-
-def _dropped(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
-    tensors.pop(min(tensors))
-
-
-def _renamed(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
-    tensors["a"] = tensors.pop(min(tensors))
-
-
-_TENSORS: dict[str, TensorEdit] = {
-    "nan": _filled(float("nan")),
-    "infinite": _filled(float("inf")),
-    "float64": _changed(lambda tensor: tensor.double()),
-    "half": _changed(lambda tensor: tensor.half()),
-    "whole-numbers": _changed(lambda tensor: tensor.long()),
-    "flat": _changed(lambda tensor: tensor.reshape(-1)),
-    "longer": _changed(lambda tensor: torch.cat([tensor, tensor])),
-    "empty": _changed(lambda tensor: tensor[:0]),
-    "missing": _dropped,
-    "renamed": _renamed,
-}
-
-
-# states ---------------------------------------------------------------------------------------------------------------
-
-
-def _header(name: str, value: str) -> TensorEdit:
-    def edit(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
-        header[name] = value
-
-    return edit
-
-
-_HEADERS = {
-    "format": _header("format", "other"),
-    "version-text": _header("version", "abc"),
-    "version-next": _header("version", "99"),
-    "parameters": _header("parameters", "0" * 64),
-    "tree-text": _header("tree", "abc"),
-    "tree-number": _header("tree", "5"),
-    "tree-null": _header("tree", "null"),
-    "tree-list": _header("tree", "[1]"),
-    "tree-nested": _header("tree", damage.nested(3000, '{"tuple": [', "]}").decode()),
-    "tree-brackets": _header("tree", damage.nested(3000).decode()),
-    "tree-unknown-state": _header("tree", '{"state": "os.system", "fields": {}}'),
-    "tree-no-fields": _header("tree", '{"state": "ModelState"}'),
-    "tree-tuple-of-numbers": _header("tree", '{"tuple": 5}'),
-    "tree-no-tensor": _header("tree", '{"tensor": "nothing"}'),
-    "tree-value": _header("tree", '{"value": 5}'),
-    "tree-empty-state": _header("tree", '{"state": "ModelState", "fields": {"blocks": {"tuple": []}}}'),
-}
-
-
-def states(base: Base) -> Iterator[Case]:
-    """States of a language model by the command, and of a layer by the library."""
-    name = NAMES[STATE]
-    words = ("generate", "lm", "--checkpoint", str(base / "lm"), "--prompt", "a", "--tokens", "2", "--state", name)
-    cases: dict[str, Prepare] = {key: _tensors_edited(name, edit) for key, edit in (_TENSORS | _HEADERS).items()}
-    cases |= {key: damage.text_edited(name, edit) for key, edit in damage.byte_damages(9)}
-    cases["header-of-exabytes"] = damage.text_edited(name, lambda data: b"\xff" * 7 + b"\x7f" + data[8:])
-    cases["header-nested"] = damage.text_edited(name, lambda data: _with_header(damage.nested(3000, '{"a":', "}")))
-    for key, edit in cases.items():
-        yield Case(STATE, key, words, REFUSED, "state", prepare=_file(base, "talk.state", name, edit))
-    for key in (*_TENSORS, "tree-nested", "tree-value", "tree-empty-state", "cut-0"):
-        call = functools.partial(_continue_layer, base, name)
-        yield Case(STATE, f"layer-{key}", call=call, says="state", prepare=_file(base, "layer.state", name, cases[key]))
-    weights = base / "lm" / "model" / "model.safetensors"
-    yield Case(STATE, "weights", (*words[:-1], str(weights)), says="state")
-    yield Case(STATE, "folder", (*words[:-1], "."), says="state")
-    yield Case(STATE, "of-a-layer", (*words[:-1], str(base / "layer.state")), says="state")
-    yield Case(STATE, "gone", (*words[:-1], "nowhere"), says="nowhere")
-    yield Case(STATE, "whole", words, DONE, prepare=_file(base, "talk.state", name))
-
-
-def _with_header(header: bytes) -> bytes:
-    return len(header).to_bytes(8, "little") + header
-
-
-def _continue_layer(base: Base, name: str) -> None:
-    layer = NeuralMemory(**LAYER)  # type: ignore[arg-type]
-    layer.load_state_dict(torch.load(base / "layer.pt", weights_only=True))
-    state = load_state(name, model=layer)
-    layer(torch.zeros(1, 3, 8), state=state, return_state=True)
+def _signed(name: str) -> Prepare:
+    return lambda folder: sign(folder / name)
 
 
 # folders --------------------------------------------------------------------------------------------------------------
@@ -201,16 +72,17 @@ def model_folders(base: Base) -> Iterator[Case]:
         huge = draw.choice([10**9, 2**31, 10**30, -1])
         cases[f"{key}-{huge}"] = damage.json_edited(config, damage.put(huge, "model", key))
     cases |= {f"tokenizer-text-{key}": _put_text(tokens, data) for key, data in _json_texts().items()}
-    cases |= {f"weights-{key}": _tensors_edited(weights, edit) for key, edit in _TENSORS.items() if key != "half"}
+    cases |= {f"weights-{key}": tensors_edited(weights, edit) for key, edit in TENSORS.items() if key != "half"}
     some = draw.sample(list(damage.byte_damages(4)), 5)
     cases |= {f"weights-{key}": damage.text_edited(weights, edit) for key, edit in some}
     for name, edit in cases.items():
         says = "tokenizer" if name.startswith("tokenizer") else "model"
-        prepare = _file(base, "lm/model", NAMES[MODEL], edit)
+        again = () if name.startswith("weights-") else (_signed(NAMES[MODEL]),)
+        prepare = copied(base, "lm/model", NAMES[MODEL], edit, *again)
         # numbers of another kind are numbers still
         exit = EITHER if name in ("weights-float64", "weights-half", "weights-whole-numbers") else REFUSED
         yield Case(MODEL, name, words, exit, says, prepare=prepare)
-    yield Case(MODEL, "whole", words, DONE, prepare=_file(base, "lm/model", NAMES[MODEL]))
+    yield Case(MODEL, "whole", words, DONE, prepare=copied(base, "lm/model", NAMES[MODEL]))
 
 
 def _put_text(name: str, data: bytes) -> Prepare:
@@ -297,14 +169,15 @@ def forecaster_folders(base: Base) -> Iterator[Case]:
         cases[f"{damage.named(keys)}-{huge}"] = damage.json_edited(config, damage.put(huge, *keys))
     for file in ("model.safetensors", "series.safetensors"):
         path = f"{name}/{file}"
-        cases |= {f"{file}-{key}": _tensors_edited(path, _TENSORS[key]) for key in draw.sample(sorted(_TENSORS), 6)}
+        cases |= {f"{file}-{key}": tensors_edited(path, TENSORS[key]) for key in draw.sample(sorted(TENSORS), 6)}
         some = draw.sample(list(damage.byte_damages(5)), 3)
         cases |= {f"{file}-{key}": damage.text_edited(path, edit) for key, edit in some}
     for key, edit in cases.items():
         exit = EITHER if _may_be_read(key) else REFUSED
-        prepare = _file(base, name, name, edit)
+        again = (_signed(name),) if key.startswith("config-") else ()
+        prepare = copied(base, name, name, edit, *again)
         yield Case(FORECASTER, key, call=functools.partial(_forecast, name), exit=exit, says=name, prepare=prepare)
-    whole = _file(base, name, name)
+    whole = copied(base, name, name)
     yield Case(FORECASTER, "whole", call=functools.partial(_forecast, name), exit=DONE, prepare=whole)
 
 

@@ -1,10 +1,10 @@
-"""Runs hostile inputs in this process, and says what is wrong with the way each ended."""
+"""Runs hostile inputs, in this process or in one of their own, and has checked how each ended."""
 
 import contextlib
+import functools
 import gc
 import io
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -12,59 +12,24 @@ import sys
 import tempfile
 import time
 import traceback
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import torch
-from hostile.case import DONE, EITHER, REFUSED, Base, Case
+from hostile.case import DONE, REFUSED, Base, Case
+from hostile.checks import FOLDERS, NAME, Outcome, check_end, check_files, snapshot
 
 from titans_seq.cli.main import main
 
 SECONDS = 10  # of the processor; a case that takes more hangs
 PATIENCE = 90  # seconds by the clock, for what waits; other processes may take most of the machine
-LONGEST = 2500  # characters of a line
 MEMORY = 6 * 2**30  # more than any case needs; without a bound a bomb would end the whole test run
-NOTE, NAME = "titans-seq: note:", "titans-seq: "
-BESIDE = (".lock", ".fai")  # the lock of a run and the index of a genome lie beside them, whatever comes of the command
-FOLDERS = ("work", "home", "tmp")
-
-Snapshot = dict[str, tuple[int, int]]
 
 
 class Overtime(BaseException):
     """The case has taken too long. Not an Exception, so that nothing on the way catches it."""
-
-
-@dataclass
-class Outcome:
-    """How a case ended; problems: empty if as expected. cause: where an exception that was not caught came from."""
-
-    case: Case
-    exit: int | None = None
-    out: str = ""
-    err: str = ""
-    problems: list[str] = field(default_factory=list)
-    cause: str | None = None
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        line = self.err.strip().splitlines()[-1:] or [""]
-        return f"{self.case}: {'; '.join(self.problems)} | {line[0][:200]!r}"
-
-
-def snapshot(folder: Path) -> Snapshot:
-    """Size and time of change of every file below a folder."""
-    found: Snapshot = {}
-    for place, _, names in os.walk(os.fsencode(folder)):
-        for name in names:
-            path = os.path.join(place, name)
-            status = os.lstat(path)
-            found[os.fsdecode(os.path.relpath(path, os.fsencode(folder)))] = (status.st_size, status.st_mtime_ns)
-    return found
 
 
 def run(case: Case, base: Base, place: Path) -> Outcome:
@@ -72,9 +37,9 @@ def run(case: Case, base: Base, place: Path) -> Outcome:
     return _run(case, base, place, _in_this_process)
 
 
-def run_apart(case: Case, base: Base, place: Path) -> Outcome:
-    """Run a case in a process of its own."""
-    return _run(case, base, place, _in_own_process)
+def run_apart(case: Case, base: Base, place: Path, *, memory: int | None = None) -> Outcome:
+    """Run a case in a process of its own, which may have so many bytes of address space."""
+    return _run(case, base, place, functools.partial(_in_own_process, memory=memory))
 
 
 def _run(case: Case, base: Base, place: Path, way: Callable[[Outcome, Path], None]) -> Outcome:
@@ -87,8 +52,8 @@ def _run(case: Case, base: Base, place: Path, way: Callable[[Outcome, Path], Non
     with _environment(place):
         way(outcome, work)
     outcome.seconds = time.perf_counter() - begin
-    _check_end(outcome, work)
-    _check_files(outcome, place, before)
+    check_end(outcome, work)
+    check_files(outcome, place, before)
     if snapshot(base.folder) != pristine:
         outcome.problems.append("the finished runs were changed")
     return outcome
@@ -134,12 +99,24 @@ def _ours(error: BaseException) -> str:
     return f"{frame.filename.rpartition('titans_seq/')[2]}:{frame.name}"
 
 
-def _in_own_process(outcome: Outcome, work: Path) -> None:
+def _in_own_process(outcome: Outcome, work: Path, *, memory: int | None) -> None:
+    def bound() -> None:
+        if memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
     command = [sys.executable, "-P", "-m", "titans_seq.cli.main", *outcome.case.words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    try:
+        done = subprocess.run(
+            command, preexec_fn=bound, capture_output=True, env=environment, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        outcome.problems.append(f"hangs: not done after {PATIENCE} s")
+        return
     outcome.exit = done.returncode
     outcome.out, outcome.err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    if "Traceback (most recent call last)" in outcome.err:
+        outcome.problems.append(f"traceback: {outcome.err.strip().splitlines()[-1][:150]}")
 
 
 @contextlib.contextmanager
@@ -231,60 +208,3 @@ def _descriptors(folder: Path) -> set[str]:
         with contextlib.suppress(OSError):
             found.add(os.readlink(f"/proc/self/fd/{number}"))
     return {path for path in found if path.startswith(str(folder))}
-
-
-# checking -------------------------------------------------------------------------------------------------------------
-
-
-def _check_end(outcome: Outcome, work: Path) -> None:
-    case, problems = outcome.case, outcome.problems
-    if outcome.exit is None:
-        return
-    expected = (DONE, REFUSED) if case.exit == EITHER else (case.exit,)
-    if outcome.exit not in expected:
-        problems.append(f"exit code {outcome.exit}, not {' or '.join(map(str, expected))}")
-        outcome.cause = outcome.cause or f"exit {outcome.exit} instead of {case.exit}"
-    lines = [line for line in outcome.err.split("\n") if line and not line.startswith(NOTE)]
-    if outcome.exit == REFUSED:
-        problems += _problems_of_lines(lines, case)
-    elif outcome.exit == DONE:
-        if lines:
-            problems.append(f"{len(lines)} lines on stderr beside notes: {lines[0][:150]!r}")
-        if case.exit == DONE and case.makes and not (work / case.makes).is_file():
-            problems.append(f"{case.makes} was not made")
-    for name, text in (("stderr", outcome.err), ("stdout", outcome.out)):
-        raw = {
-            f"U+{ord(letter):04X}" for letter in text if letter not in "\n\t" and unicodedata.category(letter) == "Cc"
-        }
-        if raw and case.words[:1] != ("generate",):  # which prints what a model draws
-            problems.append(f"control characters on {name}: {', '.join(sorted(raw))}")
-
-
-def _problems_of_lines(lines: list[str], case: Case) -> list[str]:
-    if len(lines) != 1:
-        return [f"{len(lines)} lines on stderr, not 1: {[line[:120] for line in lines[:3]]}"]
-    (line,) = lines
-    problems = []
-    if not line.startswith(NAME):
-        problems.append(f"the line does not begin with {NAME!r}")
-    if len(line) > LONGEST:
-        problems.append(f"the line has {len(line):,} characters")
-    if not re.search(case.says, line, re.IGNORECASE):
-        problems.append(f"the line does not name {case.says!r}")
-    return problems
-
-
-def _check_files(outcome: Outcome, place: Path, before: Snapshot) -> None:
-    beside = {name for name in os.listdir(place) if name not in FOLDERS}
-    if beside:
-        outcome.problems.append(f"written outside: {', '.join(sorted(beside))}")
-    for name in FOLDERS[1:]:
-        left = list(snapshot(place / name))
-        if left:
-            outcome.problems.append(f"left in {name}: {', '.join(left[:3])}")
-    if outcome.exit == REFUSED:
-        after = snapshot(place / FOLDERS[0])
-        changed = sorted(name for name in after.keys() | before.keys() if after.get(name) != before.get(name))
-        changed = [name for name in changed if not name.endswith(BESIDE)]
-        if changed:
-            outcome.problems.append(f"refused, but changed {', '.join(changed[:3])}"[:300])
