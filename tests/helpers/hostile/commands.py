@@ -75,7 +75,9 @@ def flags(base: Base) -> Iterator[Case]:
             given = [*words, *_without(needed, flag)]
             if action.type is not None:
                 value = draw.choice([each for each in NUMBERS if not _fits(action, each)])
-                yield command(f"{verb}{flag}={value[:9]!r}", *given, f"{flag}={value}", says=flag.lstrip("-"))
+                yield command(
+                    f"{verb}{flag}={value[:9]!r}", *given, f"{flag}={value}", says=flag.lstrip("-").replace("-", "[-_]")
+                )
             elif action.choices:
                 yield command(
                     f"{verb}{flag}", *given, f"{flag}={draw.choice(['', ESCAPE, 'x' * 9999])}", says=flag.lstrip("-")

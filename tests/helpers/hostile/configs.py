@@ -11,7 +11,7 @@ from hostile.case import DONE, EITHER, REFUSED, Base, Case
 
 KIND = "config.yaml"
 FILE = f"{damage.RUN}/config.yaml"
-SAYS = r"config\.yaml"
+SAYS = r"config\.yaml|run holds"
 SECTIONS = ("task", "training", "model", "data", "trainer")
 # options that are sizes of tensors or counts: negative ones mean nothing, and huge ones fit no checkpoint
 SIZES = (
@@ -245,6 +245,6 @@ def references(base: Base) -> Iterator[Case]:
         yield case(f"task-{str(task)[:12]!r}", damage.put(task, "task"), says=f"{SAYS}|run")
     for name in ("plugins", "callbacks", "strategy", "precision", "devices", "accelerator", "profiler", "num_nodes"):
         for wrong in draw.sample(["\x1b]0;x", -7, {"a": 1}, ["x"], 10**30], 2):
-            # devices, nodes and strategy are chosen anew for a run that is only used
-            exit = EITHER if name in ("devices", "strategy", "num_nodes") else REFUSED
+            # devices, nodes, strategy and callbacks are chosen anew for a run that is only used
+            exit = EITHER if name in ("devices", "strategy", "num_nodes", "callbacks") else REFUSED
             yield case(f"trainer.{name}-{wrong!r}", damage.put(wrong, "trainer", name), exit=exit, says="trainer")

@@ -174,16 +174,21 @@ def forecaster_folders(base: Base) -> Iterator[Case]:
         cases |= {f"{file}-{key}": damage.text_edited(path, edit) for key, edit in some}
     for key, edit in cases.items():
         exit = EITHER if _may_be_read(key) else REFUSED
+        says = name if exit == REFUSED else "."  # an option may only be refused where it is used
         again = (_signed(name),) if key.startswith("config-") else ()
         prepare = copied(base, name, name, edit, *again)
-        yield Case(FORECASTER, key, call=functools.partial(_forecast, name), exit=exit, says=name, prepare=prepare)
+        yield Case(FORECASTER, key, call=functools.partial(_forecast, name), exit=exit, says=says, prepare=prepare)
     whole = copied(base, name, name)
     yield Case(FORECASTER, "whole", call=functools.partial(_forecast, name), exit=DONE, prepare=whole)
 
 
 def _may_be_read(name: str) -> bool:
-    """What decides nothing in a forecast, such as how it was trained, or numbers of another kind."""
-    return name.startswith("config-") and "-text-" not in name or name.endswith(("float64", "half", "whole-numbers"))
+    """What decides nothing in a forecast, such as how it was trained, numbers of another kind, or endless margins."""
+    return (
+        name.startswith("config-")
+        and "-text-" not in name
+        or name.endswith(("float64", "half", "whole-numbers", "series.safetensors-infinite"))
+    )
 
 
 def _forecast(folder: str) -> None:

@@ -76,7 +76,7 @@ TENSORS: dict[str, TensorEdit] = {
     "float64": _changed(lambda tensor: tensor.double()),
     "half": _changed(lambda tensor: tensor.half()),
     "whole-numbers": _changed(lambda tensor: tensor.long()),
-    "flat": _changed(lambda tensor: tensor.reshape(-1)),
+    "one-dimension-more": _changed(lambda tensor: tensor[None]),
     "longer": _changed(lambda tensor: torch.cat([tensor, tensor])),
     "empty": _changed(lambda tensor: tensor[:0]),
     "missing": _dropped,
