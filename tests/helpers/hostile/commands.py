@@ -150,7 +150,6 @@ generate lm --checkpoint LM --prompt a --temperature nan
 generate lm --checkpoint LM --prompt a --top-p 7
 generate lm --checkpoint LM --prompt a --tokens 1 --top-k HUGE
 eval lm --checkpoint LM
-eval lm --checkpoint LM --tasks ESC
 eval lm --checkpoint LM --tasks passkey --lengths 1
 eval lm --checkpoint LM --tasks passkey --lengths 1000000000000
 lightning

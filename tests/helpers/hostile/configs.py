@@ -156,7 +156,8 @@ def texts(base: Base) -> Iterator[Case]:
         ("anchors", lambda old: old.replace(b"seed: 0\nout", b"seed: &s 0\nout").replace(b"  seed: 0", b"  seed: *s")),
     ):
         edit = damage.text_edited(FILE, change)
-        yield Case(KIND, f"legal-{name}", words, DONE, prepare=damage.copied(base, "forecast", edit))
+        exit = EITHER if name == "anchors" else DONE  # no run writes any
+        yield Case(KIND, f"legal-{name}", words, exit, SAYS, prepare=damage.copied(base, "forecast", edit))
 
 
 def _as_folder(folder: Any) -> None:
@@ -247,4 +248,6 @@ def references(base: Base) -> Iterator[Case]:
         for wrong in draw.sample(["\x1b]0;x", -7, {"a": 1}, ["x"], 10**30], 2):
             # devices, nodes, strategy and callbacks are chosen anew for a run that is only used
             exit = EITHER if name in ("devices", "strategy", "num_nodes", "callbacks") else REFUSED
-            yield case(f"trainer.{name}-{wrong!r}", damage.put(wrong, "trainer", name), exit=exit, says="trainer")
+            yield case(
+                f"trainer.{name}-{wrong!r}", damage.put(wrong, "trainer", name), exit=exit, says=f"{SAYS}|trainer"
+            )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+import matplotlib
 import torch
 from hostile.case import DONE, REFUSED, Base, Case
 from hostile.checks import FOLDERS, NAME, Outcome, check_end, check_files, snapshot
@@ -105,10 +106,11 @@ def _in_own_process(outcome: Outcome, work: Path, *, memory: int | None) -> None
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
     command = [sys.executable, "-P", "-m", "titans_seq.cli.main", *outcome.case.words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    # the cache of fonts is shared: it takes seconds to make, and would be left in the case's home
+    own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": matplotlib.get_cachedir()}
     try:
         done = subprocess.run(
-            command, preexec_fn=bound, capture_output=True, env=environment, timeout=PATIENCE, check=False
+            command, preexec_fn=bound, capture_output=True, env=os.environ | own, timeout=PATIENCE, check=False
         )
     except subprocess.TimeoutExpired:
         outcome.problems.append(f"hangs: not done after {PATIENCE} s")
