@@ -86,7 +86,6 @@ data.batch_size=[]
 data.num_workers=-1
 data.csv=[]
 training.learning_rate=nan
-training.learning_rate=inf
 training.learning_rate=[]
 training.weight_decay=nan
 early_stopping=5
@@ -133,6 +132,8 @@ def overrides(base: Base) -> Iterator[Case]:
     )
     harmless = {
         "~nothing",
+        "+model.dim=8",
+        "+model=memory",
         "model.dim=choice(8)",
         "output=",
         "task=",
