@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hostile import corpus
@@ -45,10 +46,12 @@ def _writes(path: str) -> None:
     Path(path).write_text("")
 
 
+_kept: list[TextIO] = []
+
+
 def _opens() -> None:
-    global _kept
     Path("file").write_text("")
-    _kept = Path("file").open()  # noqa: SIM115
+    _kept.append(Path("file").open())  # noqa: SIM115
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,8 @@ def _opens() -> None:
 )
 def test_the_checks_see_what_is_wrong(call: object, said: str, base: Base, tmp_path: Path) -> None:
     outcome = _run(base, tmp_path / "case", call)
+    while _kept:
+        _kept.pop().close()
     assert any(re.search(said, each) for each in outcome.problems), outcome
 
 
