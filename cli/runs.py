@@ -7,31 +7,20 @@ import itertools
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli.errors import UsageError
 from titans_seq.files import replacing
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
-# what `task:` in a config.yaml says of a run
-_KINDS = {
-    "forecast": "a forecaster (titans-seq fit forecast)",
-    "dna": "a DNA classifier (titans-seq fit dna)",
-    "dna_lm": "a DNA language model (titans-seq pretrain dna)",
-    "lm": "a language model of text (titans-seq fit lm)",
-}
-# what a config.yaml from elsewhere may have built
-BUILDABLE = ("titans_seq.", "lightning.Trainer", "lightning.pytorch.callbacks.")
 
 
 def numbered(folder: Path) -> "itertools.chain[Path]":
@@ -115,42 +104,6 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return a record that `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_config(folder: Path, *tasks: str) -> DictConfig:
-    """Return the configuration of a run of one of these tasks; anything else is a UsageError."""
-    path = folder / CONFIG
-    if not folder.exists():
-        raise UsageError(f"no run folder {folder}")
-    if not path.is_file():
-        raise UsageError(f"{folder} is not a run folder: it has no {CONFIG}")
-    try:
-        config = OmegaConf.load(path)
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(config, DictConfig) or config.get("task") not in tasks:
-        found = config.get("task") if isinstance(config, DictConfig) else None
-        what = _KINDS.get(str(found), f"a run of an unknown task {found!r}")
-        raise UsageError(f"{folder} holds {what}; this needs {' or '.join(_KINDS[task] for task in tasks)}")
-    _require_own_targets(config, path)
-    return config
-
-
-def _require_own_targets(config: DictConfig, path: Path) -> None:
-    """A run folder may come from elsewhere: it names classes, at any depth, and only the known ones are built."""
-    for target in _targets(OmegaConf.to_container(config)):
-        if not str(target).startswith(BUILDABLE):
-            raise UsageError(f"{path}: _target_ {target!r} is no part of titans_seq and no trainer or callback")
-
-
-def _targets(node: Any) -> Iterator[Any]:
-    """Every value of a key `_target_` below a node."""
-    if isinstance(node, dict):
-        yield from (value for key, value in node.items() if key == "_target_")
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            yield from _targets(child)
 
 
 def split_checkpoint(path: Path) -> tuple[Path, Path]:
