@@ -19,7 +19,7 @@ from arguments import positive
 from rich.progress import Progress
 from stream import resident_mib
 
-from titans_seq.cli import checkpoints, runs
+from titans_seq.cli import checkpoints, recorded, runs
 from titans_seq.cli.dna import PRETRAIN
 from titans_seq.datamodules.fasta import Genome, contiguous_splits
 from titans_seq.genomics import DNALanguageModel
@@ -32,7 +32,7 @@ EVERY = {False: 500_000, True: 20_000}  # bases between two readings, of a whole
 def language_model(run: Path) -> DNALanguageModel:
     """The model of a run's best epoch, ready to read."""
     checkpoint = checkpoints.load_checkpoint(run / runs.CHECKPOINTS / runs.BEST)
-    module = PRETRAIN.restored(runs.read_config(run, PRETRAIN.key), checkpoint)
+    module = PRETRAIN.restored(recorded.read_config(run, PRETRAIN.key), checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     assert isinstance(module.network, DNALanguageModel)
     return module.network.eval()

@@ -6,6 +6,7 @@ An option of a constructor is a key of its section even where no yaml names it: 
 import argparse
 import difflib
 import inspect
+import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from titans_seq.blocks import WITH_MEMORY
+from titans_seq.cli import registry
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules.paths import user_path
 from titans_seq.memory import NeuralMemory
@@ -79,7 +81,7 @@ def overrides_of(schema: Schema, arguments: argparse.Namespace) -> list[str]:
         clash = next((key for key in keys if key in written), None)
         if clash:
             raise UsageError(f"{clash} is set by {_written(flag)} and by an override; give one of the two")
-        made = schema.choices[flag](value) if flag in schema.choices else [_override(keys[0], value)]
+        made = schema.choices[flag](value) if flag in schema.choices else [override(keys[0], value)]
         clash = next((word.split("=")[0] for word in made if word.split("=")[0] in written), None)
         if clash:
             raise UsageError(f"{clash} is decided by {_written(flag)} {value}; drop the override")
@@ -92,8 +94,11 @@ def _written(flag: str) -> str:
     return f"--{flag.removesuffix('_name').replace('_', '-')}"
 
 
-def _override(key: str, value: Any) -> str:
-    if isinstance(value, str):
+def override(key: str, value: Any) -> str:
+    """Return `key=value` as Hydra reads it back: a text is a text, whatever stands in it."""
+    if value is None:
+        value = "null"
+    elif isinstance(value, str):
         value = quoted(value)
     return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
 
@@ -224,20 +229,20 @@ def _check_group(override: Override, groups: dict[str, list[str]]) -> None:
         return
     if isinstance(value, str) and value in groups[group]:
         return
-    raise UsageError(f"unknown {group}={value}{_nearest(str(value), groups[group])}")
+    raise UsageError(f"unknown {group}={value}{nearest(str(value), groups[group])}")
 
 
 def _check_key(override: Override, known: DictConfig, start: DictConfig) -> None:
     key = override.key_or_group
     if not _has(known, key):
-        raise UsageError(f"unknown override {key!r}{_nearest(key, list(_keys(known)))}")
+        raise UsageError(f"unknown override {key!r}{nearest(key, list(_keys(known)))}")
     value, hint = override.value(), _hint(known, start, key)
     value = value.text if isinstance(value, QuotedString) else value
     values = list(value.list) if isinstance(value, ChoiceSweep) else [value]
     if hint is DictConfig:
         if key in CALLBACKS and values == [None]:  # switched off
             return
-        raise UsageError(f"{key} is a section; set one of its keys{_nearest(key, list(_keys(known)))}")
+        raise UsageError(f"{key} is a section; set one of its keys{nearest(key, list(_keys(known)))}")
     for one in values:
         if not _fits(one, hint):
             raise UsageError(f"{key} must be {_named(hint)}; got {one!r}")
@@ -247,7 +252,7 @@ def _hint(known: DictConfig, start: DictConfig, key: str) -> Any:
     """Return the type of a key: as its constructor declares it, or that of its default."""
     section, _, name = key.rpartition(".")
     if section in known and "_target_" in known[section]:
-        declared = _hints(known[section])
+        declared = hints(_class_of(known[section]), known[section])
         if name in declared:
             return declared[name]
     default = OmegaConf.select(start, key)
@@ -293,7 +298,7 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
     # a key is mostly misspelt in its last part: `model.dept`, or written without its section: `dim`
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
     near += [name for name in known if name.split(".")[-1] == word.split(".")[-1]][:1]
@@ -318,40 +323,87 @@ def constructor_options(section: DictConfig) -> dict[str, Any]:
     """Return options and defaults of the section's `_target_`, with those of the mixer it names."""
     plain = (bool, int, float, str, type(None))
     found: dict[str, Any] = {}
-    for target in _targets(section):
-        for name, parameter in inspect.signature(target).parameters.items():
+    for maker in makers(_class_of(section), section.get("mixer")):
+        for name, parameter in inspect.signature(maker).parameters.items():
             if parameter.default is not parameter.empty and isinstance(parameter.default, plain):
                 found[name] = parameter.default
     return found
 
 
-def _hints(section: DictConfig) -> dict[str, Any]:
+def hints(target: type, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared types of a class's options, with those of the mixer that the section names."""
     found: dict[str, Any] = {}
-    for target in _targets(section):
-        found |= typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for maker in makers(target, section.get("mixer")):
+        found |= typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
     return found
 
 
-def _targets(section: DictConfig) -> list[Callable[..., Any]]:
-    """Return what takes the section's options, the one that decides last: the target after its mixer."""
-    target = hydra.utils.get_class(section._target_)
-    makers: list[Callable[..., Any]] = [target]
-    mixer = section.get("mixer")
+def makers(target: type, mixer: object) -> list[Callable[..., Any]]:
+    """Return what takes a section's options, the one that decides last: the target after its mixer."""
+    found: list[Callable[..., Any]] = [target]
     make = getattr(target, "mixers", {}).get(mixer) if isinstance(mixer, str) else None
     if make is not None:
-        makers.insert(0, make)
+        found.insert(0, make)
     if mixer in WITH_MEMORY and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
-        makers.insert(0, NeuralMemory)
-    return makers
+        found.insert(0, NeuralMemory)
+    return found
+
+
+def _class_of(section: DictConfig) -> type:
+    """The class of a section's `_target_`: one of ours is looked up, another was named by the user and is imported."""
+    name = section._target_
+    found = next((cls for group in registry.SECTIONS if (cls := registry.find(name, group)) is not None), None)
+    if found is not None:
+        return found
+    return imported(str(name))
+
+
+def imported(name: str) -> type:
+    """The class that the user named, with its module imported."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"no class {name}: {' '.join(str(error).split())}") from None
+    if not inspect.isclass(found):
+        raise UsageError(f"{name} is no class")
+    return found
+
+
+# of constructors; RuntimeError: PyTorch has no such device, or no memory for so much
+_REFUSALS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    ModuleNotFoundError,
+    InstantiationException,
+    MisconfigurationException,
+)
 
 
 def build(section: DictConfig, name: str, **objects: Any) -> Any:
-    """Instantiate a section; an option that its constructor refuses, or lacks a package for, is a UsageError."""
+    """Make the object of a section; an option that its constructor refuses, or lacks a package for, is a UsageError.
+
+    A class of ours with plain options is called as it is. Anything else the user typed, or named again, and is Hydra's
+    to build.
+    """
+    options = OmegaConf.to_container(section, resolve=True)
+    assert isinstance(options, dict)
+    known = registry.find(options.pop("_target_", None), name)
     try:
+        if known is not None and not _has_special_keys(options):
+            return known(**{**options, **objects})
         return hydra.utils.instantiate(section, _convert_="all", _partial_=True)(**objects)
-    except (ValueError, TypeError, ModuleNotFoundError, InstantiationException, MisconfigurationException) as error:
+    except _REFUSALS as error:
         from titans_seq.datamodules import DataError
 
         if isinstance(error, DataError):
             raise
         raise UsageError(f"{name}: {' '.join(str(error).split())}") from None
+
+
+def _has_special_keys(node: Any) -> bool:
+    """`_target_`, `_partial_` and the like, at any depth."""
+    if isinstance(node, dict):
+        return any(str(key).startswith("_") or _has_special_keys(value) for key, value in node.items())
+    return isinstance(node, list) and any(map(_has_special_keys, node))

@@ -12,8 +12,8 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import confusion_matrix
 
-from titans_seq.cli import checkpoints, fitting, runs, training
-from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_path
+from titans_seq.cli import checkpoints, fitting, recorded, runs, training
+from titans_seq.cli.config import COMMON_FLAGS, Schema, build, override, quoted, quoted_path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.pictures import draw
@@ -38,10 +38,10 @@ def _pretrained(path: str) -> list[str]:
     sides.
     """
     folder, _ = checkpoints.split_checkpoint(user_path(path))
-    model = runs.read_config(folder, PRETRAIN.key).model
+    model = recorded.read_config(folder, PRETRAIN.key).model
     options = {key: value for key, value in model.items() if key not in ("_target_", "mixer", "bidirectional")}
-    words = [f"model.{key}={'null' if value is None else str(value).lower()}" for key, value in options.items()]
-    return [f"pretrained={quoted_path(path)}", f"model={model.mixer}", *words]
+    words = [override(f"model.{key}", value) for key, value in options.items()]
+    return [f"pretrained={quoted_path(path)}", override("model", model.mixer), *words]
 
 
 class PretrainTask(Task):
@@ -352,24 +352,24 @@ def draw_test(job: Job, folder: Path) -> list[Path]:
 # a finished run -------------------------------------------------------------------------------------------------------
 
 
-def task_of(folder: Path) -> PretrainTask | ClassifyTask:
+def task_of(config: DictConfig) -> PretrainTask | ClassifyTask:
     """Which of the two tasks made the run."""
-    key = runs.read_config(folder, PRETRAIN.key, CLASSIFY.key).task
-    return PRETRAIN if key == PRETRAIN.key else CLASSIFY
+    return PRETRAIN if config.task == PRETRAIN.key else CLASSIFY
 
 
 def test_command(arguments: argparse.Namespace) -> None:
     """`titans-seq test dna`: metrics on the test part, to RUN/test_metrics.json."""
     folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
-    task = task_of(folder)
-    config, checkpoint = runs.read_config(folder, task.key), checkpoints.load_checkpoint(path)
+    trust = recorded.named_again(arguments.trust)
+    config = recorded.read_config(folder, PRETRAIN.key, CLASSIFY.key, trust=trust)
+    task, checkpoint = task_of(config), checkpoints.load_checkpoint(path)
+    task.check(config)
     config.quiet = arguments.quiet
     training.hush(config.quiet)
     trained_on = _training_part(config) if arguments.csv and task is CLASSIFY else None
     own = _own_data(config, task, arguments)
     data = task.data(config, "test", checkpoint)
-    module = task.module(config, data)
-    fitting.load_weights(module, checkpoint, folder)
+    module = fitting.restored(config, lambda: task.module(config, data), checkpoint, folder)
     job = Job(task, config, data, module, fitting.make_tester(config, folder))
     with training.interruptible(job.trainer, "nothing was written"):
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, track
 
-from titans_seq.cli import checkpoints, fitting, runs, training
+from titans_seq.cli import checkpoints, fitting, recorded, runs, training
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN, on_device, require_unstranded, task_of
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.pictures import draw
@@ -47,11 +47,11 @@ def _load(arguments: argparse.Namespace, *keys: str) -> tuple[DNAModule, Path]:
     """The trained module of a run of one of these tasks, ready to be used, and its run folder."""
     rc = getattr(arguments, "rc", None)
     folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
-    config = runs.read_config(folder, *keys)
+    config = recorded.read_config(folder, *keys, trust=recorded.named_again(arguments.trust))
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(arguments.quiet)
-    module = task_of(folder).restored(config, checkpoint)
-    fitting.load_weights(module, checkpoint, folder)
+    module = fitting.restored(config, lambda: task_of(config).restored(config, checkpoint), checkpoint, folder)
+    assert isinstance(module, DNAModule)
     if rc is not None:
         require_unstranded(rc, classes_of(checkpoint.get(DNAClassData.__qualname__))[1], str(folder))
         module.rc = rc

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from titans_seq.cli import checkpoints, runs, training
+from titans_seq.cli import checkpoints, recorded, registry, runs, sizes, training
 from titans_seq.cli.config import CALLBACKS, GROUPS, SECTIONS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
@@ -117,6 +117,8 @@ class Task(ABC):
 
 def fit_command(task: Task, arguments: argparse.Namespace) -> None:
     """`titans-seq fit ...`, and `pretrain`: one run, a sweep, or an interrupted run that goes on."""
+    if arguments.trust and not arguments.resume:
+        raise UsageError("--trust goes with --resume: what a new run builds is on its command line")
     if arguments.multirun:
         from titans_seq.cli.sweep import sweep
 
@@ -180,19 +182,27 @@ def _unknown_folder() -> UsageError:
     return UsageError("processes that something else has started need --output to write to the same run folder")
 
 
-def prepare(task: Task, config: DictConfig) -> Job:
-    """Build every object of a run, data included, and write nothing: what is wrong with the input shows here."""
+def prepare(task: Task, config: DictConfig, folder: Path | None = None) -> Job:
+    """Build every object of a run, data included, and write nothing: what is wrong with the input shows here.
+
+    folder: of a run that goes on, whose configuration asks for no more than its checkpoint holds.
+    """
     training.hush(config.quiet)
     training.check(config.trainer)
     _check_sharding(config)
     task.check(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = task.data(config, "fit")
+    if folder is not None:
+        last = folder / runs.CHECKPOINTS / runs.LAST
+        weights = checkpoints.load_checkpoint(last, finite=False)["state_dict"] if last.is_file() else None
+        sizes.check(config.model, lambda: task.module(config, data), weights, folder)
     module = task.module(config, data)
     configured = [build(config[name], name) for name in CALLBACKS if config.get(name) is not None]
     callbacks = training.callbacks(config.seed, configured, config.quiet, module.monitor, module.mode)
     trainer = make_trainer(config, callbacks)
     _check_optimizer(module)
+    _check_monitors(config.training, configured, module)
     check_backend(config.model, trainer)
     return Job(task, config, data, module, trainer)
 
@@ -203,6 +213,15 @@ def _check_optimizer(module: TrainedModule) -> None:
         module.make_optimizer()
     except ValueError as error:
         raise UsageError(f"training: {error}") from None
+
+
+def _check_monitors(options: DictConfig, callbacks: list[L.Callback], module: TrainedModule) -> None:
+    """EarlyStopping looks its metric up after the first epoch: know now whether it is there."""
+    if registry.find(options["_target_"], "training") is None:  # a module of the user's may log more than it shows
+        return
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.strict and callback.monitor not in module.shown:
+            raise UsageError(f"early_stopping: no metric {callback.monitor!r}; there are {', '.join(module.shown)}")
 
 
 def check_backend(model: Mapping[str, Any], trainer: L.Trainer | None = None, *, place: Path | None = None) -> None:
@@ -253,7 +272,8 @@ def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
     own = arguments.resume and arguments.output and all(map(_sets_a_key, values.values()))
     if not own or runs.is_unstarted(user_path(arguments.output)):
         return compose(task.schema, words)
-    config = runs.read_config(user_path(arguments.output), task.key)
+    trust = recorded.named_again(arguments.trust, words)
+    config = recorded.read_config(user_path(arguments.output), task.key, trust=trust)
     known = _completed(config)
     config.quiet = False
     for key, override in values.items():
@@ -312,13 +332,13 @@ def on_one_device(options: DictConfig) -> bool:
 
 def _resume(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> None:
     if not (folder / runs.CONFIG).is_file():
-        runs.read_config(folder, task.key)  # says what is wrong with the folder
+        recorded.read_config(folder, task.key)  # says what is wrong with the folder
     with runs.locked(folder) if _first_process() else nullcontext():
         config = _resumed_config(task, folder, asked, arguments)
         if task.at_once(config) and (folder / runs.METRICS).exists():
             raise UsageError(f"the model of {folder} is fitted at once; there is nothing to resume")
         again = task.at_once(config) or not runs.has_begun(folder)
-        job = prepare(task, config)
+        job = prepare(task, config, folder)
         if again:  # it was killed before its first checkpoint
             task.begin(job)
             if _first_process():
@@ -342,8 +362,9 @@ def _folder_to_resume(task: Task, config: DictConfig) -> Path:
 
 def _resumed_config(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> DictConfig:
     """Return the run's own configuration, with more epochs if asked; anything else asked must agree with it."""
-    config = runs.read_config(folder, task.key)
-    known, keys = _completed(config), [word.lstrip("+~").split("=")[0] for word in overrides_of(task.schema, arguments)]
+    words = overrides_of(task.schema, arguments)
+    config = recorded.read_config(folder, task.key, trust=recorded.named_again(arguments.trust, words))
+    known, keys = _completed(config), [word.lstrip("+~").split("=")[0] for word in words]
     for key in keys:
         if key in ("trainer.max_epochs", "quiet", "output", "experiment"):
             continue
@@ -435,6 +456,16 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
     return metrics, exported + job.task.pictures(job, history, metrics["best_epoch"], folder)
 
 
+def restored(
+    config: DictConfig, make: Callable[[], TrainedModule], checkpoint: Mapping[str, Any], folder: Path
+) -> TrainedModule:
+    """The module of a run with its weights; one that does not fit them is refused before it takes memory."""
+    sizes.check(config.model, make, checkpoint["state_dict"], folder)
+    module = make()
+    load_weights(module, checkpoint, folder)
+    return module
+
+
 def load_weights(module: TrainedModule, checkpoint: Mapping[str, Any], folder: Path) -> None:
     """Give the module the weights of a checkpoint of the run in `folder`."""
     try:
@@ -491,11 +522,12 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
 
 
 # whatever the run was trained on, one device is enough to use it, and writes its files once
-ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "default_root_dir": None, "profiler": None}
 
 
 def make_tester(config: DictConfig, folder: Path) -> L.Trainer:
     """The Trainer that the finished run in a folder is used with."""
+    training.check(config.trainer)
     config.trainer.update(ALONE)
     trainer = make_trainer(config, bar(config))
     check_backend(config.model, trainer, place=folder / runs.CONFIG)

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from titans_seq import NeuralMemory
-from titans_seq.cli import checkpoints, fitting, runs, training
+from titans_seq.cli import checkpoints, fitting, recorded, runs, training
 from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted_path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
@@ -198,7 +198,8 @@ def has_surprise(module: ForecastModule) -> bool:
 def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     """Rebuild the objects of a run with its weights, on its own series or on --csv."""
     folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
-    config = runs.read_config(folder, FORECAST.key)
+    config = recorded.read_config(folder, FORECAST.key, trust=recorded.named_again(arguments.trust))
+    FORECAST.check(config)
     config.quiet = arguments.quiet
     if arguments.fill and not arguments.csv:
         raise UsageError("--fill goes with --csv")
@@ -210,8 +211,7 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     # a file of one's own is tested on the scale of its own train split, as the published numbers are
     own_scale = stage == "test" and arguments.csv
     data = FORECAST.data(config, stage, None if own_scale else checkpoint)
-    module = FORECAST.module(config, data)
-    fitting.load_weights(module, checkpoint, folder)
+    module = fitting.restored(config, lambda: FORECAST.module(config, data), checkpoint, folder)
     return Job(FORECAST, config, data, module, fitting.make_tester(config, folder)), folder
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -27,6 +28,16 @@ class _CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("lookback", "horizon"):
             parser.link_arguments(f"data.{name}", f"model.network.init_args.{name}")
+
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint holds weights: the classes it may name are not built, as LightningCLI does, nor is it unpickled.
+
+        Lightning unpickles whatever comes from an address (http), unless it is told otherwise.
+        """
+        options = self.config[self.config.subcommand]
+        if options.get("weights_only") is False:
+            raise UsageError("--weights_only false would run whatever code the checkpoint holds; drop it")
+        options["weights_only"] = True
 
     def instantiate_classes(self) -> None:
         """Here, and not in what runs afterwards, a ValueError or TypeError says that the input is wrong."""
@@ -68,5 +79,7 @@ def _program(name: str) -> Iterator[None]:
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
+    except UnpicklingError:
+        raise UsageError("the checkpoint is damaged or holds more than weights; nothing in it is unpickled") from None
     except (ArgumentError, MisconfigurationException) as error:
         raise UsageError(" ".join(str(error).split())) from None

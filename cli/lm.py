@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from titans_seq.blocks import ModelState
-from titans_seq.cli import fitting, runs, training
+from titans_seq.cli import fitting, recorded, runs, training
 from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
@@ -188,14 +188,14 @@ def fit_command(arguments: argparse.Namespace) -> None:
 # a finished model -----------------------------------------------------------------------------------------------------
 
 
-def trained_model(given: str) -> tuple[LanguageModel, Tokenizer, Path]:
+def trained_model(arguments: argparse.Namespace) -> tuple[LanguageModel, Tokenizer, Path]:
     """The model and tokenizer of a run folder, or of a folder that `save_model` wrote, and that folder."""
-    folder = user_path(given)
+    folder = user_path(arguments.checkpoint)
     inner = folder / MODEL
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; give the run folder" if folder.exists() else f"no run folder {folder}")
     if (folder / runs.CONFIG).is_file():
-        runs.read_config(folder, FIT.key)
+        recorded.read_config(folder, FIT.key, trust=recorded.named_again(arguments.trust))
         if not (folder / runs.METRICS).is_file():
             raise UsageError(f"{folder} is not finished; go on with: titans-seq fit lm --output {folder} --resume")
         if not inner.is_dir():
@@ -217,7 +217,7 @@ def eval_command(arguments: argparse.Namespace) -> None:
     others = [name for name in arguments.tasks or () if name not in TASKS]
     _check_flags(arguments, bool(by_length), bool(others))
     training.hush(arguments.quiet)
-    model, tokenizer, folder = trained_model(arguments.checkpoint)
+    model, tokenizer, folder = trained_model(arguments)
     if arguments.text:
         return _eval_text(arguments, model, tokenizer)
     place = user_path(arguments.output) if arguments.output else folder / "eval"
@@ -333,7 +333,9 @@ def _eval_task(
     arguments: argparse.Namespace, every: list[LongContextData], model: LanguageModel, folder: Path, place: Path
 ) -> None:
     task, samples, lengths = every[0].task, every[0].eval_samples, [data.length for data in every]
-    config = runs.read_config(folder, FIT.key) if (folder / runs.CONFIG).is_file() else None
+    config = None
+    if (folder / runs.CONFIG).is_file():
+        config = recorded.read_config(folder, FIT.key, trust=recorded.named_again(arguments.trust))
     trained = None if config is None or config.data.get("task") != task else int(config.data.length)
     module = LanguageModule(model, answers=True)
     rows: dict[int, Mapping[str, float]] = {}
@@ -370,7 +372,7 @@ def _file(output: str) -> Path:
 
 def generate_command(arguments: argparse.Namespace) -> None:
     """`titans-seq generate lm`: the prompt and what follows it, on stdout as it is drawn."""
-    model, tokenizer, _ = trained_model(arguments.checkpoint)
+    model, tokenizer, _ = trained_model(arguments)
     try:
         prompt = torch.from_numpy(tokenizer.encode(arguments.prompt))
         states = _states(arguments, model)

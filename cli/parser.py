@@ -129,6 +129,7 @@ def _training_flags(parser: Parser, folder: str) -> None:
     )
     add("--output", type=_path, metavar="DIR", help=f"run folder (default: {folder})")
     add("--resume", action="store_true", help="continue the run in --output, or in the default folder of these flags")
+    _trust(parser)
     _quiet(parser)
     add("-m", "--multirun", action="store_true", help="sweep over all comma-separated overrides")
     parser.set_defaults(takes_overrides=True)
@@ -138,8 +139,19 @@ def _quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes: only the results")
 
 
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        metavar="CLASS",
+        action="append",
+        default=[],
+        help="a class of your own that the run's config.yaml names, package.module.Class; may be repeated",
+    )
+
+
 def _checkpoint(parser: Parser, what: str = "a run folder, or a checkpoint file in it") -> None:
     parser.add_argument("--checkpoint", type=_path, metavar="RUN", required=True, help=what)
+    _trust(parser)
     _quiet(parser)
 
 
@@ -247,6 +259,7 @@ by channel, the training, what surprised the memory. The file asks for nothing e
     parser.add_argument(
         "--output", type=_path, metavar="FILE", help="(default: RUN/report.html, -2 and so on if it is there)"
     )
+    _trust(parser)
     _quiet(parser)
     # csv, fill: it is about the run's own series
     parser.set_defaults(run="titans_seq.cli.report:report_command", csv=None, fill=None)

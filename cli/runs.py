@@ -12,10 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq import files
 from titans_seq.cli.errors import UsageError
@@ -25,15 +23,6 @@ CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 _LARGEST = 1e300  # no metric is larger; Python's whole numbers can be too large for a float
 BEST, LAST = "best.ckpt", "last.ckpt"
 LOCK = ".lock"  # held by the process that trains in the folder
-# what `task:` in a config.yaml says of a run
-_KINDS = {
-    "forecast": "a forecaster (titans-seq fit forecast)",
-    "dna": "a DNA classifier (titans-seq fit dna)",
-    "dna_lm": "a DNA language model (titans-seq pretrain dna)",
-    "lm": "a language model of text (titans-seq fit lm)",
-}
-# what a config.yaml from elsewhere may have built
-BUILDABLE = ("titans_seq.", "lightning.Trainer", "lightning.pytorch.callbacks.")
 
 
 def numbered(folder: Path) -> "itertools.chain[Path]":
@@ -165,39 +154,3 @@ def read_metrics(path: Path, needed: Iterable[str]) -> dict[str, Any]:
         if type(value) not in (int, float) or not -_LARGEST < value < _LARGEST:
             raise UsageError(f"{path}: {name} must be a finite number; got {printable(repr(value), 60)}")
     return found
-
-
-def read_config(folder: Path, *tasks: str) -> DictConfig:
-    """Return the configuration of a run of one of these tasks; anything else is a UsageError."""
-    path = folder / CONFIG
-    if not folder.exists():
-        raise UsageError(f"no run folder {folder}")
-    if not path.is_file():
-        raise UsageError(f"{folder} is not a run folder: it has no {CONFIG}")
-    try:
-        config = OmegaConf.load(path)
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(config, DictConfig) or config.get("task") not in tasks:
-        found = config.get("task") if isinstance(config, DictConfig) else None
-        what = _KINDS.get(str(found), f"a run of an unknown task {found!r}")
-        raise UsageError(f"{folder} holds {what}; this needs {' or '.join(_KINDS[task] for task in tasks)}")
-    _require_own_targets(config, path)
-    return config
-
-
-def _require_own_targets(config: DictConfig, path: Path) -> None:
-    """A run folder may come from elsewhere: it names classes, at any depth, and only the known ones are built."""
-    for target in _targets(OmegaConf.to_container(config)):
-        if not str(target).startswith(BUILDABLE):
-            raise UsageError(f"{path}: _target_ {target!r} is no part of titans_seq and no trainer or callback")
-
-
-def _targets(node: Any) -> Iterator[Any]:
-    """Every value of a key `_target_` below a node."""
-    if isinstance(node, dict):
-        yield from (value for key, value in node.items() if key == "_target_")
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            yield from _targets(child)

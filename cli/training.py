@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from titans_seq.cli.errors import Interrupted, UsageError
 from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
@@ -127,6 +128,7 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "callbacks": (lambda value: False, "use the sections early_stopping and averaging"),
     "enable_progress_bar": (lambda value: False, "use --quiet"),
     "enable_model_summary": (lambda value: False, "metrics.json counts the parameters"),
+    "barebones": (lambda value: not value, "a run logs its metrics and keeps its checkpoints"),
     "num_sanity_val_steps": (lambda value: False, "everything is checked before training anyway"),
     "enable_checkpointing": (lambda value: value in (True, None), "a run keeps its best and its last epoch; drop it"),
     "fast_dev_run": (lambda value: not value, "use trainer.max_epochs=1 trainer.limit_train_batches=1"),
@@ -171,6 +173,8 @@ def interruptible(trainer: L.Trainer, message: str) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except MisconfigurationException as error:  # some options are only looked at when the data are there
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from None
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and trainer.state.status != TrainerStatus.INTERRUPTED:
             raise

@@ -10,7 +10,7 @@ import torch
 from bits import flips
 from disks import no_file_beyond
 
-from titans_seq.cli import checkpoints, runs
+from titans_seq.cli import checkpoints, recorded, runs
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import Job, prepare
 from titans_seq.cli.forecast import FORECAST
@@ -23,7 +23,7 @@ RESUME = ["fit", "forecast", "--resume", "--quiet", "--output", "run"]
 
 @pytest.fixture(scope="module")
 def job(finished: Path) -> Job:
-    config = runs.read_config(finished, "forecast")
+    config = recorded.read_config(finished, "forecast")
     config.quiet = True
     return prepare(FORECAST, config)
 

@@ -175,11 +175,6 @@ def test_wrong_checkpoints_are_refused(verb: str, workdir: Path, finished: Path,
     damaged.write_bytes(whole)
     (other / "config.yaml").write_text(config.replace("dim: 8", "dim: 16"))
     assert "does not fit the model" in load("other")
-    (other / "config.yaml").write_text(config.replace("titans_seq.forecast.SimbaForecaster", "os.system"))
-    assert "_target_ 'os.system' is no part of titans_seq" in load("other")
-    nested = config.replace("  dim: 8", "  dim: {_target_: os.system, command: id}")
-    (other / "config.yaml").write_text(nested)
-    assert nested != config and "_target_ 'os.system' is no part of titans_seq" in load("other")
     (other / "config.yaml").write_text("task: [")
     assert "cannot be read" in load("other")
 

@@ -1,6 +1,7 @@
 """Every config is composed and every object in it built; the files of the groups are all there is."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from titans_seq.cli.dna import CLASSIFY, PRETRAIN
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.lm import FIT as LANGUAGE
 from titans_seq.cli.lm import SIZES
+from titans_seq.cli.recorded import read_config
+from titans_seq.cli.runs import write_config
 from titans_seq.datamodules import (
     DNAClassData,
     ForecastDataModule,
@@ -97,6 +100,87 @@ def _network(config: DictConfig) -> Any:
     return build(config.model, "model", **given)
 
 
+def _read_back(config: DictConfig, folder: Path) -> DictConfig:
+    """The configuration as the record of a run in a folder."""
+    write_config(folder, config)
+    return read_config(folder, config.task)
+
+
+@pytest.mark.parametrize(("task", "group", "name"), list(_cases()))
+def test_every_choice_is_read_back_from_its_run(task: Any, group: str, name: str, tmp_path: Path) -> None:
+    config = _config(task, group, name)
+    assert _read_back(config, tmp_path) == config
+
+
+# what users type: each is part of a run's record, and read back from it
+TYPED = """
+averaging=null
+~early_stopping
+averaging.decay=0.9
+averaging.device=cpu
+early_stopping.min_delta=-1
+early_stopping.patience=100000
+early_stopping._target_=lightning.pytorch.callbacks.early_stopping.EarlyStopping
+averaging._target_=lightning.pytorch.callbacks.StochasticWeightAveraging ~averaging.decay +averaging.swa_lrs=[0.1,0.2]
++note=first
+trainer.precision=bf16-mixed
+trainer.precision=16
+trainer.limit_train_batches=0.5
+trainer.devices=[0,1]
+trainer.devices=-1
+trainer.devices=auto
+trainer.gradient_clip_val=null
+trainer.max_epochs=100000
+trainer.max_epochs=-1
+trainer.strategy=ddp
+trainer.accelerator=cpu
+trainer.max_time='00:01:00:00'
++trainer.max_time={hours:1}
+trainer.deterministic=warn
+trainer.benchmark=true
+trainer.profiler=simple
+trainer.overfit_batches=3
+trainer.log_every_n_steps=1
+trainer.accumulate_grad_batches=32
+training.learning_rate=1e-7
+training.loss=mae
+model.max_surprise=null
+model.head_dim=16
+model.theta_scale=8
+model.blocks=12
+model=ssm model.states=64
+model=attention model.heads=8
+seed=4294967295
+data.lookback=720
+data.num_workers=4
+data=csv data.csv='/data/[x] {y}.csv' data.fill=linear
+data=csv data.csv='ü.csv'
+output='a b/c: d #e'
+output='0123'
+output='1e3'
+output=null
+""".strip().splitlines()
+OF_DNA = ["data=csv data.csv=x.csv data.folds=5 data.fold=4", "data.class_names=[a,b]", "training.rc=average"]
+OF_GENOMES = ["data.val_records=[chr8,chr9] data.test_records=[chr10]", "data.bed=x.bed", "model=mac model.segment=16"]
+OF_TEXT = ["model=mag model.window=128", "data.vocab_size=4096", "data=task data.task=passkey", "model.qk_norm=true"]
+AVERAGED = "averaging={_target_:lightning.pytorch.callbacks.EMAWeightAveraging,decay:0.99}"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        *((FORECAST, words) for words in TYPED),
+        *((CLASSIFY, words) for words in OF_DNA),
+        *((PRETRAIN, f"data.fasta=x.fa {words}") for words in [*OF_GENOMES, AVERAGED]),
+        *((LANGUAGE, words if "task" in words else f"data.text=x.txt {words}") for words in [*OF_TEXT, AVERAGED]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.key,
+)
+def test_what_users_type_is_read_back_from_its_run(task: Any, words: str, tmp_path: Path) -> None:
+    config = compose(task.schema, re.findall(r"(?:[^ ']|'[^']*')+", words))
+    assert _read_back(config, tmp_path) == config
+
+
 def test_the_dna_module_is_built() -> None:
     config = compose(CLASSIFY.schema, ["model=kmer", "training.rc=average"])
     module = build(config.training, "training", network=_network(config))
@@ -105,8 +189,9 @@ def test_the_dna_module_is_built() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_sizes_of_the_paper(variant: str, size: str) -> None:
+def test_the_sizes_of_the_paper(variant: str, size: str, tmp_path: Path) -> None:
     config = compose(LANGUAGE.schema, ["data.text=x.txt", f"model={variant}_{size}", "experiment=paper"])
+    assert _read_back(config, tmp_path) == config
     options = {key: value for key, value in config.model.items() if key != "_target_"}
     assert options["mixer"] == VARIANTS[variant]
     assert options.get("theta_start") == (None if variant == "transformer" else 1)

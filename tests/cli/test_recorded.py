@@ -1,0 +1,260 @@
+"""A config.yaml that is damaged or forged is one line, at once, and nothing is built from it."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from titans_seq.cli.errors import UsageError
+from titans_seq.cli.recorded import DEEPEST, MOST_BYTES, read_config
+
+Refused = Callable[[list[str]], str]
+AT_ONCE = 2.0  # seconds; mostly 0.02, on a machine that may be busy
+BOMB = "a: &a [1, 1]\n" + "".join(f"{y}: &{y} [*{x}, *{x}, *{x}]\n" for x, y in pairwise("abcdefghi"))
+
+
+@pytest.fixture(scope="session")
+def plain(finished: Path) -> str:
+    return (finished / "config.yaml").read_text()
+
+
+def _said(folder: Path, content: str | bytes) -> str:
+    """The line about a file of this content."""
+    (folder / "config.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
+    start = time.perf_counter()
+    with pytest.raises(UsageError) as caught:
+        read_config(folder, "forecast")
+    assert time.perf_counter() - start < AT_ONCE
+    said = str(caught.value)
+    assert "\n" not in said and said.isprintable() and len(said) < 400
+    return said
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("- 1\n- 2\n", "holds no sections"),
+        ("forecast", "holds no sections"),
+        ("null", "holds no sections"),
+        ("a: 1\n---\nb: 2\n", "several documents"),
+        ("task: [", "line 1: "),
+        ("a: b: c", "line 1: mapping values are not allowed here"),
+        ("task: forecast\n\tseed: 1\n", "line 2: found character"),
+        (b"task: \xff\n", "no UTF-8 text (byte 6)"),
+        (bytes(range(256)), "no UTF-8 text"),
+        (b"\x00" * 100, "unacceptable character"),
+        ("task: forecast".encode("utf-16"), "no UTF-8 text"),
+        ("a: &a [*a]\n", "anchors and aliases"),
+        ("a: *b\n", "anchors and aliases"),
+        (BOMB, "anchors and aliases"),
+        ("<<: {a: 1}\n", "<< is not read"),
+        ("a: " + "[" * 30_000 + "]" * 30_000, f"than {DEEPEST} levels"),
+        ("a: " + "{a: " * 20_000, f"than {DEEPEST} levels"),
+        ("a: [" + "1, " * 30_000 + "]", "more than 10,000 values"),
+        ("#" * (MOST_BYTES + 1), "more than 131,072 bytes"),
+        ("a: " + "x" * 5000, "more than 4,096 letters"),
+        ("a: " + "9" * 4500, "more than 4,096 letters"),
+        ("a: 1\na: 2\n", "found duplicate key a"),
+        ("? [1]\n: 2\n", "unhashable key"),
+        ("? \n: 2\n", "cannot be read"),
+        ("=: 1\n", "a run of an unknown task None"),
+        ("a: ${a}\n", "resolves nothing"),
+        ("a: ${b}\nb: ${a}\n", "resolves nothing"),
+        ("a: ???\n", "??? is not read"),
+        ("a: !!binary aaaa\n", "tags are not read"),
+        ("a: !!set {b}\n", "tags are not read"),
+        ("task: {a: 1}\n", "an unknown task {'a': 1}"),
+        ("task: chess\n", "an unknown task 'chess'"),
+        ("task: forecast\n", "seed is missing"),
+    ],
+    ids=range(35),
+)
+def test_what_is_no_record_of_a_run(content: str | bytes, said: str, tmp_path: Path) -> None:
+    assert said in _said(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        *((name, "~", f"{name} is missing") for name in ("seed", "output", "model", "data", "training", "trainer")),
+        *((name, None, f"{name} must be a section; got None") for name in ("model", "data", "training", "trainer")),
+        *((name, [1], f"{name} must be a section; got [1]") for name in ("model", "early_stopping", "averaging")),
+        *((f"{name}._target_", "~", f"{name}._target_ is missing") for name in ("model", "early_stopping", "trainer")),
+        *(
+            ("model._target_", value, "model._target_ must be titans_seq.forecast.SimbaForecaster; got")
+            for value in (None, 3, [], {}, "titans_seq.genomics.DNAEncoder", "x" * 4000)
+        ),
+        ("seed", "abc", "seed must be a whole number; got 'abc'"),
+        ("seed", 1.5, "seed must be a whole number; got 1.5"),
+        ("seed", True, "seed must be a whole number; got True"),
+        ("seed", 2**32, "seed must be between 0 and 4294967295"),
+        ("seed", -1, "seed must be between 0 and 4294967295; got -1"),
+        ("quiet", "yes, please", "quiet must be true or false"),
+        ("output", ["a"], "output must be text or null"),
+        ("extra", {"a": 1}, "unknown section 'extra'; known: data"),
+        (3, 4, "unknown section 3"),
+        ("model.blocks", 10**9, "model.blocks must be between 0 and 256; got 1000000000"),
+        ("model.blocks", -1, "model.blocks must be between"),
+        ("model.blocks", "1", "model.blocks must be a whole number"),
+        ("model.blocks", [1], "model.blocks must be a whole number; got [1]"),
+        ("model.blocks", None, "model.blocks must be a whole number; got None"),
+        ("model.dim", 10**9, "model.dim must be between"),
+        ("model.dim", 8.0, "model.dim must be a whole number"),
+        ("model.lookback", 10**12, "model.lookback must be between"),
+        ("model.horizon", 10**400, "model.horizon must be between"),
+        ("model.depth", 10**6, "model.depth must be between"),
+        ("model.dropout", float("nan"), "model.dropout must be finite; got nan"),
+        ("model.dropout", float("inf"), "model.dropout must be finite"),
+        ("model.dropout", -0.1, "model.dropout must be between 0 and"),
+        ("model.dropout", {"a": 1}, "model.dropout must be a number; got {'a': 1}"),
+        ("model.momentum", 1, "model.momentum must be true or false"),
+        ("model.mixer", 3, "is no option of SimbaForecaster"),
+        ("model.dept", 3, "model.dept is no option of SimbaForecaster; did you mean 'depth'?"),
+        ("model.self", 3, "model.self is no option"),
+        ("model.\x1b[31m", 3, "a control character"),
+        ("training.network", 3, "training.network must be left out"),
+        ("training.learning_rate", "fast", "training.learning_rate must be a number"),
+        ("data.batch_size", 10**9, "data.batch_size must be between"),
+        ("data.batch_size", -4, "data.batch_size must be between"),
+        ("data.num_workers", 10**6, "data.num_workers must be between"),
+        ("data.lookback", 10**12, "data.lookback must be between"),
+        ("data.csv", 3, "data.csv must be text or null"),
+        ("trainer.max_epochs", "~", "trainer.max_epochs is missing"),
+        ("trainer.max_epochs", "ten", "trainer.max_epochs must be a whole number or null"),
+        ("trainer.devices", [10**9], "trainer.devices must be between"),
+        ("trainer.devices", "1000000", "trainer.devices must be between"),
+        ("trainer.max_time", {"weeks": 10**9}, "trainer.max_time must be between"),
+        ("data.csv", "a\0b", "a control character; got 'a\\x00b'"),
+        ("trainer.callbacks", ["x"], "trainer.callbacks must be null"),
+        ("trainer.plugins", "x", "trainer.plugins must be null"),
+        ("trainer.precision", "3-bit", "trainer.precision must be 64"),
+        ("trainer.model_registry", "x", "trainer.model_registry in a file must be one of None"),
+        ("early_stopping.monitor", "~", "early_stopping.monitor is missing"),
+        ("early_stopping.patience", -1, "early_stopping.patience must be between"),
+        ("averaging.decay", "x", "averaging.decay must be a number"),
+        ("averaging.avg_fn", "os.mkdir", "averaging.avg_fn is no option of EMAWeightAveraging"),
+    ],
+    ids=str,
+)
+def test_what_no_run_can_be(place: str | int, value: object, said: str, plain: str, tmp_path: Path) -> None:
+    """value: "~" takes the key away."""
+    config = yaml.safe_load(plain)
+    *above, last = place.split(".") if isinstance(place, str) else [place]
+    node = config
+    for key in above:
+        node = node[key]
+    if value == "~":
+        del node[last]
+    else:
+        node[last] = value
+    assert said in _said(tmp_path, yaml.safe_dump(config))
+
+
+def test_a_file_that_is_one_is_read(plain: str, tmp_path: Path) -> None:
+    for text in (plain, "\ufeff" + plain, plain.replace("\n", "\r\n"), plain + "note: 2024-01-01\n", plain + "...\n"):
+        (tmp_path / "config.yaml").write_text(text, newline="")
+        assert read_config(tmp_path, "forecast").model.dim == 8
+
+
+def test_options_that_a_run_did_not_know_yet_have_their_defaults(plain: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(plain.replace("  expansion: 2\n", "").replace("  fill: null\n", ""))
+    config = read_config(tmp_path, "forecast")
+    assert (config.model.expansion, config.data.fill) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("blocks: 1", "blocks: 256", "256 blocks, 1 in the checkpoint"),
+        ("dim: 8", "dim: 65536", "network.position: 12 x 65536, 12 x 8 in the checkpoint"),
+        ("expansion: 2", "expansion: 64", "network.blocks.0.mixer.memory.0"),
+        ("depth: 2", "depth: 32", "network.blocks.0.mixer.memory"),
+        ("mixer: memory", "mixer: none", "model.heads is no option of SimbaForecaster"),
+        ("horizon: 96", "horizon: 1048576", "choose a shorter lookback or horizon"),
+        ("horizon: 96", "horizon: 97", "network.head.weight: 97 x 96, 96 x 96 in the checkpoint"),
+        ("  lookback: 96\n  horizon: 96\n  mixer", "  lookback: 48\n  horizon: 96\n  mixer", "the windows have 96"),
+        ("heads: 2", "heads: 0", "heads must be"),
+        ("limit_train_batches: 2", "limit_test_batches: 0", "limit_test_batches=0 does not go with a run"),
+        ("limit_train_batches: 2", "barebones: true", "barebones=True does not go with a run"),
+        ("limit_train_batches: 2", "accelerator: abacus", "trainer: "),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_model_that_does_not_fit_its_weights(
+    old: str, new: str, said: str, finished: Path, plain: str, workdir: Path, refused: Refused
+) -> None:
+    shutil.copytree(finished, workdir / "run")
+    changed = plain.replace(old, new)
+    assert changed != plain
+    (workdir / "run" / "config.yaml").write_text(changed)
+    for words in (
+        ["test", "forecast", "--checkpoint", "run"],
+        ["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"],
+    ):
+        assert said in refused(words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("monitor: val_mse", "monitor: val_mcc", "early_stopping: no metric 'val_mcc'; there are train_loss, val_mse"),
+        ("decay: 0.98", "decay: 5", "averaging: "),
+        ("decay: 0.98", "device: abacus", "averaging: "),
+        ("limit_train_batches: 2", "max_time: '9999999999:00:00:00'", "trainer: "),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_callbacks_are_made_before_anything_changes(
+    old: str, new: str, said: str, finished: Path, plain: str, workdir: Path, refused: Refused
+) -> None:
+    shutil.copytree(finished, workdir / "run")
+    changed = plain.replace(old, new)
+    assert changed != plain
+    (workdir / "run" / "config.yaml").write_text(changed)
+    assert said in refused(["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"])
+
+
+def test_a_model_that_no_machine_holds(finished: Path, plain: str, workdir: Path, refused: Refused) -> None:
+    """A run that was killed before its first checkpoint: there are no weights to compare with."""
+    shutil.copytree(finished, workdir / "run")
+    for path in (workdir / "run" / "checkpoints").iterdir():
+        path.unlink()
+    (workdir / "run" / "metrics.json").unlink()
+    text = plain.replace("dim: 8", "dim: 65536").replace("blocks: 1", "blocks: 200").replace("heads: 2", "heads: 4")
+    (workdir / "run" / "config.yaml").write_text(text)
+    said = refused(["fit", "forecast", "--resume", "--output", "run"])
+    assert re.search(r"needs [\d,]+ GiB, this machine has [\d,]+", said)
+
+
+def test_every_network_is_known_without_taking_memory() -> None:
+    from titans_seq.blocks import MIXERS as BLOCK_MIXERS
+    from titans_seq.forecast import MIXERS, ForecastModule, SimbaForecaster
+    from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
+    from titans_seq.language import LanguageModel, LanguageModule
+
+    names = ("a", "b")
+    makers: list[Callable[[], torch.nn.Module]] = [lambda: DNAModule(KmerClassifier(names))]
+    makers += [lambda mixer=mixer: ForecastModule(SimbaForecaster(mixer=mixer)) for mixer in MIXERS]
+    for mixer in BLOCK_MIXERS:
+        makers += [
+            lambda mixer=mixer: DNAModule(DNALanguageModel(DNAEncoder(mixer=mixer))),
+            lambda mixer=mixer: DNAModule(DNAClassifier(DNAEncoder(mixer=mixer, bidirectional=True), names)),
+            lambda mixer=mixer: LanguageModule(LanguageModel(256, mixer=mixer), answers=True),
+        ]
+    for make in makers:
+        drawn = torch.get_rng_state()
+        with torch.device("meta"):
+            state = make().state_dict()
+        assert all(value.is_meta for value in state.values())
+        assert torch.equal(torch.get_rng_state(), drawn)  # a resumed run draws as it would have
+        assert {name: value.shape for name, value in make().state_dict().items()} == {
+            name: value.shape for name, value in state.items()
+        }
