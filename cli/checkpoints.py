@@ -188,8 +188,8 @@ def _digest(path: Path) -> str | None:
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}; use another checkpoint or train again") from None
+    except _UNREADABLE as error:  # the check's own, or of a comparison with what cannot be compared
+        raise UsageError(f"{path} is damaged: {_first_line(error)}; use another checkpoint or train again") from None
 
 
 def _require(condition: bool, what: str) -> None:
@@ -250,18 +250,24 @@ def _check_likeness(value: Any, pattern: Any, name: str) -> None:
 
 
 def _check_optimizer(state: Mapping[str, Any], module: TrainedModule) -> None:
-    """Rates may be others than at the start, everything else of a group is the configuration's."""
+    """Rates may be others than at the start, everything else of a group is the configuration's. Parameters are numbered
+    in the order of the groups, or of the module where its weights were shared out.
+    """
     fresh, what = module.make_optimizer(), "its optimizer_states are not those of this run"
-    parameters = [weights for group in fresh.param_groups for weights in group["params"]]
     groups = fresh.state_dict()["param_groups"]
     _require(_is_list_of(state.get("param_groups"), dict) and len(state["param_groups"]) == len(groups), what)
-    for mine, theirs in zip(groups, state["param_groups"], strict=True):
+    shapes: dict[int, torch.Size] = {}
+    for own, mine, theirs in zip(fresh.param_groups, groups, state["param_groups"], strict=True):
         _require(all(_is_rate(theirs.get(name)) for name in ("lr", "initial_lr")), "its learning rate is no number")
-        _require({**theirs, "lr": mine["lr"]} == {**mine, "initial_lr": theirs["initial_lr"]}, what)
-    for index, kept in state["state"].items():
-        _require(index in range(len(parameters)) and _is_weights(kept), what)
-        shapes = {value.shape for name, value in kept.items() if name != "step"}
-        _require(kept.keys() == {"step", "exp_avg", "exp_avg_sq"} and shapes == {parameters[index].shape}, what)
+        given = {name: theirs[name] for name in ("initial_lr", "params") if name in theirs}
+        _require({**theirs, "lr": mine["lr"]} == {**mine, **given}, what)
+        numbers: Any = given.get("params")
+        _require(_is_list_of(numbers, int) and len(numbers) == len(own["params"]), what)
+        shapes |= {number: weights.shape for number, weights in zip(numbers, own["params"], strict=True)}
+    _require(len(shapes) == sum(len(group["params"]) for group in groups), what)
+    for number, kept in state["state"].items():
+        _require(number in shapes and _is_weights(kept) and kept.keys() == {"step", "exp_avg", "exp_avg_sq"}, what)
+        _require({value.shape for name, value in kept.items() if name != "step"} == {shapes[number]}, what)
         _require(kept["step"].shape == () and _all_finite(kept), what)
 
 
