@@ -52,6 +52,18 @@ def require(key: str, value: Any, hint: Any) -> None:
     _require_size(key, name, value)
 
 
+def require_most(key: str, value: Any) -> None:
+    """As `require`, of a value that a user types: only that it is finite, and not larger than a file may ask for."""
+    name = key.rpartition(".")[2]
+    if isinstance(value, list):
+        for item in value:
+            require_most(key, item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        most = LARGEST.get(name, MOST)
+        if not value <= most or value == -math.inf:  # NaN too
+            raise UsageError(f"{key} must be finite and at most {most}; got {brief(value)}")
+
+
 def _require_size(key: str, name: str, value: Any) -> None:
     if isinstance(value, Mapping | list):
         for item in value.values() if isinstance(value, Mapping) else value:

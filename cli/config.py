@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from titans_seq.blocks import WITH_MEMORY
-from titans_seq.cli import registry
+from titans_seq.cli import bounds, registry
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules.paths import user_path
 from titans_seq.memory import NeuralMemory
@@ -185,6 +185,8 @@ def checked(schema: Schema, overrides: Sequence[str]) -> list[str]:
         _check_group(override, groups)
     start = _composed(schema, [_line(o) for o in parsed if o.key_or_group in groups])
     plain = [o for o in parsed if _is_plain(o, groups)]
+    for override in parsed:
+        _check_place(override, start)
     named = [o for o in plain if _has(start, o.key_or_group)]
     known = _composed(
         schema, [_line(o) for o in parsed if o not in plain or o in named]
@@ -212,6 +214,8 @@ def parse(words: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
         raise UsageError(str(error).splitlines()[0]) from None
+    except RecursionError:
+        raise UsageError("an override is nested too deeply") from None
 
 
 def _is_plain(override: Override, groups: dict[str, list[str]]) -> bool:
@@ -236,9 +240,7 @@ def _check_key(override: Override, known: DictConfig, start: DictConfig) -> None
     key = override.key_or_group
     if not _has(known, key):
         raise UsageError(f"unknown override {key!r}{nearest(key, list(_keys(known)))}")
-    value, hint = override.value(), _hint(known, start, key)
-    value = value.text if isinstance(value, QuotedString) else value
-    values = list(value.list) if isinstance(value, ChoiceSweep) else [value]
+    values, hint = _values(override), _hint(known, start, key)
     if hint is DictConfig:
         if key in CALLBACKS and values == [None]:  # switched off
             return
@@ -246,6 +248,24 @@ def _check_key(override: Override, known: DictConfig, start: DictConfig) -> None
     for one in values:
         if not _fits(one, hint):
             raise UsageError(f"{key} must be {_named(hint)}; got {one!r}")
+        bounds.require_most(key, one)
+
+
+def _check_place(override: Override, start: DictConfig) -> None:
+    """Refuse to set the task or a whole section: Hydra ends in errors of its own there."""
+    key = override.key_or_group
+    if key == "task":
+        raise UsageError("task is decided by the command; drop the override")
+    is_section = key in ("hydra", *SECTIONS, "trainer", *CALLBACKS)
+    if is_section and not override.is_delete() and key not in GROUPS and _values(override) != [None]:
+        raise UsageError(f"{key} is a section; set one of its keys{nearest(key, list(_keys(start)))}")
+
+
+def _values(override: Override) -> list[Any]:
+    """The value, or those of a sweep."""
+    value = override.value()
+    value = value.text if isinstance(value, QuotedString) else value
+    return list(value.list) if isinstance(value, ChoiceSweep) else [value]
 
 
 def _hint(known: DictConfig, start: DictConfig, key: str) -> Any:

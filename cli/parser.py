@@ -42,8 +42,15 @@ def _path(text: str) -> str:
 
 def _positive(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    if not 1 <= value <= 10**9:
+        raise argparse.ArgumentTypeError(f"must be at least 1 and at most 10**9, got {value}")
+    return value
+
+
+def _length(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 2**24:  # samples are made in memory
+        raise argparse.ArgumentTypeError(f"must be at least 1 and at most 2**24, got {value}")
     return value
 
 
@@ -54,7 +61,7 @@ def _seed(text: str) -> int:
     return value
 
 
-_positive.__name__ = _seed.__name__ = "whole number"  # argparse names the type in its error
+_positive.__name__ = _length.__name__ = _seed.__name__ = "whole number"  # argparse names the type in its error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -517,7 +524,7 @@ def _eval_lm(tasks: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="those of `titans-seq fit lm --help`, of the harness, or paper: nine of them",
     )
-    add("--lengths", type=_positive, nargs="+", metavar="T", help="tokens per sample (default: 256 512 1024 2048 4096)")
+    add("--lengths", type=_length, nargs="+", metavar="T", help="tokens per sample (default: 256 512 1024 2048 4096)")
     add("--samples", type=_positive, metavar="N", help="per length (default 128)")
     add("--include", type=_path, metavar="DIR", help="where task files of your own lie")
     add("--limit", type=_positive, metavar="N", help="at most so many documents of each task of the harness")

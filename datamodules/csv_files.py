@@ -31,6 +31,7 @@ FILLS = {  # what --fill may be: does it look only at earlier rows?
 }
 FILL_HINT = "fill it with --fill ffill or zero (both use the past only) or linear (looks ahead)"
 
+_LARGEST = 1e150  # of a value: its square is a number
 _BLOCK_VALUES = 2**18  # numbers parsed at a time, 2 MB
 _BLOCK_ROWS = 256  # but at least so many rows: pandas takes its time for every column of every block
 _CHUNK_BYTES = 2**20
@@ -274,10 +275,11 @@ def _warn_of_jumps(path: Path, table: _Table, dates: pd.DatetimeIndex, step: str
 
 def _require_no_inf(path: Path, table: _Table) -> None:
     for column, name in enumerate(table.columns):
-        infinite = np.isinf(table.values[:, column])
-        if infinite.any():
+        large = np.abs(table.values[:, column]) > _LARGEST
+        if large.any():
             raise DataError(
-                f"{path}: {_place(table, name, infinite)} is infinite; correct it, or leave it empty and fill"
+                f"{path}: {_place(table, name, large)} is infinite, or beyond {_LARGEST:.0e}; correct it, or leave it "
+                "empty and fill"
             )
 
 

@@ -334,7 +334,8 @@ def _bed_row(fields: list[str], columns: int, where: str) -> tuple[str, int, int
 
 
 def _whole_number(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= _LAST):
+    # Python reads no number of thousands of digits
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LAST):
         raise DataError(f"{where}: {text!r} must be a whole number from 0 to 2**40")
     return int(text)
 

@@ -2,7 +2,8 @@
 
 import codecs
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,12 +68,8 @@ class FileTokenizer:
 
     def __init__(self, definition: str) -> None:
         library = _library()
-        try:
+        with _library_errors("it"):
             self._tokenizer = library.Tokenizer.from_str(definition)
-        except BaseException as error:
-            if type(error) is not Exception:  # the library's own errors have no class of their own
-                raise
-            raise ValueError(f"the library tokenizers does not read it: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         known = self._tokenizer.get_vocab()
@@ -83,7 +80,8 @@ class FileTokenizer:
         self._unknown = model.get("unk_id", known.get(model.get("unk_token")))
 
     def encode(self, text: str) -> Int[np.ndarray, " T"]:
-        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        with _library_errors("the text"):
+            encoded = self._tokenizer.encode(text, add_special_tokens=False)
         tokens = np.array(encoded.ids, dtype=np.int64)
         if (self._unknown is not None and (tokens == self._unknown).any()) or _left_out(text, encoded.offsets):
             raise ValueError("the vocabulary lacks a part of the text; take a tokenizer of bytes, or another text")
@@ -100,6 +98,16 @@ class FileTokenizer:
 
     def to_json(self) -> str:
         return self._tokenizer.to_str()
+
+
+@contextmanager
+def _library_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception:  # the library's own errors have no class of their own
+            raise
+        raise ValueError(f"the library tokenizers does not read {what}: {error}") from None
 
 
 def _left_out(text: str, offsets: Sequence[tuple[int, int]]) -> bool:

@@ -145,7 +145,8 @@ def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
 
 
 def _position(text: str, where: str, first: int) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= first):
+    # Python reads no number of thousands of digits
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= first):
         raise DataError(f"{where}: position {text!r} must be a whole number of at least {first}")
     return int(text) - first
 

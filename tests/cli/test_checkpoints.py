@@ -10,7 +10,7 @@ import torch
 from bits import flips
 from disks import no_file_beyond
 
-from titans_seq.cli import checkpoints, recorded, runs
+from titans_seq.cli import checkpoints, recorded
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import Job, prepare
 from titans_seq.cli.forecast import FORECAST
