@@ -111,11 +111,16 @@ def load_checkpoint(path: Path, *, finite: bool = True) -> dict[str, Any]:
 
 def check_resume(checkpoint: Mapping[str, Any], module: TrainedModule, trainer: L.Trainer, path: Path) -> None:
     """Refuse a checkpoint that the module's training cannot go on from, before anything is changed."""
-    rows_of(checkpoint, module, path)
+    rows = rows_of(checkpoint, module, path)
     with _damage(path):
         _require("loops" in checkpoint, "it has no loops")
+        kept = {callback.state_key for callback in _callbacks_of(trainer) if callback.state_dict()}
+        _require(kept <= checkpoint.get("callbacks", {}).keys(), "it has no states of all callbacks")
         _require(_all_finite(checkpoint.get("current_model_state", {})), "weights are not finite")
         _check_likeness(checkpoint["loops"].get("fit_loop"), trainer.fit_loop.state_dict(), "loops")
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        counted = [count for part in ("total", "current") for count in epochs[part].values()]
+        _require(all(count <= len(rows) + 1 for count in counted), "its loops have more epochs than its history")
         states: Any = checkpoint.get("optimizer_states")
         _require(_is_list_of(states, dict) and len(states) == 1, "optimizer_states")
         _require(_is_list_of(checkpoint.get("lr_schedulers"), dict), "lr_schedulers")
@@ -123,6 +128,10 @@ def check_resume(checkpoint: Mapping[str, Any], module: TrainedModule, trainer: 
             _check_optimizer(states[0], module)
         for state in checkpoint["lr_schedulers"]:
             _check_schedule(state, module)
+
+
+def _callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined]
 
 
 def rows_of(checkpoint: Mapping[str, Any], module: TrainedModule, path: Path) -> list[dict[str, float]]:
@@ -283,10 +292,13 @@ def _check_schedule(state: Mapping[str, Any], module: TrainedModule) -> None:
 
 
 def _is_weights(values: Any) -> bool:
-    plain = _is_dict_of(values, Tensor)
-    return plain and all(
-        value.layout == torch.strided and not value.is_meta and not value.is_quantized for value in values.values()
-    )
+    return _is_dict_of(values, Tensor) and all(map(_is_plain_tensor, values.values()))
+
+
+def _is_plain_tensor(value: Tensor) -> bool:
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        return False
+    return value.untyped_storage().nbytes() >= value.numel() * value.element_size()  # else a few numbers stand for many
 
 
 def _all_finite(weights: Mapping[str, Tensor]) -> bool:

@@ -39,6 +39,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     from titans_seq.cli.parser import build_parser
 
     parser = build_parser()
+    empty = next((word for word in argv if word.startswith("--") and word.endswith("=--")), None)
+    if empty is not None:  # argparse makes an empty list of it
+        raise UsageError(f"{empty.removesuffix('=--')} has no value; give one")
     arguments, rest = parser.parse_known_args(argv)
     if getattr(arguments, "takes_everything", False):
         arguments.rest = list(argv)[list(argv).index("lightning") + 1 :]

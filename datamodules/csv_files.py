@@ -31,6 +31,7 @@ FILLS = {  # what --fill may be: does it look only at earlier rows?
 }
 FILL_HINT = "fill it with --fill ffill or zero (both use the past only) or linear (looks ahead)"
 
+_MOST_COLUMNS = 50_000
 _LARGEST = 1e150  # of a value: its square is a number
 _BLOCK_VALUES = 2**18  # numbers parsed at a time, 2 MB
 _BLOCK_ROWS = 256  # but at least so many rows: pandas takes its time for every column of every block
@@ -159,6 +160,10 @@ def _read_table(path: Path) -> _Table:
 
 
 def _header(path: Path) -> list[str]:
+    with _readable(path), _opened(path) as file:
+        columns = file.readline().count(b",") + 1
+    if columns > _MOST_COLUMNS:  # pandas needs a second for some thousand
+        raise DataError(f"{path} has {columns:,} columns; at most {_MOST_COLUMNS:,} are read")
     with _readable(path), _opened(path) as file:
         names = list(pd.read_csv(file, nrows=0, encoding="utf-8-sig", skip_blank_lines=False).columns)
     with _readable(path), _opened(path) as file:  # pandas calls a second "a" "a.1"

@@ -186,6 +186,8 @@ def _rebuilt(
     if isinstance(given["output"], dict):
         given["output"] = _output(given["output"])
     model = cls(**given)
+    model._check_arguments()
+    _check_arrays(config, arrays)
     sizes = {**config["network"], "mixer": model.mixer, **(model.network or {})}
     network = _network({"lookback": model._lookback, "horizon": model.horizon, **sizes}, weights)
     model.stream_ = None
@@ -207,6 +209,30 @@ def _rebuilt(
     model.built_ = model._architecture()
     model.conformal_ = None if config["levels"] is None else Conformal(config["levels"], arrays["margin"])
     return model
+
+
+def _check_arrays(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """The series and the scales must have the shapes that the names beside them ask for."""
+    ids, scale_ids = config["ids"], config["scale_ids"]
+    if not all(isinstance(name, str | int | float) for name in (*ids, *scale_ids)):
+        raise ValueError("ids must be texts or numbers")
+    times, offsets = arrays["times"], arrays["offsets"]
+    rising = offsets.dtype == times.dtype == np.int64 and offsets.shape == (len(ids) + 1,) and times.ndim == 1
+    if not rising or offsets[0] != 0 or offsets[-1] != len(times) or (np.diff(offsets) < 0).any():
+        raise ValueError("the rows are not those of the series")
+    for name in ("target", "past", "known"):
+        if len(arrays[name]) != len(times):
+            raise ValueError(f"{name} has {len(arrays[name])} rows; there are {len(times)} times")
+    scales = arrays["scales"]
+    if scales.shape != (len(scale_ids), 2) or not np.isfinite(scales).all() or (scales[:, 1] <= 0).any():
+        raise ValueError("the scales are not those of the series")
+    for name, array in arrays.items():
+        if name.endswith(("_mean", "_scale")) and not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
+    if config["levels"] is not None:
+        wanted = (len(config["levels"]), config["arguments"]["horizon"])
+        if arrays["margin"].shape != wanted or np.isnan(arrays["margin"]).any():
+            raise ValueError(f"margin must be {wanted}, without NaN")
 
 
 def _network(options: dict[str, Any], weights: dict[str, Tensor]) -> PanelForecaster:
