@@ -5,7 +5,6 @@ arguments of their constructors. Nothing it names is imported, and no text in it
 """
 
 import inspect
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,8 +150,8 @@ def _scan_text(place: str, text: str) -> None:
         raise UsageError(f"{place}: a text of more than {LONGEST:,} letters")
     if "${" in text:
         raise UsageError(f"{place}: a run keeps its values and resolves nothing; got {brief(text)}")
-    if any(unicodedata.category(letter) == "Cc" for letter in text):
-        raise UsageError(f"{place}: a control character; got {brief(text)}")
+    if "\0" in text:
+        raise UsageError(f"{place}: a NUL character; got {brief(text)}")
     if text in ("<<", "???"):
         raise UsageError(f"{place}: {text} is not read")
 
