@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 LONGEST = 120.0  # seconds of a command
 
@@ -33,13 +35,20 @@ class ForkServer:
         self._process.communicate()
 
     def run(
-        self, words: list[str], folder: Path, *, temporary: Path | None = None, kill_after: float | None = None
+        self,
+        words: list[str],
+        folder: Path,
+        *,
+        temporary: Path | None = None,
+        kill_after: float | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Run a command in a folder, with a folder for temporary files; `kill_after` seconds it gets a SIGKILL.
 
-        Returns: code: of the exit, negative if a signal ended it; seconds; said: what it printed.
+        Returns: code: of the exit, negative if a signal ended it; seconds; out, err: what it printed.
         """
-        asked = {"words": words, "folder": str(folder), "temporary": temporary and str(temporary), "after": kill_after}
+        own = dict(environment or {}) | ({"TMPDIR": str(temporary)} if temporary else {})
+        asked = {"words": words, "folder": str(folder), "environment": own, "after": kill_after}
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -53,27 +62,39 @@ def _serve() -> None:
 
     for line in sys.stdin:
         asked = json.loads(line)
-        with tempfile.TemporaryFile("w+") as said:
+        with (
+            tempfile.TemporaryFile("w+", errors="replace") as out,
+            tempfile.TemporaryFile("w+", errors="replace") as err,
+        ):
             began, process = time.monotonic(), os.fork()
             if process == 0:
-                _run(asked, said.fileno())
+                _run(asked, out.fileno(), err.fileno())
             code = _wait(process, began, asked["after"])
             seconds = time.monotonic() - began
-            said.seek(0)
-            print(json.dumps({"code": code, "seconds": seconds, "said": said.read()}), flush=True)
+            out.seek(0)
+            err.seek(0)
+            print(json.dumps({"code": code, "seconds": seconds, "out": out.read(), "err": err.read()}), flush=True)
 
 
-def _run(asked: dict[str, Any], said: int) -> None:
+def _kept() -> TextIO:
+    return tempfile.TemporaryFile("w+", errors="replace")
+
+
+def _run(asked: dict[str, Any], out: int, err: int) -> None:
     from titans_seq.cli.main import main
 
     code = 1
     try:
-        for stream in (1, 2):
-            os.dup2(said, stream)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
         os.chdir(asked["folder"])
-        if asked["temporary"]:
-            os.environ["TMPDIR"], tempfile.tempdir = asked["temporary"], None
+        os.environ.update(asked["environment"])
+        tempfile.tempdir = None  # read TMPDIR again
         code = main(asked["words"])
+    except SystemExit as error:  # --help
+        code = int(error.code or 0)
+    except BaseException:  # noqa: BLE001  # as an interpreter does at its end
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, safe_open
 
+from titans_seq.cli import checkpoints
 from titans_seq.tensor_files import write_tensors
 
 
@@ -17,3 +18,9 @@ def sign(folder: Path) -> None:
         kept = {name: text for name, text in about.items() if name != "sha256" and not name.endswith(".json")}
         digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
         write_tensors(path, load_file(path), kept | digests)
+
+
+def sign_checkpoint(path: Path) -> None:
+    """Give any zip file of torch's the digest that a checkpoint has."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + checkpoints._COMMENT + hashlib.sha256(content).hexdigest().encode())

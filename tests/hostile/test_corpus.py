@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+from fork_server import ForkServer
 from hostile import corpus
 from hostile.case import DONE, Base, Case
 from hostile.checks import Outcome
-from hostile.runner import run, run_apart
+from hostile.runner import run, run_apart, run_forked
 
 LEAST = 600
-APART, PARTS = 40, 4  # inputs that run as processes, in tests of equal length
+APART, FRESH = 40, 4  # inputs that run as processes, and as fresh ones that import everything first
 
 
 def test_the_corpus_is_large_and_its_names_are_unique(base: Base) -> None:
@@ -22,12 +23,13 @@ def test_the_corpus_is_large_and_its_names_are_unique(base: Base) -> None:
     assert len({case.kind for case in corpus.of_every_kind(cases, APART)}) >= 10
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_some_inputs_end_as_expected_in_processes_of_their_own(part: int, base: Base, tmp_path: Path) -> None:
-    cases = corpus.of_every_kind(corpus.every_case(base), APART)[part::PARTS]
-    outcomes = [run_apart(case, base, tmp_path / str(i)) for i, case in enumerate(cases)]
+def test_some_inputs_end_as_expected_in_processes_of_their_own(base: Base, tmp_path: Path) -> None:
+    cases = corpus.of_every_kind(corpus.every_case(base), APART)
+    outcomes = [run_apart(case, base, tmp_path / f"fresh-{i}") for i, case in enumerate(cases[:FRESH])]
+    with ForkServer() as server:
+        outcomes += [run_forked(case, base, tmp_path / str(i), server) for i, case in enumerate(cases[FRESH:])]
     failed = [each for each in outcomes if each.problems]
-    assert len(outcomes) == APART / PARTS and not failed, corpus.failures(failed)
+    assert len(outcomes) == APART and not failed, corpus.failures(failed)
 
 
 def _run(base: Base, folder: Path, call: object, exit: int = DONE) -> Outcome:

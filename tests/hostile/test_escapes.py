@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from signed import sign_checkpoint
 
 from titans_seq.cli.config import parse
 from titans_seq.cli.dna import CLASSIFY
@@ -319,6 +320,7 @@ def test_a_checkpoint_names_no_classes(work: Path, monkeypatch: pytest.MonkeyPat
         },
         "forged.ckpt",
     )
+    sign_checkpoint(Path("forged.ckpt"))
     assert main(_lightning("forged.ckpt")) == 0
     assert not _marks(work)
 
@@ -326,8 +328,9 @@ def test_a_checkpoint_names_no_classes(work: Path, monkeypatch: pytest.MonkeyPat
 def test_a_checkpoint_is_not_unpickled(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     escapes.LEAVING[torch.load](work / "marks" / "mark")  # marks/mark.pt
     forged = str(work / "marks" / "mark.pt")
+    sign_checkpoint(Path(forged))
     assert main(_lightning(forged)) == 2
-    assert capsys.readouterr().err.endswith("nothing in it is unpickled\n")
+    assert "damaged or not a checkpoint" in capsys.readouterr().err
     assert main([*_lightning(forged), "--weights_only", "false"]) == 2
     assert "--weights_only false" in capsys.readouterr().err
     assert not _marks(work)

@@ -66,7 +66,7 @@ def _kill(server: ForkServer, words: list[str], wanted: int, folder: Path, tempo
     """Kill a training `wanted` times at random moments, and go on with each to its end; how many had no checkpoint."""
     draw, early = random.Random(seed), 0
     done = server.run([*words, "--output", "whole"], folder, temporary=temporary)
-    assert done["code"] == 0, done["said"]
+    assert done["code"] == 0, done["err"]
     killed = 0
     while killed < wanted:
         shutil.rmtree(folder / "run", ignore_errors=True)
@@ -81,7 +81,7 @@ def _kill(server: ForkServer, words: list[str], wanted: int, folder: Path, tempo
             if not (folder / "run/metrics.json").exists():
                 again = resume if (folder / "run/config.yaml").exists() else start
                 ended = server.run(again, folder, temporary=temporary, kill_after=limit)
-                assert ended["code"] in (0, -signal.SIGKILL) and (limit or ended["code"] == 0), ended["said"]
+                assert ended["code"] in (0, -signal.SIGKILL) and (limit or ended["code"] == 0), ended["err"]
         _require_same(folder / "run", folder / "whole")
     return early
 

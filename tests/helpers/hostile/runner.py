@@ -19,6 +19,7 @@ from types import FrameType
 
 import matplotlib
 import torch
+from fork_server import ForkServer
 from hostile.case import DONE, REFUSED, Base, Case
 from hostile.checks import FOLDERS, NAME, Outcome, check_end, check_files, snapshot
 
@@ -41,6 +42,11 @@ def run(case: Case, base: Base, place: Path) -> Outcome:
 def run_apart(case: Case, base: Base, place: Path, *, memory: int | None = None) -> Outcome:
     """Run a case in a process of its own, which may have so many bytes of address space."""
     return _run(case, base, place, functools.partial(_in_own_process, memory=memory))
+
+
+def run_forked(case: Case, base: Base, place: Path, server: ForkServer) -> Outcome:
+    """Run a case in a process of its own, which need not import everything first."""
+    return _run(case, base, place, functools.partial(_in_forked_process, server=server))
 
 
 def _run(case: Case, base: Base, place: Path, way: Callable[[Outcome, Path], None]) -> Outcome:
@@ -106,8 +112,7 @@ def _in_own_process(outcome: Outcome, work: Path, *, memory: int | None) -> None
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
     command = [sys.executable, "-P", "-m", "titans_seq.cli.main", *outcome.case.words]
-    # the cache of fonts is shared: it takes seconds to make, and would be left in the case's home
-    own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": matplotlib.get_cachedir()}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | _fonts()
     try:
         done = subprocess.run(
             command, preexec_fn=bound, capture_output=True, env=os.environ | own, timeout=PATIENCE, check=False
@@ -115,8 +120,22 @@ def _in_own_process(outcome: Outcome, work: Path, *, memory: int | None) -> None
     except subprocess.TimeoutExpired:
         outcome.problems.append(f"hangs: not done after {PATIENCE} s")
         return
-    outcome.exit = done.returncode
-    outcome.out, outcome.err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    _ended(outcome, done.returncode, *(text.decode(errors="replace") for text in (done.stdout, done.stderr)))
+
+
+def _in_forked_process(outcome: Outcome, work: Path, *, server: ForkServer) -> None:
+    own = {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME", "TITANS_SEQ_DATA", "TMPDIR", "COLUMNS")}
+    done = server.run(list(outcome.case.words), work, environment=own | _fonts())
+    _ended(outcome, done["code"], done["out"], done["err"])
+
+
+def _fonts() -> dict[str, str]:
+    """The cache of fonts is shared: it takes seconds to make, and would be left in the case's home."""
+    return {"MPLCONFIGDIR": matplotlib.get_cachedir()}
+
+
+def _ended(outcome: Outcome, code: int, out: str, err: str) -> None:
+    outcome.exit, outcome.out, outcome.err = code, out, err
     if "Traceback (most recent call last)" in outcome.err:
         outcome.problems.append(f"traceback: {outcome.err.strip().splitlines()[-1][:150]}")
 

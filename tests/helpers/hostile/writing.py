@@ -1,9 +1,9 @@
 """Changed files with the right digests, so that more than the digest is asked: whoever changes a file can do that."""
 
-import hashlib
 from pathlib import Path
 
 from safetensors.torch import load_file, safe_open
+from signed import sign
 from torch import Tensor
 
 from titans_seq.cli.checkpoints import write_checkpoint
@@ -17,11 +17,3 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
     return load_file(path), {name: text for name, text in about.items() if name != "sha256"}
-
-
-def sign(folder: Path) -> None:
-    """Give the tensors in a saved model's folder the digests of the texts beside them as they are now."""
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.json")}
-    for path in folder.glob("*.safetensors"):
-        tensors, about = read_tensors(path)
-        write_tensors(path, tensors, {name: digests.get(name, text) for name, text in about.items()})
