@@ -5,8 +5,8 @@
 Hourly series with a daily and a weekly cycle and autocorrelated noise, 4,000 rows each. The first half is clean, and a
 `TitansForecaster` is trained on it; into the second half 6 anomalies of each kind are planted per series: spikes (2
 rows), shifts of the level (48 rows) and changes of the daily cycle's frequency (48 rows). Scores: the memory's surprise
-over the whole series; |x - rolling mean| / rolling
-deviation of the 96 rows before. AUROC: of anomalous rows against rows of no anomaly, all series together.
+over the whole series; |x - rolling mean| / rolling deviation of the 96 rows before. AUROC: of anomalous rows against
+rows of no anomaly, all series together.
 """
 
 import argparse

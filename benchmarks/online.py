@@ -4,10 +4,10 @@ scale.
     TITANS_SEQ_DATA=<folder> python benchmarks/online.py [--dataset ETTh1] [--seeds 3] [--only NAME] [--dry-run]
 
 A `TitansForecaster` (24 steps from 96, every channel a series of its own, defaults but for the budget) is trained on
-the train rows, its
-epoch chosen on the validation part: on windows alone (`train_blocks=1`, batches of 64) and on four blocks in a row
-(`train_blocks=4`, batches of 16), so that every step has 64 forecasts in its loss. Each is then read in several ways
-(`readings`) at cutoffs spread over the test part. A forecast for a cutoff is given the rows before it, nothing else;
+the train rows, its epoch chosen on the validation part: on windows alone (`train_blocks=1`, batches of 64) and on four
+blocks in a row (`train_blocks=4`, batches of 16), so that every step has 64 forecasts in its loss. Each is then read in
+several ways (`readings`) at cutoffs spread over the test part. A forecast for a cutoff is given the rows before it,
+nothing else;
 standardisation is by the train rows.
 
 "ETTh1" and "Weather" are the registry's; "days" is generated (`days`): every series has its own form for each day of
@@ -141,8 +141,8 @@ def readings(model: TitansForecaster, data: Data, part: str, seed: int) -> dict[
     windows alone: nothing; the forecast reads the last L rows from the learned initial memory.
     last n blocks: the n - 1 blocks before those rows, as `predict(df)` gives it where `train_blocks` is n.
     from the first row, from the part on: `observe` from the first train row, or from one lookback before the part, then
-        `predict()`. It
-        reads the last 2 L rows as two blocks from the last state before them: up to L - 1 rows before these are left
+        `predict()`. It reads the last 2 L rows as two blocks from the last state before them: up to L - 1 rows before
+        these are left
             out.
     ..., no lag: as many streams as there are phases of the cutoffs; each ends a block at its cutoffs, so that nothing
     is left out. ..., shuffled: each series with another one's states, its own rows.

@@ -24,8 +24,8 @@ def measured(function: Callable[[], Any], device: str, seconds: float) -> dict[s
     """Median seconds of runs for about `seconds`, 50 at most, after one to warm up and one to learn how long it takes.
 
     The second one's peak memory, above what was there before, in MiB: the first makes what libraries keep. Runs follow
-    each
-    other without waiting for the device and without emptying its cache: inputs of the shapes that matter are larger
+    each other without waiting for the device and without emptying its cache: inputs of the shapes that matter are
+    larger
         than that.
     """
     cuda = device == "cuda"

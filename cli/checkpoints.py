@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import lightning as L
 import torch
@@ -36,7 +36,7 @@ _CHUNK = 2**20  # bytes read at a time
 # what torch raises at a file that is not what it wrote, and Lightning and torch when they restore what is not theirs
 _UNREADABLE = (
     RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, LookupError, ValueError, TypeError, AttributeError,
-    AssertionError, ImportError, OverflowError, MemoryError, struct.error,
+    AssertionError, ImportError, OverflowError, struct.error,
 )  # fmt: skip
 _UNUSABLE = (*_UNREADABLE, MisconfigurationException)
 
@@ -59,6 +59,20 @@ class CheckpointFiles(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Whatever is asked, nothing is unpickled beyond tensors and plain values."""
         return _read(Path(path))
+
+
+class AnyCheckpointFiles(CheckpointFiles):
+    """Also reads the checkpoints that Lightning writes elsewhere, which have no digest."""
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        place = Path(path)
+        if not place.is_file():
+            raise UsageError(f"no checkpoint {path}")
+        if _MARK in place.read_bytes()[-len(_COMMENT) - 64 :]:
+            return _read(place)
+        return _load(place, UsageError(f"{path} is damaged or not a checkpoint; nothing in it is unpickled"))
 
 
 def use_checkpoint_files(trainer: L.Trainer) -> None:
@@ -100,7 +114,9 @@ def load_checkpoint(path: Path, *, finite: bool = True) -> dict[str, Any]:
     finite: refuse weights that are not, which a training that diverged leaves too.
     """
     if not path.is_file():
-        raise UsageError(f"{path.parent.parent} has no checkpoint; its training did not get that far")
+        raise UsageError(
+            f"{path.parent.parent} has no checkpoint {path.name}: its training did not get that far, or it was removed"
+        )
     checkpoint = _read(path)
     with _damage(path):
         _check_content(checkpoint)
@@ -124,6 +140,8 @@ def check_resume(checkpoint: Mapping[str, Any], module: TrainedModule, trainer: 
         states: Any = checkpoint.get("optimizer_states")
         _require(_is_list_of(states, dict) and len(states) == 1, "optimizer_states")
         _require(_is_list_of(checkpoint.get("lr_schedulers"), dict), "lr_schedulers")
+        if not type(module).__module__.startswith("titans_seq."):
+            return  # a class of the user's own may have other optimisers
         if all(isinstance(key, int) for key in states[0].get("state", {})):  # else by name, of weights shared out
             _check_optimizer(states[0], module)
         for state in checkpoint["lr_schedulers"]:
@@ -166,15 +184,36 @@ def _read(path: Path) -> dict[str, Any]:
     damaged = UsageError(
         f"{path} is damaged or not a checkpoint of this version of titans-seq; use another checkpoint or train again"
     )
-    if _digest(path) is None:
+    if _digest(path) is None or not _is_stored(path):
         raise damaged
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE:
-        raise damaged from None
+    checkpoint = _load(path, damaged)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UsageError(f"{path} is not a checkpoint of a run")
     return checkpoint
+
+
+def _load(path: Path, damaged: UsageError) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise _no_memory(path) from None
+    except _UNREADABLE as error:
+        raise _no_memory(path) if "allocate memory" in str(error) else damaged from None
+
+
+def _no_memory(path: Path) -> UsageError:
+    return UsageError(f"there is not enough memory to read {path}")
+
+
+def _is_stored(path: Path) -> bool:
+    """Is everything in the archive as long as it seems? torch compresses nothing, and what is unpacks to any size."""
+    try:
+        with ZipFile(path) as archive:
+            parts = archive.infolist()
+    except _UNREADABLE:
+        return False
+    stored = all(part.compress_type == ZIP_STORED for part in parts)
+    return stored and sum(part.file_size for part in parts) <= path.stat().st_size
 
 
 def _digest(path: Path) -> str | None:
@@ -210,13 +249,13 @@ def _check_content(checkpoint: dict[str, Any]) -> None:
     _require(_is_weights(checkpoint["state_dict"]), "its state_dict holds other things than weights")
     _require(_is_weights(checkpoint.get("current_model_state", {})), "its current_model_state holds other things")
     for name in ("epoch", "global_step"):
-        _require(_is_count(checkpoint.get(name)), f"its {name} is no count")
+        _require(_is_count(checkpoint.get(name)), f"its {name} must be a count")
     _require(isinstance(checkpoint.get("pytorch-lightning_version"), str), "it names no version of Lightning")
     for name in ("loops", "callbacks"):
         _require(_is_dict_of(checkpoint.get(name, {}), dict), f"its {name} have no states")
     for name, state in checkpoint.get("callbacks", {}).items():
         for callback, check in _CALLBACKS.items():
-            _require(not name.startswith(callback) or check(state), f"the state of {callback} is not one")
+            _require(not name.startswith(callback) or check(state), f"it holds a wrong state of {callback}")
 
 
 def _is_rows(state: Mapping[str, Any]) -> bool:

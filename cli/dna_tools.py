@@ -78,9 +78,7 @@ def _input(arguments: argparse.Namespace) -> Sequences:
 def _output(arguments: argparse.Namespace, folder: Path, what: str, source: str, suffix: str) -> Path:
     """The file to write: --output, or one in the run folder that is named after its input."""
     if arguments.output is not None:
-        path = user_path(arguments.output)
-        runs.make_folder(path.parent)
-        return path
+        return runs.new_file(user_path(arguments.output))
     stem = Path(source).name.removesuffix(".gz").rsplit(".", 1)[0]
     return runs.free(folder / f"{what}-{stem}{suffix}")
 
@@ -213,8 +211,7 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     if arguments.record is not None:
         genome.require(arguments.record)
     names = genome.names if arguments.record is None else (arguments.record,)
-    path = user_path(arguments.bedgraph)
-    runs.make_folder(path.parent)
+    path = runs.new_file(user_path(arguments.bedgraph))
     readings = {name: _Reading() for name in names}
     total = sum(genome.lengths[name] for name in names)
     with _bar(arguments, total) as advance:

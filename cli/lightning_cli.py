@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from titans_seq.cli.checkpoints import CheckpointFiles
+from titans_seq.cli.checkpoints import AnyCheckpointFiles
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.forecast import ForecastModule
@@ -46,7 +46,7 @@ class _CLI(LightningCLI):
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from None
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user's own
-            self.trainer.strategy.checkpoint_io = CheckpointFiles()
+            self.trainer.strategy.checkpoint_io = AnyCheckpointFiles()
 
 
 def lightning_command(arguments: argparse.Namespace) -> None:

@@ -253,7 +253,7 @@ def _eval_text(arguments: argparse.Namespace, model: LanguageModel, tokenizer: T
         raise UsageError(f"{arguments.text}: {error}") from None
     if len(tokens) < 2:
         raise UsageError(f"{arguments.text} has {len(tokens)} tokens; at least 2 are needed")
-    place = _file(arguments.output) if arguments.output else None
+    place = runs.new_file(user_path(arguments.output)) if arguments.output else None
     # without a window attention would keep all of the text
     carry = not (model.options["mixer"] == "attention" and model.options.get("window") is None)
     piece = PIECE if carry else WINDOW

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ def _disk_message(error: OSError) -> str | None:
     place = f" ({error.filename})" if error.filename else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free some space or choose another folder" if full else "choose another place"
-    return f"cannot write or read{place}: {os.strerror(error.errno)}; {advice}"
+    return f"cannot write or read{place}: {error.strerror or os.strerror(error.errno)}; {advice}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +117,8 @@ def _run(argv: Sequence[str], stops: Stops) -> int:
             try:
                 stops.begin_work()
                 verb(arguments)
-                sys.stdout.flush()
+                if sys.stdout is not None:  # it may be closed
+                    sys.stdout.flush()
             finally:
                 stops.end_work()
         return 0
@@ -135,7 +137,7 @@ def _run(argv: Sequence[str], stops: Stops) -> int:
         return stops.code
     except BrokenPipeError:  # `titans-seq data list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 128 + signal.SIGPIPE  # as if the signal had ended it
     except OSError as error:
         message = _disk_message(error)
         if message is None:

@@ -143,7 +143,7 @@ def _training_flags(parser: Parser, folder: str) -> None:
 
 
 def _quiet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no notes: only the results")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar: only the results, and notes on odd data")
 
 
 def _trust(parser: argparse.ArgumentParser) -> None:

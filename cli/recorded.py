@@ -48,7 +48,7 @@ def read_config(folder: Path, *tasks: str, trust: Collection[str] = ()) -> DictC
     """
     path = folder / runs.CONFIG
     if not folder.exists():
-        raise UsageError(f"no run folder {folder}")
+        raise UsageError(f"no run folder {folder}: nothing was started there")
     if not path.is_file():
         raise UsageError(f"{folder} is not a run folder: it has no {runs.CONFIG}")
     try:

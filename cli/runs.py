@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
 _LARGEST = 1e300  # no metric is larger; Python's whole numbers can be too large for a float
 BEST, LAST = "best.ckpt", "last.ckpt"
 LOCK = ".lock"  # held by the process that trains in the folder
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)  # network file systems without a lock service
 
 
 def numbered(folder: Path) -> "itertools.chain[Path]":
@@ -62,6 +64,10 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UsageError(f"another process is training in {folder}; wait until it ends, or stop it") from None
     except OSError as error:  # no right to write there, or a link or a folder in its place
+        if error.errno in _NO_LOCKS:
+            warnings.warn(f"{folder} lies where files cannot be locked: start one process at a time", stacklevel=2)
+            yield
+            return
         raise UsageError(f"cannot lock {folder / LOCK}: {error.strerror}; choose another folder") from None
     try:
         yield
@@ -104,6 +110,14 @@ def make_new_folder(folder: Path) -> Path:
         except FileExistsError:
             continue
     raise AssertionError("unreachable: the numbers do not end")
+
+
+def new_file(path: Path) -> Path:
+    """Return a path that --output names, its folder made; a UsageError if it is there: results replace nothing."""
+    if path.exists():
+        raise UsageError(f"{path} is there already; choose another name")
+    make_folder(path.parent)
+    return path
 
 
 def make_folder(folder: Path) -> Path:

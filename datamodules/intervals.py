@@ -123,8 +123,7 @@ class OverlapReport:
         lengths: minimum, median and maximum in bases, train and test together.
         per_class: the same per class of the test intervals, sorted; empty where intervals have no labels.
         length_only: accuracy on test of "length -> most frequent train class" (a tie: the first in sorted order; a
-            length
-            that train has not: the most frequent class of all). None where intervals have no labels.
+            length that train has not: the most frequent class of all). None where intervals have no labels.
         majority: accuracy of the most frequent train class, None likewise; what length_only is to be compared with.
     """
 

@@ -27,8 +27,8 @@ class StretchBatches(Sampler[list[Reading]]):
 
     The stretches come in an order that depends on seed and epoch only and are dealt to `batch_size` rows of the same
     length, in a run of several processes to so many of each. So fewer windows than rows, others in each epoch, are left
-    out. With
-    `both_strands` they are turned by chance: read from the last window to the first, each on the other strand.
+    out. With `both_strands` they are turned by chance: read from the last window to the first, each on the other
+    strand.
 
     Raises:
         DataError: fewer windows than rows.

@@ -2,8 +2,7 @@
 
 Tokens take slots, chunks run in groups of sqrt(N) (at least 16), and backward makes a group anew from the state kept
 before it, as in `chunked.py`; a group is one launch forward and three backward, beside those of the gate table. Nothing
-is
-read from the device: with a mask or a carried state there is room for as many chunks as there could be.
+is read from the device: with a mask or a carried state there is room for as many chunks as there could be.
 
 Dimensions: B batch, T time, H heads, G = B * H, K key width, V value width, N chunks, g chunks of a group, C slots of a
 chunk, L depth, P numbers in the weights of all layers of one head.

@@ -1,10 +1,9 @@
 """Some chunks in sequence: their keys, their writes, their readings, and the gradients of all that.
 
 What must go from chunk to chunk does (the keys' two passes at the start weights, the update); readings and what they
-leave
-in backward are computed for all chunks of a group at once. Names follow `reference.py`: h and delta are the two factors
-of a token's gradient u = delta h^T, layer by layer. `written` (and `ended`, its last rows) are the weights of these
-gradients in
+leave in backward are computed for all chunks of a group at once. Names follow `reference.py`: h and delta are the two
+factors of a token's gradient u = delta h^T, layer by layer. `written` (and `ended`, its last rows) are the weights of
+these gradients in
 the sums of `gates.py`, with step and sign: -A step. DESIGN's A includes theta, the table's does not.
 
 Dimensions: g chunks of the group, G samples and heads, C slots of a chunk, n and m the narrow and wide side of a layer.

@@ -1,8 +1,8 @@
 """The layers of the memory MLP as the chunk form holds them: narrow side first, weights and momentum in one tensor.
 
 A layer is a pair P = (W, S) of matrices [narrow, wide]. Whatever is scaled per token is scaled on the narrow side, and
-one
-product serves W and S. All that reading and writing need is one form and its derivatives: over slots c and r in (W, S)
+one product serves W and S. All that reading and writing need is one form and its derivatives: over slots c and r in (W,
+S)
 
     form = sum w[c, r] n_c^T P_r m_c
 

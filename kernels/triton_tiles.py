@@ -2,8 +2,7 @@
 
 The matrices of all layers of one head lie one behind the other, [out, in] each, row by row: P numbers. Hidden
 activations of all layers lie side by side in the rows of one matrix [C, (L - 1) HID]. Sizes are not constants of a
-compilation, only the
-depth and the tiles are: loops stay loops, and one kernel serves all widths.
+compilation, only the depth and the tiles are: loops stay loops, and one kernel serves all widths.
 
 Dimensions: C slots of a chunk, K key width, V value width, HID hidden width, L depth, P numbers in the matrices of all
 layers. A tile is [BC, B], all slots of a chunk (padded), or [B, B] of a matrix; sums over slots take T of them at a

@@ -6,11 +6,13 @@ import os
 import re
 import secrets
 import socket
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_LARGEST_TEXT = 2**28  # bytes of JSON; tokenizers have some ten million
 # of a flush of a folder: file systems that cannot do it, and folders that may be written but not listed
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
@@ -27,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: of the operating system; `filename` is `path`.
     """
+    path = _target(path)
     # a random part too: threads share a process id
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
@@ -47,6 +50,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def _target(path: Path) -> Path:
+    """Where the content goes: what a link points to; a pipe or a device would be replaced by a file."""
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise FileExistsError(errno.EEXIST, "it is a pipe or a device; give a file", str(path))
+    return target
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files that processes of this machine which are dead have left in a folder."""
     pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.[0-9a-f]{{8}}\.part")
@@ -57,7 +68,8 @@ def remove_leftovers(folder: Path) -> None:
     for name in names:
         found = pattern.fullmatch(name)
         if found and not _alive(int(found[1])):
-            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # of another user, or a folder: no reason not to write
+                (folder / name).unlink()
 
 
 def write_files(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
@@ -75,6 +87,21 @@ def write_text(path: Path, text: str) -> None:
     write_files({path: [text.encode()]})
 
 
+def read_content(path: Path) -> bytes:
+    """The bytes of a file that describes something: no pipe or device, which may have no end, and of bounded size.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or too large.
+    """
+    kind = path.stat()
+    if not stat.S_ISREG(kind.st_mode):
+        raise ValueError(f"{path} is not a regular file")
+    if kind.st_size > _LARGEST_TEXT:
+        raise ValueError(f"{path} is too large: {kind.st_size:,} bytes, at most {_LARGEST_TEXT:,} are read")
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """The values in a JSON file.
 
@@ -82,7 +109,7 @@ def read_json(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it holds no JSON, or JSON that is nested too deeply.
     """
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(read_content(path), str(path))
 
 
 def parse_json(text: str | bytes, place: str) -> Any:

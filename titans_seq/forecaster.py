@@ -260,8 +260,7 @@ class TitansForecaster(BaseEstimator):
 
         The first call begins the streams, of any series: give it the rows of `fit` too if they are to be remembered.
         Later calls give the rows that follow. Rows are read in blocks of `lookback`; what is left over waits for more,
-        and counts in
-        forecasts all the same. All or nothing: after an error nothing has changed.
+        and counts in forecasts all the same. All or nothing: after an error nothing has changed.
 
         Raises:
             DataError: a row was observed already, rows are missing in between, a series is new, a column is absent.
@@ -368,6 +367,8 @@ class TitansForecaster(BaseEstimator):
     def save(self, folder: str | Path) -> Path:
         """Write the fitted forecaster to a folder: JSON and safetensors; nothing is pickled."""
         self._require_fitted()
+        if not str(folder):
+            raise ValueError("folder must be a path; got ''")
         return save_fitted(self, Path(folder))
 
     @classmethod

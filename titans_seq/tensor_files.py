@@ -16,6 +16,7 @@ from titans_seq.files import write_files
 # the digest stands in the metadata; it is that of the file with zeros in its place
 _DIGEST, _ZEROS = "sha256", "0" * 64
 _PLACE = re.compile(rb'"sha256":"([0-9a-f]{64})"')  # as safetensors writes it; inside of a string it has backslashes
+_LONGEST_HEADER = 100_000_000  # bytes; that of safetensors itself
 _CHUNK = 2**20  # bytes read at a time
 
 
@@ -48,18 +49,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     _verify(path)
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata()
+            names, about = file.keys(), file.metadata()
+            if about is None or _DIGEST not in about:
+                raise ValueError(f"{path} is damaged: its digest is not among its metadata")
+            return {name: file.get_tensor(name) for name in names}, about
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
 
 
 def _verify(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is not a regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
         length = int.from_bytes(start, "little")
-        if length > size - 8:
+        if length > min(size - 8, _LONGEST_HEADER):
             raise ValueError(f"{path} is damaged or no safetensors file")
         header = file.read(length)
         place = _PLACE.search(header)

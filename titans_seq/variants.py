@@ -362,8 +362,8 @@ class MutualGate(nn.Module):
         y * sigmoid(RMSNorm(m)) + m * sigmoid(RMSNorm(y)).
 
     The paper's is a product: both normalised with learned vectors, then a non-linearity. In a product each is noise to
-    the other until one
-    has learned something, and a norm makes the noise as large as what it stands for: neither is learned, or late
+    the other until one has learned something, and a norm makes the noise as large as what it stands for: neither is
+    learned, or late
         (docs/LOG.md).
     """
 

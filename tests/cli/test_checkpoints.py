@@ -4,11 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
 from bits import flips
 from disks import no_file_beyond
+from signed import sign_checkpoint
 
 from titans_seq.cli import checkpoints, recorded
 from titans_seq.cli.errors import UsageError
@@ -164,13 +166,13 @@ def test_a_resumed_run_is_refused_unchanged(how: str, last: Path, refused: Calla
     assert before == (last.read_bytes(), Path("run/metrics.json").read_bytes())
 
 
-def test_what_only_lightning_sees_is_one_line(last: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_more_epochs_than_the_history_has_are_one_line(last: Path, capfd: pytest.CaptureFixture[str]) -> None:
     checkpoint = checkpoints.load_checkpoint(last)
     checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] = 10**9
     checkpoints.write_checkpoint(last, checkpoint)
     assert main([*RESUME, "--epochs", "3"]) == 2
     out, err = capfd.readouterr()
-    assert out == "" and err.count("\n") == 1 and "last.ckpt is damaged, or not of this run" in err
+    assert out == "" and err.count("\n") == 1 and "last.ckpt is damaged: its loops have more epochs than its history" in err
 
 
 @pytest.mark.parametrize("verb", ["test", "predict"])
@@ -201,3 +203,25 @@ def test_predict_on_a_full_disk_leaves_no_half_table(run: Path, capsys: pytest.C
 def test_another_way_to_write_checkpoints_is_refused(tiny: list[str], refused: Callable[[list[str]], str]) -> None:
     plugin = "+trainer.plugins=[{_target_: lightning.pytorch.plugins.io.AsyncCheckpointIO}]"
     assert "leave AsyncCheckpointIO out" in refused(["fit", "forecast", *tiny, plugin, "--output", "out"])
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(finished: Path, tmp_path: Path) -> None:
+    """torch compresses nothing; what is compressed can unpack to a thousand times its size."""
+    packed = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    packed.parent.mkdir(parents=True)
+    with ZipFile(finished / "checkpoints" / "best.ckpt") as old, ZipFile(packed, "w", ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    sign_checkpoint(packed)
+    with pytest.raises(UsageError, match="best.ckpt is damaged"):
+        checkpoints.load_checkpoint(packed)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")], ids=str)
+def test_too_little_memory_is_no_damage(finished: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def load(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(UsageError, match="not enough memory"):
+        checkpoints.load_checkpoint(finished / "checkpoints" / "best.ckpt")

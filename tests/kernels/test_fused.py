@@ -2,8 +2,7 @@
 oracle.
 
 The interpreter takes float64, so values, states and gradients are held to 1e-9 like those of every other backend. It
-takes
-seconds per case: few cases, each for several traps at once. What a GPU's compiler makes of the kernels:
+takes seconds per case: few cases, each for several traps at once. What a GPU's compiler makes of the kernels:
 `test_compile.py` without a GPU, `test_gpu.py` on one.
 """
 

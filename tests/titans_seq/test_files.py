@@ -1,15 +1,17 @@
 """A file is whole or not there: what fails leaves the old one, and nothing beside it."""
 
 import errno
+import os
 import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from disks import no_file_beyond
 
-from titans_seq.files import read_json, replacing
+from titans_seq.files import read_json, replacing, write_text
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_no_part(tmp_path):
@@ -68,4 +70,36 @@ def test_no_json_is_one_line(text, tmp_path):
     path = tmp_path / "file.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"file\.json is damaged: [^\n]+$"):
+        read_json(path)
+
+
+def test_links_are_followed_and_pipes_stay_pipes(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_text(tmp_path / "link", "a")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "a"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="a pipe or a device"):
+        write_text(tmp_path / "pipe", "a")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_what_cannot_be_removed_is_no_reason_not_to_write(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = tmp_path / f".other.{socket.gethostname()}.{int(dead.stdout)}.0a1b2c3d.part"
+    left.mkdir()
+    write_text(tmp_path / "file", "a")
+    assert (tmp_path / "file").read_text() == "a" and left.is_dir()
+
+
+@pytest.mark.parametrize("special", ["pipe", "device", "large"])
+def test_json_is_read_from_files_of_bounded_size(tmp_path: Path, special: str) -> None:
+    path = tmp_path / "x.json"
+    if special == "pipe":
+        os.mkfifo(path)
+    elif special == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**29)
+    with pytest.raises(ValueError, match="too large" if special == "large" else "not a regular file"):
         read_json(path)

@@ -1,5 +1,9 @@
 """Tensors on disk: a bit that turns over is seen, and a disk that is full leaves what was there."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from bits import flips
@@ -59,3 +63,26 @@ def test_a_full_disk_leaves_the_old_state(tmp_path):
         save_state(path, large)
     assert error.value.filename == str(path)
     assert len(load_state(path).inputs) == 1 and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_digest_outside_of_the_metadata_is_none(tmp_path: Path) -> None:
+    """The name of a tensor's field may look like one."""
+    path = tmp_path / "x.safetensors"
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"sha256":"' + b"0" * 64 + b'"}}'
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    path.write_bytes(content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode()))
+    with pytest.raises(ValueError, match="x.safetensors is damaged"):
+        read_tensors(path)
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with path.open("wb") as file:
+        file.write((2**35).to_bytes(8, "little"))
+        file.truncate(2**36)
+    with pytest.raises(ValueError, match="damaged or no safetensors file"):
+        read_tensors(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_tensors(path)

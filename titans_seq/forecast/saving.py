@@ -17,7 +17,7 @@ from titans_seq.datamodules.frames import Columns
 from titans_seq.datamodules.panel import PanelScaling
 from titans_seq.datamodules.panel_io import packed, unpacked
 from titans_seq.datamodules.scaling import scaler_from
-from titans_seq.files import parse_json, write_files
+from titans_seq.files import parse_json, read_content, write_files
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream
 from titans_seq.forecast.outputs import OUTPUTS, output_arguments
@@ -168,7 +168,7 @@ def _config(folder: Path) -> tuple[dict[str, Any], str]:
     """What config.json says, and the digest of its text."""
     path = folder / CONFIG
     try:
-        content = path.read_bytes()
+        content = read_content(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder} holds no forecaster: it has no {CONFIG}") from None
     config = parse_json(content, str(path))

@@ -1,8 +1,7 @@
 """Markov models of bases: the floor under every next-base model.
 
 A base is predicted from the bases before it, at most `order` of them. The rule that gives every A, C, G and T a score,
-as
-a neural model does: the context is the longest run of known bases right before the base, cut to `order`. So it is
+as a neural model does: the context is the longest run of known bases right before the base, cut to `order`. So it is
 shorter at the beginning of a sequence and after an N or a special token, and has length 0 right there. N and special
 tokens are neither counted nor scored.
 """

@@ -23,8 +23,8 @@ class LanguageModel(nn.Module):
 
     Starts as GPT-2 does: embedding and linear maps from N(0, .02), what a block adds to its input divided by sqrt(2
     layers); the map before the output weights from N(0, 1/D), which keeps sizes. An embedding of .02 would drown in
-    blocks that start with
-    outputs of .1 to .6: all tokens alike after the first, and the memory's gradients with them out of bounds.
+    blocks that start with outputs of .1 to .6: all tokens alike after the first, and the memory's gradients with them
+    out of bounds.
 
     Logits are products of embeddings with a linear map of the features. Without the map the token that was read, whose
     embedding is part of its own features, votes for itself, and tokens that cannot be told apart yet, digits of a

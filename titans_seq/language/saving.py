@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from titans_seq.datamodules.tokenizers import FILE, LARGEST, Tokenizer, read_tokenizer
-from titans_seq.files import read_json, write_files
+from titans_seq.files import read_content, read_json, write_files
 from titans_seq.language.model import LanguageModel
 from titans_seq.tensor_files import read_tensors, tensor_file
 
@@ -65,7 +65,7 @@ def _digest(content: bytes) -> str:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_content(path)
     except FileNotFoundError:
         raise ValueError(f"no tokenizer at {path}") from None
 
