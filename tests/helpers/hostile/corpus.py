@@ -66,11 +66,16 @@ def run_family(name: str, base: Base, folder: Path) -> list[Outcome]:
     return [run(case, base, folder / str(i)) for i, case in enumerate(FAMILIES[name](base))]
 
 
-def counts(cases: Iterable[Case]) -> str:
-    """How many inputs of each kind, as docs/reliability.md shows them."""
-    total = Counter(case.kind for case in cases)
-    rows = [f"| {kind} | {count:,} |" for kind, count in total.items()]
-    return "\n".join(["| kind | inputs |", "|---|---:|", *rows, f"| all | {total.total():,} |"])
+def counts(outcomes: Iterable[Outcome]) -> str:
+    """How many inputs of each kind, and how many ended as expected, as docs/reliability.md shows them."""
+    tried, held = Counter[str](), Counter[str]()
+    for each in outcomes:
+        tried[each.case.kind] += 1
+        held[each.case.kind] += not each.problems
+    rows = [f"| {kind} | {count:,} | {held[kind]:,} |" for kind, count in tried.items()]
+    return "\n".join(
+        ["| kind | inputs | held |", "|---|---:|---:|", *rows, f"| all | {tried.total():,} | {held.total():,} |"]
+    )
 
 
 def failures(outcomes: list[Outcome]) -> str:
@@ -99,7 +104,7 @@ def campaign(words: list[str]) -> int:
             )
     failed = [each for each in outcomes if each.problems]
     print(failures(failed))
-    print(counts(each.case for each in outcomes))
+    print(counts(outcomes))
     print(f"{len(outcomes) - len(failed):,} of {len(outcomes):,} held, in {time.perf_counter() - begin:.0f} s")
     return int(bool(failed))
 
