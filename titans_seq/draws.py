@@ -1,16 +1,19 @@
 """The random numbers of one training, apart from the global ones: threads may train side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# of torch.nn, what draws in every training; the others take their dropout as a number
+RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; while `Draws.dropping` lasts, its masks come from those draws."""
+    """`nn.Dropout`; while `Draws.dropping` lasts, its masks come from those draws, those of a copy do not."""
 
     draws: "Draws | None" = None
 
@@ -21,9 +24,13 @@ class Dropout(nn.Dropout):
         keep = 1 - self.p
         return input * torch.empty_like(input).bernoulli_(keep, generator=self.draws.on(input.device)).div_(keep)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "draws"}
+
 
 class Draws:
-    """Generators of one training, one per device, all from one seed. The global ones are neither read nor changed.
+    """Generators of one training, one per device, all from one seed. The global ones are neither read nor changed,
+    except for layers and operations that take no generator: see `dropping` and `building`.
 
         draws = Draws(seed)
         with draws.building():
@@ -41,26 +48,56 @@ class Draws:
     def on(self, device: torch.device | str) -> torch.Generator:
         device = torch.device(device)
         if device not in self._generators:
+            device = torch.empty(0, device=device).device  # "cuda" is the current GPU, a tensor knows its index
+        if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self._generators[device]
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Whatever this thread draws in the block, initial weights for one, is drawn from here."""
+        """Whatever this thread draws in the block, initial weights for one, is drawn from here.
+
+        An operation that takes no generator (fused attention) uses PyTorch's global ones, with a seed drawn from here;
+        they are set back after it.
+        """
         with _Redirected(self):
             yield
 
     @contextmanager
-    def dropping(self, module: nn.Module) -> Iterator[None]:
-        """All `Dropout` in the module draws from here; at the end it draws from the global generator again."""
-        layers = [layer for layer in module.modules() if isinstance(layer, Dropout)]
-        for layer in layers:
-            layer.draws = self
+    def dropping(self, network: nn.Module) -> Iterator[None]:
+        """All `Dropout` in the network draws from here; at the end it draws from where it drew before.
+
+        Other layers that may draw, such as a user's own modules, use PyTorch's global generators. If there are any, the
+        block seeds the global generators and sets them back at the end: no other thread should draw meanwhile.
+        """
+        before = {layer: layer.draws for layer in network.modules() if isinstance(layer, Dropout)}
+        otherwise = any(_draws_otherwise(layer) for layer in network.modules())
         try:
-            yield
+            for layer in before:
+                layer.draws = self
+            with _global_seed(self.seed) if otherwise else nullcontext():
+                yield
         finally:
-            for layer in layers:
-                del layer.draws
+            for layer, draws in before.items():
+                layer.draws = draws
+
+
+def _draws_otherwise(layer: nn.Module) -> bool:
+    """Whether the layer itself may draw random numbers in training, other than as `Dropout` does."""
+    home = type(layer).__module__
+    if home.startswith("torch.nn."):
+        by_number = isinstance(layer, nn.MultiheadAttention | nn.RNNBase) and layer.dropout > 0
+        return by_number or isinstance(layer, RANDOM)
+    return home.split(".")[0] != "titans_seq"
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Seed PyTorch's global generators; at the end, also after an error, set them back."""
+    # not Lightning's isolate_rng, which sets nothing back after an error
+    with torch.random.fork_rng(range(torch.cuda.device_count()), device_type="cuda"):
+        torch.manual_seed(seed)
+        yield
 
 
 class _Redirected(TorchDispatchMode):
@@ -78,17 +115,28 @@ class _Redirected(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        if torch.Tag.nondeterministic_seeded in func.tags and named.get("generator") is None:
-            if not any(argument.name == "generator" for argument in func._schema.arguments):
-                func = _with_generator(func)
-            device = next((x.device for x in args if isinstance(x, Tensor)), named.get("device") or "cpu")
-            named["generator"] = self.draws.on(device)
-        return func(*args, **named)
+        given = (*args, *named.values())
+        if torch.Tag.nondeterministic_seeded not in func.tags or any(isinstance(x, torch.Generator) for x in given):
+            return func(*args, **named)
+        tensors = (x.device for x in given if isinstance(x, Tensor))
+        device = torch.device(named.get("device") or next(tensors, "cpu"))
+        if device.type == "meta":  # nothing is drawn
+            return func(*args, **named)
+        seeded = _with_generator(func)
+        if seeded is not None:
+            return seeded(*args, **named | {"generator": self.draws.on(device)})
+        seed = torch.randint(2**63 - 1, (), generator=self.draws.on("cpu"))
+        with _global_seed(int(seed)):
+            return func(*args, **named)
 
 
 def _with_generator(func: Any) -> Any:
-    """The overload of the same arguments that takes a generator too, e.g. randn.generator for randn.default."""
-    name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
-    if name not in func.overloadpacket.overloads():
-        raise RuntimeError(f"{func} draws random numbers and takes no generator")
-    return getattr(func.overloadpacket, name)
+    """The overload with the same arguments and a generator, e.g. randn.generator for randn.default, or None."""
+    wanted = {**_arguments(func), "generator": "Optional[Generator]"}
+    overloads = (getattr(func.overloadpacket, name) for name in func.overloadpacket.overloads())
+    return next((each for each in (func, *overloads) if _arguments(each) == wanted), None)
+
+
+def _arguments(func: Any) -> dict[str, str]:
+    """Their types by name."""
+    return {argument.name: str(argument.type) for argument in func._schema.arguments}

@@ -6,7 +6,7 @@ W windows, H horizon, N series.
 import copy
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -19,6 +19,7 @@ from gluonts.torch.distributions import Output
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from torch import nn
 
 from titans_seq.blocks import ModelState
 from titans_seq.datamodules.frames import (
@@ -119,14 +120,16 @@ class TitansForecaster(BaseEstimator):
             series.
         calendar: whether hour, weekday, ... of the time stamps are covariates.
         id_col, time_col, target_col: names of a long frame's columns. alias: name of the forecast's column.
-        mixer: "memory", "attention", "ssm" or "none". network: more options of `SimbaForecaster` and of the mixer, e.g.
-            {"dim": 64, "depth": 3}.
+        mixer: "memory", "attention", "ssm" or "none", or a callable that makes a module `[B, N, D] -> [B, N, D]` from
+            the width D. With a module of your own, `fit` seeds PyTorch's global generators, from which its dropout
+            draws, and sets them back at the end. This is not safe while other threads draw or fit such modules.
+        network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
         max_epochs, steps_per_epoch, patience: an epoch is so many batches; training ends early after `patience` epochs
             without a better validation loss.
         train_blocks: train on so many consecutive lookbacks with the memory carried on from one to the next, as
             `observe` carries it; forecasts then begin so many lookbacks ago.
         batch_size, learning_rate, weight_decay, seed: of training; the same seed on the same machine gives the same
-            model, also beside fits in other threads.
+            model, also beside fits in other threads, unless `mixer` is a callable.
         accelerator: as of Lightning's Trainer. progress: whether to draw a bar while training.
 
     `fit` on a fitted forecaster goes on with its weights and scalings; `sklearn.base.clone` gives a fresh one.
@@ -165,7 +168,7 @@ class TitansForecaster(BaseEstimator):
         time_col: str = "ds",
         target_col: str = "y",
         alias: str = "Titans",
-        mixer: str = "memory",
+        mixer: str | Callable[[int], nn.Module] = "memory",
         network: dict[str, Any] | None = None,
         train_blocks: int = 1,
         max_epochs: int = 20,
@@ -534,9 +537,9 @@ class TitansForecaster(BaseEstimator):
         with draws.building():
             module = copy.deepcopy(self.module_).train() if again else self._make_module(data)
         module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
-        with quiet_training(), draws.dropping(module):
+        with quiet_training(), draws.dropping(module.network):
             history = self._train(module, data)
-        conformal = self._calibrate(module, data.val) if self.conformal and data.val is not None else None
+            conformal = self._calibrate(module, data.val) if self.conformal and data.val is not None else None
         # all at once: an error or Ctrl-C above leaves the forecaster as it was
         self.module_, self.scaling_, self.freq_, self.conformal_ = module, data.scaling, panels[0].freq, conformal
         self.history_ = [*getattr(self, "history_", []), *history]

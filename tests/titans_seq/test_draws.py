@@ -1,5 +1,6 @@
 """Random numbers of one training: bit-identical whatever other threads draw, and nothing global is touched."""
 
+import copy
 import logging
 import random
 import subprocess
@@ -20,6 +21,7 @@ from titans_seq import TitansForecaster
 from titans_seq.draws import Draws, Dropout
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.forecast.estimator import TitansEstimator
+from titans_seq.forecast.mixers import Attention
 from titans_seq.training import quiet_training
 
 # four fits of different seeds, sizes and mixers
@@ -54,10 +56,10 @@ def one_by_one() -> list[list[pd.DataFrame]]:
     return [forecasts(options) for options in FITS]
 
 
-def estimate(seed: int) -> np.ndarray:
+def estimate(seed: int, kind: type[TitansEstimator] = TitansEstimator) -> np.ndarray:
     """Forecasts of a GluonTS estimator, trained with shuffled windows."""
     options = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
-    made = TitansEstimator(
+    made = kind(
         4 + seed, 24, network={"dim": 8}, num_batches_per_epoch=4, batch_size=4, trainer_kwargs=options, seed=seed
     )
     data = [{"start": pd.Period("2024", "h"), "target": y} for y in np.random.default_rng(seed).random((3, 90 + seed))]
@@ -90,6 +92,69 @@ def assert_equal(found: list[list[pd.DataFrame]], wanted: list[list[pd.DataFrame
     for each, other in zip(found, wanted, strict=True):
         for a, b in zip(each, other, strict=True):
             pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+class Mix(nn.Module):
+    """A user's mixer, with every kind of layer that draws in training."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, 2, dropout=0.3, batch_first=True)
+        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.RReLU(), nn.Dropout(0.2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.layers(x) + self.attention(x, x, x)[0], 0.3, self.training)
+
+
+MIXERS = {
+    "own": Mix,
+    "dropout": lambda dim: nn.Sequential(nn.Linear(dim, dim), nn.Dropout()),
+    "rrelu": lambda dim: nn.RReLU(),
+    "attention": lambda dim: Attention(dim, dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_mixer_that_draws_otherwise_hangs_on_the_seed_alone(mixer):
+    """And leaves the global generators as they were, also after an error."""
+    options = SMALL | FITS[0] | {"mixer": MIXERS[mixer]}
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = global_states()
+        found.append(forecasts(options))
+        assert global_states() == before
+    assert_equal(found[:1], found[1:])
+    with pytest.raises(ValueError, match="training diverged"):
+        TitansForecaster(**options, learning_rate=1e30).fit(frame(0))
+    assert global_states() == before
+
+
+def test_an_estimator_with_a_module_that_draws_otherwise():
+    class Own(TitansEstimator):
+        def create_lightning_module(self):
+            module = super().create_lightning_module()
+            module.network.blocks[0].mixer = Mix(8)
+            return module
+
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(estimate(0, Own))
+        assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("mixer", ["memory", "attention", "ssm", "none"])
+def test_the_mixers_here_need_no_global_generator(mixer):
+    network = SimbaForecaster(24, 6, dim=8, mixer=mixer)
+    with Draws(0).dropping(network):
+        torch.manual_seed(7)
+        before = torch.get_rng_state()
+        network(torch.ones(2, 24, 3)).sum().backward()
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before)  # nothing was set back either
 
 
 @contextmanager
@@ -198,6 +263,9 @@ def test_building_reaches_every_kind_of_draw():
             torch.randn(20), torch.rand(20), torch.randint(9, (20,)), torch.randint(2, 9, (20,)), torch.randperm(20),
             torch.rand_like(x), torch.randn_like(x), torch.bernoulli(0.5 * x), torch.normal(x, x), x.multinomial(5),
             nn.functional.dropout(x), x.clone().exponential_(), x.clone().uniform_(), x.clone().normal_(),
+            torch.rand(20, out=torch.empty(20)), torch.randint(2, 9, (20,), out=torch.empty(20).long()),
+            torch.randn(20, out=torch.empty(20)), torch.randperm(20, out=torch.empty(20).long()),
+            torch.randint_like(x, 2, 9), nn.functional.rrelu(-x, training=True),
             nn.init.trunc_normal_(torch.empty(20)), nn.Linear(4, 5).weight, nn.MultiheadAttention(4, 2).in_proj_weight,
         ]  # fmt: skip
 
@@ -225,3 +293,55 @@ def test_dropout(p):
     assert torch.equal(y, wanted)
     torch.manual_seed(1)
     assert torch.equal(layer.train()(x), wanted)
+
+
+def test_operations_without_a_generator_draw_from_a_seed_of_the_draws():
+    """Fused attention in a constructor; the kernels of a GPU that drop; in a block of its own each."""
+    x = torch.ones(1, 2, 5, 4)
+
+    def draw() -> list[torch.Tensor]:
+        dropped = [torch.ops.aten.native_dropout(torch.ones(100), 0.5, True)[0] for _ in range(2)]
+        return [*dropped, nn.functional.scaled_dot_product_attention(x, x, x), torch.rand(3)]
+
+    found = []
+    for seed in (3, 3, 4):
+        before = global_states()
+        with Draws(seed).building():
+            found.append(draw())
+        assert global_states() == before
+        torch.rand(1)
+    assert all(torch.equal(a, b) for a, b in zip(found[0], found[1], strict=True))
+    assert not torch.equal(found[0][0], found[0][1]) and not torch.equal(found[0][0], found[2][0])
+    assert torch.equal(found[0][2], x)
+
+
+def test_building_without_storage_draws_nothing():
+    draws, before = Draws(3), global_states()
+    with draws.building(), torch.device("meta"):
+        assert SimbaForecaster(24, 6, dim=8).head.weight.is_meta
+        nn.functional.dropout(torch.empty(5))
+    assert global_states() == before
+    assert torch.equal(draws.on("cpu").get_state(), Draws(3).on("cpu").get_state())
+
+
+def test_one_generator_per_device():
+    draws = Draws(0)
+    assert draws.on("cpu:0") is draws.on("cpu") is draws.on(torch.device("cpu", 0))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_one_generator_per_gpu():
+    draws = Draws(0)
+    assert draws.on("cuda") is draws.on("cuda:0") is draws.on(torch.zeros(1, device="cuda").device)
+
+
+def test_dropping_may_be_nested_and_copied():
+    layer, x, outer = Dropout(0.5), torch.ones(100), Draws(1)
+    wanted = torch.empty(100).bernoulli_(0.5, generator=torch.Generator().manual_seed(1)) * 2
+    with outer.dropping(layer):
+        with Draws(2).dropping(layer):
+            assert not torch.equal(layer(x), wanted)
+        assert layer.draws is outer and copy.deepcopy(layer).draws is None
+        assert torch.equal(layer(x), wanted)
+    assert layer.draws is None

@@ -326,7 +326,7 @@ class TitansEstimator(PyTorchLightningEstimator):
             if validation_data is not None:
                 series = self._series(validation_data, "validation_data", transformation, cache_data)
                 validation = self.create_validation_data_loader(series, module)
-        with nullcontext() if draws is None else draws.dropping(module):
+        with nullcontext() if draws is None else draws.dropping(module.network):
             trainer = self._fit(module, train, validation, ckpt_path)
         return TrainOutput(transformation, module, trainer, self.create_predictor(transformation, module))
 
