@@ -70,7 +70,10 @@ class AnyCheckpointFiles(CheckpointFiles):
         place = Path(path)
         if not place.is_file():
             raise UsageError(f"no checkpoint {path}")
-        if _MARK in place.read_bytes()[-len(_COMMENT) - 64 :]:
+        with place.open("rb") as file:
+            file.seek(-min(len(_COMMENT) + 64, place.stat().st_size), os.SEEK_END)
+            marked = _MARK in file.read()
+        if marked:
             return _read(place)
         return _load(place, UsageError(f"{path} is damaged or not a checkpoint; nothing in it is unpickled"))
 

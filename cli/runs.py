@@ -114,6 +114,8 @@ def make_new_folder(folder: Path) -> Path:
 
 def new_file(path: Path) -> Path:
     """Return a path that --output names, its folder made; a UsageError if it is there: results replace nothing."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give a file")
     if path.exists():
         raise UsageError(f"{path} is there already; choose another name")
     make_folder(path.parent)

@@ -88,7 +88,9 @@ def test_lightning_cli_runs_the_example(
     assert {"config.yaml", "metrics.csv", "checkpoints"} == {path.name for path in run.iterdir()}
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert main(["lightning", "test", *words, "--ckpt_path", str(checkpoint)]) == 0
-    torch.save(load_checkpoint(checkpoint), "bare.ckpt")  # without a digest
+    torch.save(load_checkpoint(checkpoint), "bare.ckpt")  # as plain Lightning writes it, without a digest
+    assert main(["lightning", "test", *words, "--ckpt_path", "bare.ckpt"]) == 0
+    Path("bare.ckpt").write_bytes(checkpoint.read_bytes()[:-1] + b"0")  # with one that is wrong
     capsys.readouterr()
     assert main(["lightning", "test", *words, "--ckpt_path", "bare.ckpt"]) == 2
     err = capsys.readouterr().err
