@@ -28,6 +28,15 @@ _NAMES = {
     2**32 - 1: "seed",
 }
 LARGEST = {name: limit for limit, names in _NAMES.items() for name in names.split()}
+# what a batch takes is the product of the two; a real one is far below
+MOST_TOKENS = 2**30
+_BATCHES = (
+    ("length", "batch_size"),
+    ("length", "eval_batch_size"),
+    ("eval_length", "eval_batch_size"),
+    ("lookback", "batch_size"),
+    ("lookback", "eval_batch_size"),
+)
 # where -1 has a meaning: all, or no end
 MINUS_ONE = ("devices", "max_epochs", "max_steps", "num_sanity_val_steps")
 SIGNED = ("min_delta", "stopping_threshold", "divergence_threshold")
@@ -46,7 +55,7 @@ def require(key: str, value: Any, hint: Any) -> None:
     """Raise a UsageError unless a value of `section.name` is of its declared type and of a reasonable size."""
     name = key.rpartition(".")[2]
     if name in CHOICES and value not in CHOICES[name]:
-        raise UsageError(f"{key} in a file must be one of {', '.join(map(str, CHOICES[name]))}; got {brief(value)}")
+        raise UsageError(f"{key} must be one of {', '.join(map(str, CHOICES[name]))}; got {brief(value)}")
     if not suits(value, hint):
         raise UsageError(f"{key} must be {_words(hint)}; got {brief(value)}")
     _require_size(key, name, value)
@@ -78,6 +87,14 @@ def _require_size(key: str, name: str, value: Any) -> None:
         least = -most if name in SIGNED else -1 if name in MINUS_ONE else 0
         if not least <= value <= most:
             raise UsageError(f"{key} must be between {least} and {most}; got {brief(value)}")
+
+
+def require_batches(name: str, section: Mapping[str, Any]) -> None:
+    """Raise a UsageError if a section whose values `require` has let through asks for batches that are too large."""
+    for long, rows in _BATCHES:
+        tokens, times = section.get(long), section.get(rows)
+        if isinstance(tokens, int) and isinstance(times, int) and tokens * times > MOST_TOKENS:
+            raise UsageError(f"{name}.{long} x {name}.{rows} must be at most {MOST_TOKENS}; got {tokens} x {times}")
 
 
 def suits(value: Any, hint: Any) -> bool:

@@ -257,8 +257,12 @@ def _check_place(override: Override, start: DictConfig) -> None:
     if key == "task":
         raise UsageError("task is decided by the command; drop the override")
     is_section = key in ("hydra", *SECTIONS, "trainer", *CALLBACKS)
-    if is_section and not override.is_delete() and key not in GROUPS and _values(override) != [None]:
-        raise UsageError(f"{key} is a section; set one of its keys{nearest(key, list(_keys(start)))}")
+    if not is_section or override.is_delete() or key in GROUPS or _values(override) == [None]:
+        return
+    switched_off = key in CALLBACKS and start.get(key) is None
+    if not (switched_off and all(isinstance(value, dict) and "_target_" in value for value in _values(override))):
+        known = [each for each in _keys(start) if each != key]
+        raise UsageError(f"{key} is a section; set one of its keys{nearest(key, known)}")
 
 
 def _values(override: Override) -> list[Any]:
@@ -385,7 +389,7 @@ def imported(name: str) -> type:
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"no class {name}: {' '.join(str(error).split())}") from None
     if not inspect.isclass(found):
-        raise UsageError(f"{name} is no class")
+        raise UsageError(f"{name} is not a class")
     return found
 
 

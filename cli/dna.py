@@ -20,6 +20,7 @@ from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import DataError, DNAClassData, GenomeData, Labelled
 from titans_seq.datamodules.dna import PROTOCOLS, classes_of
+from titans_seq.datamodules.genomic_benchmarks import benchmark_folder
 from titans_seq.datamodules.intervals import label_by_length
 from titans_seq.datamodules.paths import user_path
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
@@ -82,7 +83,9 @@ class PretrainTask(Task):
         if config.data.whole:
             raise UsageError("data.whole leaves nothing to train on; it is for `titans-seq test dna --fasta`")
 
-    def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> GenomeData:
+    def data(
+        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None, *, download: bool
+    ) -> GenomeData:
         data: GenomeData = build(config.data, "data")
         data.setup(stage)
         return data
@@ -166,10 +169,15 @@ class ClassifyTask(Task):
     def at_once(self, config: DictConfig) -> bool:
         return "mixer" not in config.model
 
-    def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> DNAClassData:
+    def data(
+        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None, *, download: bool
+    ) -> DNAClassData:
         known = {} if checkpoint is None else _classes_of(checkpoint)
         data: DNAClassData = build(config.data, "data", **known)
-        data.prepare_data(quiet=config.quiet)
+        if download:
+            data.prepare_data(quiet=config.quiet)
+        elif data.spec is not None and benchmark_folder(data.spec, data.data_root) is None:
+            raise fitting.not_here(data.spec.name, data.data_root)
         data.setup(stage)
         require_unstranded(config.training.rc, data.stranded, data.dataset_name)
         return data
@@ -368,7 +376,7 @@ def test_command(arguments: argparse.Namespace) -> None:
     training.hush(config.quiet)
     trained_on = _training_part(config) if arguments.csv and task is CLASSIFY else None
     own = _own_data(config, task, arguments)
-    data = task.data(config, "test", checkpoint)
+    data = task.data(config, "test", checkpoint, download=False)
     module = fitting.restored(config, lambda: task.module(config, data), checkpoint, folder)
     job = Job(task, config, data, module, fitting.make_tester(config, folder))
     with training.interruptible(job.trainer, "nothing was written"):

@@ -4,10 +4,12 @@ A task says what is its own (`Task`): its data and its network, what its metrics
 """
 
 import argparse
+import copy
 import os
+import shlex
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from titans_seq.cli.config import CALLBACKS, GROUPS, SECTIONS, Schema, build, co
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules.paths import user_path
+from titans_seq.datamodules.registry import data_folder
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
 from titans_seq.training import TrainedModule
@@ -75,9 +78,13 @@ class Task(ABC):
 
     @abstractmethod
     def data(
-        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None
+        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None, *, download: bool
     ) -> L.LightningDataModule:
-        """The data, set up for a stage; checkpoint: of the run that is tested or goes on."""
+        """The data, set up for a stage.
+
+        checkpoint: of the run that is tested or goes on. download: get a named data set that is not here; a
+        configuration from a file must not decide that.
+        """
 
     @abstractmethod
     def module(self, config: DictConfig, data: L.LightningDataModule) -> TrainedModule:
@@ -123,12 +130,17 @@ def fit_command(task: Task, arguments: argparse.Namespace) -> None:
         from titans_seq.cli.sweep import sweep
 
         return sweep(task, arguments)
-    config = _asked(task, arguments)
+    words = overrides_of(task.schema, arguments)
+    # by its folder alone: what is asked are keys of its own configuration
+    own = arguments.resume and arguments.output and all(map(_sets_a_key, parse(words)))
+    if own and not runs.is_unstarted(user_path(arguments.output)):
+        return _resume(task, user_path(arguments.output), None, words, arguments.trust)
+    config = compose(task.schema, words)
     folder = _folder_to_resume(task, config) if arguments.resume else None
     if folder is None or runs.is_unstarted(folder):
         fit(task, config, folder)
     else:
-        _resume(task, folder, config, arguments)
+        _resume(task, folder, config, words, arguments.trust)
     return None
 
 
@@ -191,8 +203,9 @@ def prepare(task: Task, config: DictConfig, folder: Path | None = None) -> Job:
     training.check(config.trainer)
     _check_sharding(config)
     task.check(config)
+    recorded.require_readable(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data = task.data(config, "fit")
+    data = task.data(config, "fit", download=folder is None)
     if folder is not None:
         last = folder / runs.CHECKPOINTS / runs.LAST
         weights = checkpoints.load_checkpoint(last, finite=False)["state_dict"] if last.is_file() else None
@@ -205,6 +218,15 @@ def prepare(task: Task, config: DictConfig, folder: Path | None = None) -> Job:
     _check_monitors(config.training, configured, module)
     check_backend(config.model, trainer)
     return Job(task, config, data, module, trainer)
+
+
+def not_here(name: str, data_root: str | Path | None) -> UsageError:
+    """The error for a named data set that a run from a file needs."""
+    folder = data_folder(data_root)
+    get = f"TITANS_SEQ_DATA={shlex.quote(str(folder))} titans-seq data download {name}"
+    return UsageError(
+        f"{name} is not in {folder}, and runs download nothing; get it with: {get} (or test on --csv FILE)"
+    )
 
 
 def _check_optimizer(module: TrainedModule) -> None:
@@ -265,23 +287,16 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
     return trainer
 
 
-def _asked(task: Task, arguments: argparse.Namespace) -> DictConfig:
-    """The configuration of the flags and overrides; of a run that is resumed by its folder alone, its own."""
-    words = overrides_of(task.schema, arguments)
-    values = {override.key_or_group: override for override in parse(words)}
-    own = arguments.resume and arguments.output and all(map(_sets_a_key, values.values()))
-    if not own or runs.is_unstarted(user_path(arguments.output)):
-        return compose(task.schema, words)
-    trust = recorded.named_again(arguments.trust, words)
-    config = recorded.read_config(user_path(arguments.output), task.key, trust=trust)
-    known = _completed(config)
-    config.quiet = False
-    for key, override in values.items():
+def _asked(folder: Path, config: DictConfig, words: Sequence[str]) -> DictConfig:
+    """What the words ask of a run that is resumed by its folder alone: its own configuration, but for them."""
+    asked, known = copy.deepcopy(config), _completed(config)
+    asked.quiet = False
+    for override in parse(words):
+        key, value = override.key_or_group, override.value()
         if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
-            raise UsageError(f"unknown override {key!r}; {arguments.output}/{runs.CONFIG} shows all keys")
-        value = override.value()
-        OmegaConf.update(config, key, value.text if isinstance(value, QuotedString) else value)
-    return config
+            raise UsageError(f"unknown override {key!r}; {folder / runs.CONFIG} shows all keys")
+        OmegaConf.update(asked, key, value.text if isinstance(value, QuotedString) else value)
+    return asked
 
 
 def _completed(config: DictConfig) -> DictConfig:
@@ -330,11 +345,13 @@ def on_one_device(options: DictConfig) -> bool:
 # resuming -------------------------------------------------------------------------------------------------------------
 
 
-def _resume(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> None:
+def _resume(task: Task, folder: Path, asked: DictConfig | None, words: Sequence[str], trust: Sequence[str]) -> None:
+    """asked: the configuration of the words; None: they are only about the run's own."""
     if not (folder / runs.CONFIG).is_file():
         recorded.read_config(folder, task.key)  # says what is wrong with the folder
     with runs.locked(folder) if _first_process() else nullcontext():
-        config = _resumed_config(task, folder, asked, arguments)
+        config = recorded.read_config(folder, task.key, trust=recorded.named_again(trust, words))
+        _settle(folder, config, _asked(folder, config, words) if asked is None else asked, words)
         if task.at_once(config) and (folder / runs.METRICS).exists():
             raise UsageError(f"the model of {folder} is fitted at once; there is nothing to resume")
         again = task.at_once(config) or not runs.has_begun(folder)
@@ -360,11 +377,15 @@ def _folder_to_resume(task: Task, config: DictConfig) -> Path:
     return found
 
 
-def _resumed_config(task: Task, folder: Path, asked: DictConfig, arguments: argparse.Namespace) -> DictConfig:
-    """Return the run's own configuration, with more epochs if asked; anything else asked must agree with it."""
-    words = overrides_of(task.schema, arguments)
-    config = recorded.read_config(folder, task.key, trust=recorded.named_again(arguments.trust, words))
+def _settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[str]) -> None:
+    """Give the run's own configuration more epochs, if asked; anything else asked must agree with it."""
     known, keys = _completed(config), [word.lstrip("+~").split("=")[0] for word in words]
+    nodes = config.trainer.get("num_nodes", 1)
+    if nodes > 1 and "trainer.num_nodes" not in keys:
+        raise UsageError(
+            f"the run {folder} was on {nodes} nodes and would wait for all of them; if they are there, say so: "
+            f"trainer.num_nodes={nodes}"
+        )
     for key in keys:
         if key in ("trainer.max_epochs", "quiet", "output", "experiment"):
             continue
@@ -385,7 +406,6 @@ def _resumed_config(task: Task, folder: Path, asked: DictConfig, arguments: argp
         config.trainer.max_epochs = after
     elif finished:
         raise UsageError(f"{folder} is finished; give more --epochs to train on")
-    return config
 
 
 def _check_experiment(folder: Path, asked: DictConfig, known: DictConfig) -> None:
@@ -522,7 +542,7 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
 
 
 # whatever the run was trained on, one device is enough to use it, and writes its files once
-ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "default_root_dir": None, "profiler": None}
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None}
 
 
 def make_tester(config: DictConfig, folder: Path) -> L.Trainer:

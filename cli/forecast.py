@@ -74,10 +74,14 @@ class ForecastTask(Task):
                     f"model.{name} is {mine}, but the windows have {theirs}; set data.{name}, the model follows"
                 )
 
-    def data(self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None) -> ForecastDataModule:
+    def data(
+        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None, *, download: bool
+    ) -> ForecastDataModule:
         data: ForecastDataModule = build(config.data, "data")
         # a file that is here is checked when it is read; prepare_data would check it once more
-        if data.spec is not None and locate(data.spec, data.data_root) is None:
+        if data.spec is not None and data.spec.urls and locate(data.spec, data.data_root) is None:
+            if not download:
+                raise fitting.not_here(data.spec.name, data.data_root)
             download_dataset(data.spec.name, data_root=data.data_root, quiet=config.quiet)
         data.load_state_dict((checkpoint or {}).get(ForecastDataModule.__qualname__) or {})
         data.setup(stage)
@@ -210,7 +214,7 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     training.hush(config.quiet)
     # a file of one's own is tested on the scale of its own train split, as the published numbers are
     own_scale = stage == "test" and arguments.csv
-    data = FORECAST.data(config, stage, None if own_scale else checkpoint)
+    data = FORECAST.data(config, stage, None if own_scale else checkpoint, download=False)
     module = fitting.restored(config, lambda: FORECAST.module(config, data), checkpoint, folder)
     return Job(FORECAST, config, data, module, fitting.make_tester(config, folder)), folder
 

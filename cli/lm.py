@@ -105,7 +105,7 @@ class LanguageTask(Task):
         fitting.check_streams(config)
 
     def data(
-        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None
+        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None, *, download: bool
     ) -> L.LightningDataModule:
         data: L.LightningDataModule = build(config.data, "data")
         data.setup(stage)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli import registry, runs
-from titans_seq.cli.bounds import brief, require
+from titans_seq.cli.bounds import brief, require, require_batches
 from titans_seq.cli.config import CALLBACKS, complete, hints, imported, makers, nearest, parse
 from titans_seq.cli.errors import UsageError
 
@@ -68,6 +68,20 @@ def read_config(folder: Path, *tasks: str, trust: Collection[str] = ()) -> DictC
     return config
 
 
+def require_readable(config: DictConfig) -> None:
+    """Refuse a configuration that `read_config` would refuse, with every class trusted that it names: users typed it.
+
+    Otherwise a run could be trained and not be opened again.
+    """
+    text = OmegaConf.to_yaml(config)
+    try:
+        _require_short(text.encode())
+        values: dict[Any, Any] = OmegaConf.to_container(_parsed(text))  # type: ignore[assignment]
+    except UsageError as error:
+        raise UsageError(f"the {runs.CONFIG} of this run could not be read again: {error}") from None
+    _check(values, named_again(sorted(_targets(None, values))))
+
+
 def named_again(trust: Sequence[str], overrides: Sequence[str] = ()) -> set[str]:
     """The classes that the user named on this command line: by --trust, or as a `_target_` in an override."""
     for name in trust:
@@ -98,12 +112,16 @@ def _text(path: Path) -> str:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{error.strerror}") from None
-    if len(content) > MOST_BYTES:
-        raise UsageError(f"it has more than {MOST_BYTES:,} bytes")
+    _require_short(content)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"it is no UTF-8 text (byte {error.start})") from None
+        raise UsageError(f"not UTF-8 text (byte {error.start})") from None
+
+
+def _require_short(content: bytes) -> None:
+    if len(content) > MOST_BYTES:
+        raise UsageError(f"it has more than {MOST_BYTES:,} bytes")
 
 
 def _parsed(text: str) -> DictConfig:
@@ -189,7 +207,7 @@ def _check_section(name: str, section: Any, task: str, trust: Collection[str]) -
         raise _untrusted(f"{name}.{TARGET}", target, f"must be {classes}")
     for key, value in section.items():
         if not isinstance(key, str) or (key.startswith("_") and key != TARGET):
-            raise UsageError(f"{name}: {brief(key)} is no option that a file may hold")
+            raise UsageError(f"{name}: {brief(key)} cannot be an option of a run")
         _check_nested(f"{name}.{key}", value, trust)
     if known is not None:
         _check_options(name, section, known, trust)
@@ -197,7 +215,7 @@ def _check_section(name: str, section: Any, task: str, trust: Collection[str]) -
 
 def _untrusted(key: str, target: object, rule: str) -> UsageError:
     named = isinstance(target, str) and len(target) < 200 and all(map(str.isidentifier, target.split(".")))
-    advice = f"; if this is a class of your own, give --trust {target}" if named else ""
+    advice = f"; it is not built from a file unless you name it: --trust {target}" if named else ""
     return UsageError(f"{key} {rule}; got {brief(target)}{advice}")
 
 
@@ -211,7 +229,7 @@ def _check_nested(key: str, value: Any, trust: Collection[str]) -> None:
             if inner == TARGET and not (isinstance(item, str) and item in trust):
                 raise _untrusted(f"{key}.{TARGET}", item, "may only be a class of your own")
             if not isinstance(inner, str) or (inner.startswith("_") and inner != TARGET):
-                raise UsageError(f"{key}: {brief(inner)} is no option that a file may hold")
+                raise UsageError(f"{key}: {brief(inner)} cannot be an option of a run")
             _check_nested(f"{key}.{inner}", item, trust)
 
 
@@ -223,9 +241,12 @@ def _check_options(name: str, section: Mapping[str, Any], cls: type, trust: Coll
         if key == TARGET:
             continue
         if key not in known:
-            raise UsageError(f"{name}.{brief(key)[1:-1]} is no option of {cls.__name__}{nearest(key, sorted(known))}")
+            raise UsageError(
+                f"{name}.{brief(key)[1:-1]} is not an option of {cls.__name__}{nearest(key, sorted(known))}"
+            )
         if not any(_targets(None, value)):
             require(f"{name}.{key}", value, declared.get(key, Any))
+    require_batches(name, section)
     own = inspect.signature(cls).parameters.values()
     needed = [each.name for each in own if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
     needed = [each for each in needed if each not in _GIVEN] + (["max_epochs"] if name == "trainer" else [])

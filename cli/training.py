@@ -132,6 +132,7 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_sanity_val_steps": (lambda value: False, "everything is checked before training anyway"),
     "enable_checkpointing": (lambda value: value in (True, None), "a run keeps its best and its last epoch; drop it"),
     "fast_dev_run": (lambda value: not value, "use trainer.max_epochs=1 trainer.limit_train_batches=1"),
+    "default_root_dir": (lambda value: value is None, "a run writes to its own folder; use --output"),
     "max_epochs": (lambda value: value is not None and value != 0, "give at least 1"),
     "max_steps": (lambda value: value == -1, f"{_EVERY_EPOCH}; use trainer.max_epochs or trainer.limit_train_batches"),
     "check_val_every_n_epoch": (lambda value: value == 1, _EVERY_EPOCH),
@@ -161,7 +162,9 @@ def callbacks(seed: int, configured: list[Callback], quiet: bool, monitor: str, 
 
 
 def place(trainer: L.Trainer, folder: Path) -> None:
-    """Tell the callbacks where the run writes."""
+    """Tell the callbacks where the run writes, and Lightning where it may look for files of its own."""
+    # under SLURM it looks for hpc_ckpt files; in the current folder they could be those of another run
+    trainer._default_root_dir = str(folder.absolute())  # type: ignore[attr-defined]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str((folder / CHECKPOINTS).absolute())

@@ -4,15 +4,23 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 import yaml
 
+from titans_seq.cli import runs, training
+from titans_seq.cli.bounds import require_batches
+from titans_seq.cli.config import compose
+from titans_seq.cli.dna import CLASSIFY
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.recorded import DEEPEST, MOST_BYTES, read_config
+from titans_seq.cli.forecast import FORECAST
+from titans_seq.cli.recorded import DEEPEST, MOST_BYTES, read_config, require_readable
+from titans_seq.datamodules import registry
 
 Refused = Callable[[list[str]], str]
 AT_ONCE = 2.0  # seconds; mostly 0.02, on a machine that may be busy
@@ -48,10 +56,10 @@ def _said(folder: Path, content: str | bytes) -> str:
         ("task: [", "line 1: "),
         ("a: b: c", "line 1: mapping values are not allowed here"),
         ("task: forecast\n\tseed: 1\n", "line 2: found character"),
-        (b"task: \xff\n", "no UTF-8 text (byte 6)"),
-        (bytes(range(256)), "no UTF-8 text"),
+        (b"task: \xff\n", "not UTF-8 text (byte 6)"),
+        (bytes(range(256)), "not UTF-8 text"),
         (b"\x00" * 100, "unacceptable character"),
-        ("task: forecast".encode("utf-16"), "no UTF-8 text"),
+        ("task: forecast".encode("utf-16"), "not UTF-8 text"),
         ("a: &a [*a]\n", "anchors and aliases"),
         ("a: *b\n", "anchors and aliases"),
         (BOMB, "anchors and aliases"),
@@ -116,10 +124,10 @@ def test_what_is_no_record_of_a_run(content: str | bytes, said: str, tmp_path: P
         ("model.dropout", -0.1, "model.dropout must be between 0 and"),
         ("model.dropout", {"a": 1}, "model.dropout must be a number; got {'a': 1}"),
         ("model.momentum", 1, "model.momentum must be true or false"),
-        ("model.mixer", 3, "is no option of SimbaForecaster"),
-        ("model.dept", 3, "model.dept is no option of SimbaForecaster; did you mean 'depth'?"),
-        ("model.self", 3, "model.self is no option"),
-        ("model.\x1b[31m", 3, "is no option of SimbaForecaster"),
+        ("model.mixer", 3, "is not an option of SimbaForecaster"),
+        ("model.dept", 3, "model.dept is not an option of SimbaForecaster; did you mean 'depth'?"),
+        ("model.self", 3, "model.self is not an option"),
+        ("model.\x1b[31m", 3, "is not an option of SimbaForecaster"),
         ("training.network", 3, "training.network must be left out"),
         ("training.learning_rate", "fast", "training.learning_rate must be a number"),
         ("data.batch_size", 10**9, "data.batch_size must be between"),
@@ -136,11 +144,11 @@ def test_what_is_no_record_of_a_run(content: str | bytes, said: str, tmp_path: P
         ("trainer.callbacks", ["x"], "trainer.callbacks must be null"),
         ("trainer.plugins", "x", "trainer.plugins must be null"),
         ("trainer.precision", "3-bit", "trainer.precision must be 64"),
-        ("trainer.model_registry", "x", "trainer.model_registry in a file must be one of None"),
+        ("trainer.model_registry", "x", "trainer.model_registry must be one of None"),
         ("early_stopping.monitor", "~", "early_stopping.monitor is missing"),
         ("early_stopping.patience", -1, "early_stopping.patience must be between"),
         ("averaging.decay", "x", "averaging.decay must be a number"),
-        ("averaging.avg_fn", "os.mkdir", "averaging.avg_fn is no option of EMAWeightAveraging"),
+        ("averaging.avg_fn", "os.mkdir", "averaging.avg_fn is not an option of EMAWeightAveraging"),
     ],
     ids=str,
 )
@@ -156,6 +164,18 @@ def test_what_no_run_can_be(place: str | int, value: object, said: str, plain: s
     else:
         node[last] = value
     assert said in _said(tmp_path, yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize("rows", ["batch_size", "eval_batch_size"])
+def test_batches_that_no_machine_holds(rows: str, plain: str, tmp_path: Path) -> None:
+    config = yaml.safe_load(plain)
+    config["data"] |= {"lookback": 2048, rows: 2**20}
+    said = f"data.lookback x data.{rows} must be at most 1073741824; got 2048 x 1048576"
+    assert said in _said(tmp_path, yaml.safe_dump(config))
+    text = {"length": 2**22, "eval_length": 2**22, "batch_size": 1, "eval_batch_size": 1}
+    require_batches("data", text)
+    with pytest.raises(UsageError, match=f"length x data.{rows} must be"):
+        require_batches("data", text | {rows: 2**20})
 
 
 def test_a_file_that_is_one_is_read(plain: str, tmp_path: Path) -> None:
@@ -177,7 +197,7 @@ def test_options_that_a_run_did_not_know_yet_have_their_defaults(plain: str, tmp
         ("dim: 8", "dim: 65536", "network.position: 12 x 65536, 12 x 8 in the checkpoint"),
         ("expansion: 2", "expansion: 64", "network.blocks.0.mixer.memory.0"),
         ("depth: 2", "depth: 32", "network.blocks.0.mixer.memory"),
-        ("mixer: memory", "mixer: none", "model.heads is no option of SimbaForecaster"),
+        ("mixer: memory", "mixer: none", "model.heads is not an option of SimbaForecaster"),
         ("horizon: 96", "horizon: 1048576", "choose a shorter lookback or horizon"),
         ("horizon: 96", "horizon: 97", "network.head.weight: 97 x 96, 96 x 96 in the checkpoint"),
         ("  lookback: 96\n  horizon: 96\n  mixer", "  lookback: 48\n  horizon: 96\n  mixer", "the windows have 96"),
@@ -185,6 +205,11 @@ def test_options_that_a_run_did_not_know_yet_have_their_defaults(plain: str, tmp
         ("limit_train_batches: 2", "limit_test_batches: 0", "limit_test_batches=0 does not go with a run"),
         ("limit_train_batches: 2", "barebones: true", "barebones=True does not go with a run"),
         ("limit_train_batches: 2", "accelerator: abacus", "trainer: "),
+        (
+            "limit_train_batches: 2",
+            "default_root_dir: http://localhost",
+            "a run writes to its own folder; use --output",
+        ),
     ],
     ids=lambda text: text[:20],
 )
@@ -220,6 +245,125 @@ def test_callbacks_are_made_before_anything_changes(
     assert changed != plain
     (workdir / "run" / "config.yaml").write_text(changed)
     assert said in refused(["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"])
+
+
+# what a file alone does not decide ----------------------------------------------------------------------------------
+
+
+def _changed(finished: Path, workdir: Path, *changes: tuple[str, str]) -> Path:
+    """A copy of the finished run whose configuration says something else."""
+    shutil.copytree(finished, workdir / "run")
+    text = (workdir / "run" / "config.yaml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (workdir / "run" / "config.yaml").write_text(text)
+    return workdir / "run"
+
+
+RESUME = ["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"]
+
+
+def test_a_file_starts_no_download(finished: Path, workdir: Path, tmp_path: Path, refused: Refused) -> None:
+    folder = tmp_path / "a folder"
+    _changed(finished, workdir, ("dataset: null", "dataset: ETTh1"), ("data_root: null", f"data_root: {folder}"))
+    for words in (["test", "forecast", "--checkpoint", "run"], ["predict", "forecast", "--checkpoint", "run"], RESUME):
+        said = refused(words)
+        assert f"ETTh1 is not in {folder}" in said
+        assert f"TITANS_SEQ_DATA='{folder}' titans-seq data download ETTh1" in said
+    assert not folder.exists()
+
+
+def test_a_benchmark_is_not_downloaded_for_a_file(tmp_path: Path) -> None:
+    config = compose(CLASSIFY.schema, ["data=benchmark", "data.dataset=human_nontata_promoters"])
+    config.data.data_root = str(tmp_path / "there")
+    with pytest.raises(UsageError, match="titans-seq data download human_nontata_promoters"):
+        CLASSIFY.data(config, "test", download=False)
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_new_run_downloads(tiny: list[str], refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = replace(registry.find_spec("ETTh1"), urls=("http://127.0.0.1:9/ETTh1.csv",))
+    monkeypatch.setattr(registry, "DATASETS", (nowhere,))
+    assert "ETTh1 could not be downloaded; tried" in refused(["fit", "forecast", *tiny, "--dataset", "ETTh1"])
+
+
+def test_more_nodes_are_asked_for_again(finished: Path, workdir: Path, refused: Refused) -> None:
+    _changed(finished, workdir, ("limit_train_batches: 2", "num_nodes: 2"))
+    assert "would wait for all of them; if they are there, say so: trainer.num_nodes=2" in refused(RESUME)
+    assert "num_nodes is 2 in the run" in refused([*RESUME, "trainer.num_nodes=3"])
+    fewer = ["--epochs", "1", "trainer.num_nodes=2"]  # goes on to what is checked next
+    assert "can only raise that, got 1" in refused(["fit", "forecast", "--resume", "--output", "run", *fewer])
+
+
+def test_lightning_looks_for_its_files_in_the_run_folder(workdir: Path) -> None:
+    trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
+    training.place(trainer, workdir / "run")
+    assert trainer.default_root_dir == str(workdir / "run")
+
+
+def test_a_run_that_is_held_is_not_read(finished: Path, workdir: Path, refused: Refused) -> None:
+    """What stands in the file may change until the run is free."""
+    run = _changed(finished, workdir, ("seed: 0", "seed: none"))
+    with runs.locked(run):
+        assert "another process is training in run" in refused(RESUME)
+    assert "seed must be a whole number" in refused(RESUME)
+
+
+# what a new run would write -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("early_stopping.patience=-1", "early_stopping.patience must be between 0 and 1000000000; got -1"),
+        ("early_stopping.patience=1.5", "early_stopping.patience must be a whole number"),
+        ("+tags=[a,b]", "unknown section 'tags'; known: data"),
+        ("+tags={a: 1}", "unknown section 'tags'"),
+        ("+note=" + "x" * 5000, "could not be read again: line "),
+        (r"+note='\${a}'", "a run keeps its values and resolves nothing"),
+        ("trainer.profiler=pytorch", "trainer.profiler must be one of None, simple, advanced; got 'pytorch'"),
+        ("trainer.default_root_dir=x", "trainer.default_root_dir=x does not go with a run"),
+        ("+trainer.plugins=[{_target_: os.path.join}]", "os.path.join is not a class"),
+        ("+training._partial_=true", "training: '_partial_' cannot be an option of a run"),
+        ("+data.batch_sise=3", "data.batch_sise is not an option of ForecastDataModule; did you mean 'batch_size'?"),
+    ],
+    ids=lambda text: text[:24],
+)
+def test_what_could_not_be_read_again_is_not_trained(word: str, said: str, tiny: list[str], refused: Refused) -> None:
+    assert said in refused(["fit", "forecast", *tiny, word])
+
+
+def test_every_job_of_a_sweep_can_be_read_again(tiny: list[str], refused: Refused) -> None:
+    said = refused(["fit", "forecast", "-m", *tiny, "early_stopping.patience=3,-1", "--output", "sweep"])
+    assert "early_stopping.patience must be between" in said
+
+
+def test_more_epochs_than_a_file_may_say(finished: Path, workdir: Path, refused: Refused) -> None:
+    _changed(finished, workdir)
+    said = refused(["fit", "forecast", "--resume", "--output", "run", "trainer.max_epochs=2000000000"])
+    assert "trainer.max_epochs must be between -1 and 1000000000" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("class_names", ["a"] * 10_001, "more than 10,000 values"),
+        ("class_names", ["a" * 1000] * 200, "more than 131,072 bytes"),
+    ],
+    ids=("values", "bytes"),
+)
+def test_lists_that_could_not_be_read_again(name: str, value: object, said: str) -> None:
+    config = compose(CLASSIFY.schema, [])
+    require_readable(config)
+    config.data[name] = value
+    with pytest.raises(UsageError, match=f"could not be read again: .*{said}"):
+        require_readable(config)
+
+
+def test_a_run_of_every_task_can_be_read_again() -> None:
+    for task in (FORECAST, CLASSIFY):
+        require_readable(compose(task.schema, ["+note=first"]))
 
 
 def test_a_model_that_no_machine_holds(finished: Path, plain: str, workdir: Path, refused: Refused) -> None:

@@ -273,7 +273,7 @@ def test_a_class_of_the_user_is_named_again(
     resume = ["fit", "forecast", "--quiet", "--resume", "--output", "run"]
     for words in (["test", "forecast", "--quiet", "--checkpoint", "run"], [*resume, "--epochs", "2"]):
         del sys.modules["mine"]
-        assert f"give --trust {name}" in _refused(words, capsys)
+        assert f"unless you name it: --trust {name}" in _refused(words, capsys)
         assert "mine" not in sys.modules
         assert main([*words, "--trust", name]) == 0
     assert main([*resume, "--epochs", "3", typed.lstrip("+")]) == 0
@@ -283,7 +283,7 @@ def test_what_is_trusted_is_a_class(
     mine: None, runs: Path, work: Path, forge: Forge, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test = ["test", "forecast", "--quiet", "--checkpoint", str(runs / "forecast"), "--trust"]
-    assert "mine.function is no class" in _refused([*test, "mine.function"], capsys)
+    assert "mine.function is not a class" in _refused([*test, "mine.function"], capsys)
     assert "no class mine.Nothing" in _refused([*test, "mine.Nothing"], capsys)
     assert "no class nowhere.Stop" in _refused([*test, "nowhere.Stop"], capsys)
     assert "--trust goes with --resume" in _refused(["fit", "forecast", "--trust", "mine.Stop"], capsys)
