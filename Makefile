@@ -33,7 +33,7 @@ browser:  ## install Debian's chromium, which a test draws the report in, if the
 		DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends chromium; }
 
 # PyTorch comes first and alone: the project then keeps whatever was chosen, also a build for another device
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard kernels/native/*)
 	@test -n "$(PYTHON)" || { echo "no Python found: install Python 3.11 or later, or say make PYTHON=..." >&2; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is too old: install Python 3.11 or later, or say make PYTHON=..." >&2; exit 2; }

@@ -5,12 +5,14 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
 from titans_seq.cli.tables import show_record, show_table
 from titans_seq.datamodules import data_folder, list_datasets
 from titans_seq.kernels import machine_of, resolve_backend
+from titans_seq.kernels.native_library import library
 from titans_seq.kernels.support import why_not_auto
 
 PACKAGES = (
@@ -34,6 +36,12 @@ def _version(package: str) -> list[str]:
         return [package, "not installed"]
 
 
+def _build() -> str:
+    build = library()
+    assert build is not None, "auto took it"
+    return f"compiled C, {Path(build._name).name}"
+
+
 def _machine() -> dict[str, object]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -41,7 +49,7 @@ def _machine() -> dict[str, object]:
     threads = os.environ.get("OMP_NUM_THREADS")
     machine = machine_of("cuda" if torch.cuda.is_available() else "cpu", None)
     backend = resolve_backend("auto", machine)
-    why = why_not_auto(machine) or "CUDA device, triton is installed"
+    why = why_not_auto(machine) or ("CUDA device, triton is installed" if backend == "triton" else _build())
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.executable,

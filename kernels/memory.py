@@ -18,6 +18,7 @@ from titans_seq.kernels.checks import (
     check_state,
 )
 from titans_seq.kernels.chunked import chunked_memory
+from titans_seq.kernels.native_memory import native_memory
 from titans_seq.kernels.reference import apply_mlp, reference_memory
 from titans_seq.kernels.state import MemoryState
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
@@ -60,9 +61,9 @@ def neural_memory(
         gate_per: "token", or "chunk": alpha and eta are promised to be the same for all tokens of a chunk in this call
             (`check` looks), and backends may use it; their gradients then stand at each chunk's first real token.
         return_surprise: add ||u_t|| [B, T, H], before theta and before any clip.
-        backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "triton"
-            (kernels for CUDA; raises where they cannot run), "auto" (triton on CUDA for the cases it covers, else
-            chunked).
+        backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "native"
+            (compiled C for CPUs), "triton" (kernels for CUDA); these two raise where they cannot run. "auto" takes
+            native on a CPU and triton on CUDA for the cases they cover, else chunked.
         check: also check values: finite tokens, gates in their ranges (`reference` always does). This reads values and
             so waits for the device; without it gates out of range give numbers that mean nothing.
 
@@ -71,17 +72,17 @@ def neural_memory(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, a state of another depth or chunk size, ranges as above.
-        RuntimeError: backend="triton" where it cannot run, or for a case it does not cover.
+        RuntimeError: backend="native" or "triton" where it cannot run, or for a case it does not cover.
 
     Numerics: everything is computed in float32 (float64 for float64 tokens), also under autocast; "triton" rounds both
     sides of a product of bfloat16 tokens to bfloat16 and keeps sums and state in float32. Gradients are closed forms,
-    so grad mode, `no_grad` and `inference_mode` give the same outputs. "chunked" and "triton" have a backward by hand:
+    so grad mode, `no_grad` and `inference_mode` give the same outputs. All but "reference" have a backward by hand:
     its memory grows like sqrt(T / C) states (formulas stand with them), and there is no second derivative ("reference"
     has one). Squares of the inner gradient's factors are summed in that precision. A factor of layer l is about as
     large as 2 ||M(k) - v|| times the weights of the layers above l; its norm must stay below the square root of the
     largest number (1.8e19 in float32): beyond, the surprise is infinite, and `max_surprise` makes the step 0. A layer
     sees to that by clipping v (see `NeuralMemory`). A token that is not finite, or whose factors are not, makes its
-    whole chunk and all after it NaN in "chunked" and "triton", tokens before it in the chunk included.
+    whole chunk and all after it NaN in all but "reference", tokens before it in the chunk included.
     "chunked" reads a mask or a carried state to place the tokens in chunks, and so waits for the device; "triton" never
     does.
 
@@ -108,7 +109,7 @@ def neural_memory(
             y, surprise = torch.zeros_like(v), torch.zeros_like(alpha)
             state = replace(state, chunk_size=chunk_size)
         else:
-            run = _fused if backend == "triton" else _chunked
+            run = {"triton": _fused, "native": native_memory, "chunked": _chunked}[backend]
             y, state, surprise = run(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
     y = y.to(out_dtype)
     return (y, state, surprise) if return_surprise else (y, state)

@@ -101,9 +101,11 @@ def batch_index(batch: Tensor | slice | int, size: int) -> Tensor | slice:
 
 def whole_number(name: str, value: object, least: int) -> int:
     """A Python int from any kind of whole number (NumPy's too), but no bool, at least `least`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    # torch.compile follows `isinstance`, but neither `hasattr` nor `operator.index` on the sizes that it leaves open
+    is_int = isinstance(value, int)
+    if isinstance(value, bool) or not (is_int or hasattr(value, "__index__")):
         raise ValueError(f"{name} must be a whole number; got {value!r}")
-    number = operator.index(value)
+    number = value if is_int else operator.index(value)
     if number < least:
         raise ValueError(f"{name} must be >= {least}; got {number}")
     return number

@@ -1,4 +1,5 @@
-"""Where the Triton kernels run: which machines, which cases, and which backend `auto` therefore takes.
+"""Where the compiled kernels run, Triton's and the native ones: which machines, which cases, and which backend `auto`
+therefore takes.
 
 Knows neither triton nor the kernels, so it also answers where triton cannot be installed.
 """
@@ -12,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from titans_seq.kernels.native_library import DEEPEST, library
 from titans_seq.kernels.state import MemoryState
 
-BACKENDS = ("auto", "reference", "chunked", "triton")
+BACKENDS = ("auto", "reference", "chunked", "native", "triton")
 OLDEST = (8, 0)  # compute capability: bfloat16 and tf32 products
 MOST_SLOTS = 64  # tokens of a chunk; more do not fit a program's registers
 
@@ -22,27 +24,16 @@ log = logging.getLogger("titans_seq")
 
 
 class Machine(NamedTuple):
-    """What decides whether kernels run. capability: of a CUDA device, else None."""
+    """What decides whether kernels run. capability: of a CUDA device, else None. installed: triton is. built: the
+    native kernels were, for this processor.
+    """
 
     device: str
     capability: tuple[int, int] | None
     installed: bool
     interpreted: bool
     rocm: bool = False
-
-    def obstacle(self) -> str | None:
-        """Why no kernel runs here, in a few words; None: they run."""
-        if not self.installed:
-            return "triton is not installed"
-        if self.interpreted:
-            return None
-        if self.device != "cuda":
-            return f"the tensors are on {self.device}, not on a CUDA device"
-        if self.rocm:
-            return "the kernels are for CUDA, not for ROCm"
-        if self.capability is None or self.capability < OLDEST:
-            return f"the GPU is older than compute capability {OLDEST[0]}.{OLDEST[1]}"
-        return None
+    built: bool = False
 
 
 class Case(NamedTuple):
@@ -56,15 +47,47 @@ class Case(NamedTuple):
     def of(cls, q: Tensor, state: MemoryState, chunk_size: int) -> "Case":
         return cls(q.dtype, tuple(w.shape[-2] for w in state.weights[:-1]), chunk_size)
 
-    def obstacle(self, machine: Machine) -> str | None:
-        """Why the kernels do not cover this case; None: they do."""
-        if self.dtype == torch.float64 and not machine.interpreted:
-            return "float64 tokens"
-        if len(set(self.hidden)) > 1:
-            return f"hidden layers of different widths {self.hidden}"
-        if self.chunk_size > MOST_SLOTS:
-            return f"chunk_size {self.chunk_size}, more than {MOST_SLOTS}"
+
+def triton_obstacle(machine: Machine) -> str | None:
+    """Why no Triton kernel runs here, in a few words; None: they run."""
+    if not machine.installed:
+        return "triton is not installed"
+    if machine.interpreted:
         return None
+    if machine.device != "cuda":
+        return f"the tensors are on {machine.device}, not on a CUDA device"
+    if machine.rocm:
+        return "the kernels are for CUDA, not for ROCm"
+    if machine.capability is None or machine.capability < OLDEST:
+        return f"the GPU is older than compute capability {OLDEST[0]}.{OLDEST[1]}"
+    return None
+
+
+def triton_gap(machine: Machine, case: Case) -> str | None:
+    """What of this case the Triton kernels do not cover; None: they cover it."""
+    if case.dtype == torch.float64 and not machine.interpreted:
+        return "float64 tokens"
+    if len(set(case.hidden)) > 1:
+        return f"hidden layers of different widths {case.hidden}"
+    if case.chunk_size > MOST_SLOTS:
+        return f"chunk_size {case.chunk_size}, more than {MOST_SLOTS}"
+    return None
+
+
+def native_obstacle(machine: Machine) -> str | None:
+    """Why no native kernel runs here; None: they run."""
+    if machine.device != "cpu":
+        return f"the tensors are on {machine.device}, not on the CPU"
+    if not machine.built:
+        return "the native kernels were not built: install a C compiler (gcc or clang), then titans-seq again"
+    return None
+
+
+def native_gap(machine: Machine, case: Case) -> str | None:
+    """What of this case the native kernels do not cover; None: they cover it."""
+    if len(case.hidden) >= DEEPEST:
+        return f"depth {len(case.hidden) + 1}, more than {DEEPEST}"
+    return None
 
 
 @torch.compiler.assume_constant_result
@@ -74,45 +97,61 @@ def machine_of(device_type: str, index: int | None) -> Machine:
     capability = torch.cuda.get_device_capability(index) if cuda else None
     installed = importlib.util.find_spec("triton") is not None
     interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
-    return Machine(device_type, capability, installed, interpreted, rocm=torch.version.hip is not None)
+    built = device_type == "cpu" and library() is not None
+    return Machine(device_type, capability, installed, interpreted, torch.version.hip is not None, built)
 
 
 def resolve_backend(backend: str, machine: Machine, case: Case | None = None) -> str:
-    """The backend that runs for `backend`: "auto" never raises, "triton" never falls back.
+    """The backend that runs for `backend`: "auto" never raises, "triton" and "native" never fall back.
 
     Raises:
-        ValueError: no such backend. RuntimeError: "triton" where it cannot run, or for a case that it does not cover.
+        ValueError: no such backend. RuntimeError: "triton" or "native" where it cannot run, or for a case that it does
+            not cover.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "triton":
-        obstacle = machine.obstacle()
-        if obstacle is not None:
-            raise RuntimeError(
-                f'backend="triton" cannot run here: {obstacle}; backend="auto" takes the PyTorch form; '
-                "TRITON_INTERPRET=1 in the environment runs the kernels slowly anywhere"
-            )
-        uncovered = case.obstacle(machine) if case else None
-        if uncovered is not None:
-            raise RuntimeError(f'backend="triton" does not cover {uncovered}; backend="auto" takes the PyTorch form')
-        return "triton"
     if backend == "auto":
-        obstacle = why_not_auto(machine, case)
-        if obstacle is None:
-            return "triton"
-        if machine.device == "cuda" and not torch.compiler.is_compiling():  # a log line would break the graph
-            _say_once(f"backend auto takes chunked, not triton: {obstacle}")
-        return "chunked"
+        return _automatic(machine, case)
+    if backend in _COMPILED:
+        obstacle, gap, advice = _COMPILED[backend]
+        why = obstacle(machine)
+        if why is not None:
+            raise RuntimeError(f'backend="{backend}" cannot run here: {why}; {advice}')
+        uncovered = gap(machine, case) if case else None
+        if uncovered is not None:
+            raise RuntimeError(f'backend="{backend}" does not cover {uncovered}; backend="auto" takes the PyTorch form')
     return backend
 
 
+_AUTO = 'backend="auto" takes the PyTorch form'
+_COMPILED = {
+    "triton": (
+        triton_obstacle, triton_gap, f"{_AUTO}; TRITON_INTERPRET=1 in the environment runs the kernels slowly anywhere",
+    ),
+    "native": (native_obstacle, native_gap, _AUTO),
+}  # fmt: skip
+
+
+def _automatic(machine: Machine, case: Case | None) -> str:
+    compiled = "native" if machine.device == "cpu" else "triton"
+    why = why_not_auto(machine, case)
+    if why is None:
+        return compiled
+    # a log line would break the graph
+    if machine.device in ("cuda", "cpu") and not torch.compiler.is_compiling():
+        _say_once(f"backend auto takes chunked, not {compiled}: {why}")
+    return "chunked"
+
+
 def why_not_auto(machine: Machine, case: Case | None = None) -> str | None:
-    """Why "auto" does not take the kernels; None: it does."""
-    if machine.device != "cuda":  # the interpreter is for tests: slower than anything
+    """Why "auto" takes neither kernels; None: it takes those of the device."""
+    if machine.device == "cpu":
+        return native_obstacle(machine) or (native_gap(machine, case) if case else None)
+    if machine.device != "cuda":
         return "no CUDA device"
     if machine.interpreted:
         return "TRITON_INTERPRET is set, and the interpreter is slow"
-    return machine.obstacle() or (case.obstacle(machine) if case else None)
+    return triton_obstacle(machine) or (triton_gap(machine, case) if case else None)
 
 
 @cache

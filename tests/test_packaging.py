@@ -1,6 +1,9 @@
 """What is installed: every package of ours under one name, nothing else, with its data files and its command."""
 
 import ast
+import os
+import platform
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAPPED = ("kernels", "datamodules", "configs", "cli")
+BUILDS = ("avx512", "avx2", "base") if platform.machine() in ("x86_64", "AMD64") else ("base",)
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -56,11 +60,17 @@ def test_readers_and_kernels_import_no_models(package: str) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of the working tree, built without a network in a copy, so that no build folder is left behind."""
     source = tmp_path_factory.mktemp("source")
-    tracked = ["titans_seq", *MAPPED, "pyproject.toml", "README.md", "LICENSE"]
+    return _build(source, tmp_path_factory.mktemp("wheel"))
+
+
+def _build(source: Path, out: Path, **environment: str) -> Path:
+    tracked = ["titans_seq", *MAPPED, "pyproject.toml", "setup.py", "README.md", "LICENSE"]
     subprocess.run(["cp", "-R", *tracked, str(source)], cwd=ROOT, check=True)
-    out = tmp_path_factory.mktemp("wheel")
+    for built in (source / "kernels").glob("_native_*"):
+        built.unlink()
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", str(out), str(source)], check=True)
+    own = os.environ | environment
+    subprocess.run([*command, "--wheel-dir", str(out), str(source)], check=True, env=own, capture_output=True)
     (made,) = out.glob("*.whl")
     return made
 
@@ -73,7 +83,16 @@ def test_the_wheel_holds_every_file(wheel: Path) -> None:
             expected |= {f"titans_seq/{path.relative_to(ROOT)}" for path in (ROOT / top).rglob(pattern)}
         inside = [path.relative_to(ROOT) for path in (ROOT / "titans_seq").rglob(pattern)]
         expected |= {str(path) for path in inside if path.parts[1] not in MAPPED}
-    assert names == expected
+    built = {name for name in names if name.startswith("titans_seq/kernels/_native_")}
+    assert names - built == expected
+    assert len(built) == (len(BUILDS) if shutil.which("cc") else 0)
+
+
+def test_without_a_compiler_the_install_succeeds(tmp_path: Path) -> None:
+    """The backend is then `chunked`, and `titans-seq doctor` says why."""
+    (tmp_path / "source").mkdir()
+    without = _build(tmp_path / "source", tmp_path / "wheel", CC="/bin/false")
+    assert not [name for name in zipfile.ZipFile(without).namelist() if "_native_" in name]
 
 
 def test_the_wheel_has_licence_and_command(wheel: Path) -> None:

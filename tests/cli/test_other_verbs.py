@@ -11,6 +11,8 @@ import torch
 
 from titans_seq.cli.checkpoints import load_checkpoint
 from titans_seq.cli.main import main
+from titans_seq.kernels import support
+from titans_seq.kernels.native_library import library
 
 LIGHTNING_CONFIG = Path(__file__).parents[2] / "configs" / "lightning" / "forecast.yaml"
 
@@ -50,7 +52,14 @@ def test_help_imports_no_training_library() -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("torch", "lightning", "CPU", "backend auto", "chunked", "folder"))
+    assert all(word in out for word in ("torch", "lightning", "CPU", "backend auto", "folder"))
+    assert ("native (compiled C" in out) == (library() is not None)
+
+
+def test_doctor_without_a_build(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support, "library", lambda: None)
+    assert main(["doctor"]) == 0
+    assert "chunked (the native kernels were not built" in capsys.readouterr().out
 
 
 def test_data_list_and_check(capsys: pytest.CaptureFixture[str], refused: Callable[[list[str]], str]) -> None:

@@ -20,7 +20,7 @@ from memory_oracle import OracleState, exact_values, gradients, mlp, oracle_memo
 
 from titans_seq.kernels import MemoryState, neural_memory, read_memory
 
-BACKENDS = ["reference", "chunked"]
+BACKENDS = ["reference", "chunked", "native"]
 
 
 def run(tensors, state, *, backend, **options):
@@ -241,8 +241,8 @@ def test_inputs_are_left_alone():
     assert all(torch.equal(a, b) for a, b in zip(before, everything, strict=True))
 
 
-def test_auto_is_the_chunked_form_on_cpu():
+def test_auto_is_native_on_a_cpu():
     problem = random_problem(depth=2, T=7)
     state = MemoryState.from_weights(problem.state.weights)
-    results = [neural_memory(*problem.tensors, state, chunk_size=4, backend=name)[0] for name in ("auto", "chunked")]
+    results = [neural_memory(*problem.tensors, state, chunk_size=4, backend=name)[0] for name in ("auto", "native")]
     assert torch.equal(*results)

@@ -24,6 +24,7 @@ from memory_cases import (
 from memory_oracle import random_problem
 
 from titans_seq.kernels import machine_of, resolve_backend
+from titans_seq.kernels.support import triton_obstacle
 
 fused = pytest.importorskip("titans_seq.kernels.fused", reason="triton is not installed (it exists for Linux only)")
 pytestmark = [
@@ -41,7 +42,7 @@ def _groups_of_two(monkeypatch):
 def test_the_kernels_are_compiled_here():
     machine = machine_of("cuda", None)
     assert not machine.interpreted
-    assert machine.obstacle() is None
+    assert triton_obstacle(machine) is None
     assert resolve_backend("auto", machine) == "triton"
 
 

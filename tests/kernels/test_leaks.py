@@ -6,7 +6,7 @@ from memory_oracle import random_problem
 
 from titans_seq.kernels import MemoryState, neural_memory, read_memory
 
-BACKENDS = ["reference", "chunked"]
+BACKENDS = ["reference", "chunked", "native"]
 NAMES = ["q", "k", "v", "alpha", "eta", "theta"]
 
 

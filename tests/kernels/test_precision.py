@@ -44,19 +44,19 @@ def assert_as_accurate(fast, plain, exact, *, name):
 
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize(("alpha", "eta"), NEAR.values(), ids=NEAR)
-def test_hundreds_of_small_factors(alpha, eta, depth):
+@pytest.mark.parametrize("backend", ["chunked", "native"])
+def test_hundreds_of_small_factors(backend, alpha, eta, depth):
     problem = long_problem(alpha, eta, depth=depth)
     exact = gradients(lambda x, s: oracle_memory(*x, s, chunk_size=128), problem)
     plain, fast = (
-        gradients(lambda x, s, b=b: run(x, s, backend=b, dtype=torch.float32), problem)
-        for b in ("reference", "chunked")
+        gradients(lambda x, s, b=b: run(x, s, backend=b, dtype=torch.float32), problem) for b in ("reference", backend)
     )
     for name, value in exact.items():
         assert_as_accurate(fast[name], plain[name], value, name=f"gradient of {name}")
     with torch.no_grad():
         exact_y, exact_state, _ = oracle_memory(*problem.tensors, problem.state, chunk_size=128)
         (plain_y, plain_state, _), (fast_y, fast_state, _) = (
-            run(problem.tensors, problem.state, backend=b, dtype=torch.float32) for b in ("reference", "chunked")
+            run(problem.tensors, problem.state, backend=b, dtype=torch.float32) for b in ("reference", backend)
         )
     assert_as_accurate(fast_y, plain_y, exact_y, name="y")
     for i in range(depth):
@@ -64,7 +64,7 @@ def test_hundreds_of_small_factors(alpha, eta, depth):
         assert_as_accurate(fast_state.momentum[i], plain_state.momentum[i], exact_state.momentum[i], name="momentum")
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked", "native"])
 @pytest.mark.parametrize(("alpha", "eta"), [(0.5, 0.5), (0.3, 0.7), (0.9, 0.1), (0.999, 1e-3)])
 def test_a_small_product_keeps_its_gradient(alpha, eta, backend):
     """The last output's gradient at token t is a product of T - t small factors. A clamp has the right value and
@@ -89,20 +89,21 @@ def test_a_small_product_keeps_its_gradient(alpha, eta, backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-def test_low_precision_inputs_keep_wide_states(dtype):
+@pytest.mark.parametrize("fast", ["chunked", "native"])
+def test_low_precision_inputs_keep_wide_states(fast, dtype):
     problem = random_problem(depth=2, chunk_size=16, T=37, K=8, V=8, hidden=16)
     low = tuple(x.to(dtype) for x in problem.tensors)
     weights = tuple(w.float() for w in problem.state.weights)
     with torch.no_grad():
         results = [
             neural_memory(*low, MemoryState.from_weights(weights), chunk_size=16, backend=backend)
-            for backend in ("chunked", "reference")
+            for backend in (fast, "reference")
         ]
         state = MemoryState.from_weights(tuple(w.double() for w in weights))
         exact, final = neural_memory(*(x.double() for x in low), state, chunk_size=16, backend="reference")
-    (fast, fast_state), (plain, plain_state) = results
-    assert_as_accurate_as(fast, plain, exact, name="y")
-    assert fast.dtype == dtype
+    (y, fast_state), (plain, plain_state) = results
+    assert_as_accurate_as(y, plain, exact, name="y")
+    assert y.dtype == dtype
     for i in range(2):
         assert_as_accurate_as(fast_state.weights[i], plain_state.weights[i], final.weights[i], name="weights")
     for state in (fast_state, plain_state):
@@ -110,7 +111,7 @@ def test_low_precision_inputs_keep_wide_states(dtype):
             assert w.dtype == torch.float32
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked", "native"])
 def test_low_precision_states_are_refused(backend):
     """Hundreds of small steps add up in the state: never in bfloat16, and never widened in silence."""
     problem = random_problem(depth=2, chunk_size=4, T=9)
@@ -120,7 +121,7 @@ def test_low_precision_states_are_refused(backend):
         neural_memory(*low, state, chunk_size=4, backend=backend)
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked", "native"])
 def test_autocast_stops_at_the_operation(backend):
     """Float32 tokens and states give float32 results, to the last bit, whatever autocast would do to a matmul."""
     problem = random_problem(depth=2, chunk_size=4, T=9)
@@ -164,7 +165,7 @@ def neural_memory_with_surprise(tensors, state, chunk_size):
     return neural_memory(*tensors, own, chunk_size=chunk_size, return_surprise=True, backend="chunked")
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked", "native"])
 def test_poisoned_allocations(backend):
     """Memory that is allocated and never written must not reach a result: here it holds NaN."""
     problem = random_problem(

@@ -9,7 +9,7 @@ from memory_oracle import OracleState, Problem, gradients, oracle_memory, random
 
 from titans_seq.kernels import MemoryState, neural_memory
 
-BACKENDS = ["reference", "chunked"]
+BACKENDS = ["reference", "chunked", "native"]
 FIELDS = ("weights", "momentum", "chunk_start")
 
 

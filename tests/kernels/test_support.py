@@ -16,8 +16,9 @@ MACHINES = {
     "CUDA without triton": H100._replace(installed=False),
     "ROCm": H100._replace(capability=(9, 4), rocm=True),
     "H100, interpreter": H100._replace(interpreted=True),
-    "CPU": Machine("cpu", None, installed=True, interpreted=False),
-    "CPU, interpreter": Machine("cpu", None, installed=True, interpreted=True),
+    "CPU": Machine("cpu", None, installed=True, interpreted=False, built=True),
+    "CPU, interpreter": Machine("cpu", None, installed=True, interpreted=True, built=True),
+    "CPU without a compiler": Machine("cpu", None, installed=True, interpreted=False),
     "Mac": Machine("mps", None, installed=False, interpreted=False),
 }
 CASES = {
@@ -28,15 +29,29 @@ CASES = {
     "float64": Case(torch.float64, (128,), 64),
     "long chunk": Case(torch.float32, (128,), 128),
     "uneven": Case(torch.float32, (128, 64), 64),
+    "depth 5": Case(torch.float32, (128,) * 4, 64),
 }
-COVERED = ("usual", "bfloat16, depth 4", "linear", "float16")
+COVERED = ("usual", "bfloat16, depth 4", "linear", "float16", "depth 5")
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_auto_takes_triton_on_a_gpu_that_can_for_cases_it_covers(machine, case):
-    expected = "triton" if machine in ("H100", "A100") and case in COVERED else "chunked"
+def test_auto_takes_the_kernels_of_the_device_for_cases_they_cover(machine, case):
+    expected = "chunked"
+    if machine in ("H100", "A100") and case in COVERED:
+        expected = "triton"
+    if machine in ("CPU", "CPU, interpreter") and case != "depth 5":
+        expected = "native"
     assert resolve_backend("auto", MACHINES[machine], CASES[case]) == expected
+
+
+def test_native_where_it_cannot_run_names_the_obstacle_and_the_way_out():
+    with pytest.raises(RuntimeError, match="not built: install a C compiler.*auto"):
+        resolve_backend("native", MACHINES["CPU without a compiler"], CASES["usual"])
+    with pytest.raises(RuntimeError, match="on cuda, not on the CPU.*auto"):
+        resolve_backend("native", H100, CASES["usual"])
+    with pytest.raises(RuntimeError, match="does not cover depth 5.*auto"):
+        resolve_backend("native", MACHINES["CPU"], CASES["depth 5"])
 
 
 @pytest.mark.parametrize(

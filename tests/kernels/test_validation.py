@@ -10,7 +10,7 @@ from memory_oracle import random_problem
 
 from titans_seq.kernels import MemoryState, neural_memory, read_memory
 
-BACKENDS = ["reference", "chunked"]
+BACKENDS = ["reference", "chunked", "native"]
 NAMES = ["q", "k", "v", "alpha", "eta", "theta"]  # B=2 T=9 H=2 K=3 V=4
 
 

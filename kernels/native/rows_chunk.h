@@ -1,0 +1,245 @@
+/* One chunk of one memory, forward, with vectors along the rows of matrices: for memories of 64 and more numbers a side.
+ * The formulas and the names are those of lanes_chunk.h.
+ *
+ * The widths between layers are levels 0 (keys, queries) to L (values). Tokens lie at even levels one after the other,
+ * [n, width], at odd levels feature after feature, [width, n], and a layer is stored with the odd level's side first. So
+ * every product has contiguous rows: odd = W even^T, even = odd^T W, W += odd even. Rows are filled up with zeros to
+ * whole vectors; `rows` and `vectors` of a level are its shape.
+ */
+#ifndef TITANS_ROWS_CHUNK_H
+#define TITANS_ROWS_CHUNK_H
+
+#include "memory.h"
+#include "rows_matrix.h"
+
+typedef struct {
+    int depth, n, width[DEEPEST + 1];
+    long slots;                       /* vectors that hold a number per slot */
+    long vectors[DEEPEST + 1];        /* vectors that hold one token at an even level */
+    long layer[DEEPEST + 1], numbers; /* where layer l begins in a state, and how long a state is, in vectors */
+    long row;
+    real max_surprise;
+    vf *alpha, *eta, *theta, *real;   /* [n] */
+    vf *v, *y;                        /* level L */
+    vf *h[DEEPEST], *x[DEEPEST], *slope[DEEPEST], *curve[DEEPEST], *x_slope[DEEPEST], *pulled[DEEPEST]; /* level l */
+    vf *delta[DEEPEST];               /* level l + 1 */
+    vf *h_norm[DEEPEST], *delta_norm[DEEPEST];
+    vf *surprise, *scale, *step, *beta, *e, *f;
+    vf *A, *E, *mixed, *turned_mixed; /* [n, n] */
+    vf *overlap[DEEPEST];
+    vf *wide[2], *turned;             /* room for one level */
+} Chunk;
+
+INLINE int even(int level) { return level % 2 == 0; }
+INLINE long level_rows(const Chunk *c, int level) { return even(level) ? c->n : c->width[level]; }
+INLINE long level_vectors(const Chunk *c, int level) { return even(level) ? c->vectors[level] : c->slots; }
+INLINE long level_size(const Chunk *c, int level) { return level_rows(c, level) * level_vectors(c, level); }
+INLINE int even_side(int l) { return even(l) ? l : l + 1; } /* of layer l */
+INLINE int odd_side(int l) { return even(l) ? l + 1 : l; }
+INLINE long layer_row(const Chunk *c, int l) { return c->vectors[even_side(l)]; }
+
+/* Numbers of a level, token by token or feature by feature, whichever is not contiguous: (feature, slot). */
+INLINE View features(const Chunk *c, int level, const vf *at) {
+    View own = view((const real *)at, level_vectors(c, level) * LANES);
+    return even(level) ? flip(own) : own;
+}
+
+/* `to` (one side of layer l) += what layer W_l makes of `from` (the other side); the same in both directions. */
+static void through(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) {
+    const vf *w = W + c->layer[l];
+    int odd = odd_side(l), level = even_side(l);
+    if (to_level == odd) {
+        turn(c->turned, c->slots, from, c->vectors[level], c->n, c->width[level]);
+        product(to, c->slots, view((const real *)w, layer_row(c, l) * LANES), c->turned, c->slots, c->width[odd],
+                c->slots, c->width[level]);
+    } else {
+        product(to, c->vectors[level], flip(features(c, odd, from)), w, layer_row(c, l), c->n, c->vectors[level],
+                c->width[odd]);
+    }
+}
+
+/* W_l += sum over slots of one side times the other; below and above are the levels l and l + 1. */
+static void outer(Chunk *c, int l, vf *W, const vf *above, const vf *below) {
+    const vf *odd = even(l) ? above : below, *level = even(l) ? below : above;
+    product(W + c->layer[l], layer_row(c, l), features(c, odd_side(l), odd), level, c->vectors[even_side(l)],
+            c->width[odd_side(l)], c->vectors[even_side(l)], c->n);
+}
+
+/* out[t, i] = a_t . b_i for i <= t, and some above the diagonal. */
+static void dot_earlier(Chunk *c, int level, vf *out, const vf *a, const vf *b) {
+    const vf *by_feature = b;
+    if (even(level)) {
+        turn(c->turned, c->slots, b, c->vectors[level], c->n, c->width[level]);
+        by_feature = c->turned;
+    }
+    View by_slot = flip(features(c, level, a));
+    for (int t = 0; t < c->n; t += LANES) {
+        int rows = c->n - t < LANES ? c->n - t : LANES;
+        fill(out + t * c->slots, rows * c->slots, 0);
+        product(out + t * c->slots, c->slots, (View){by_slot.at + t * by_slot.row, by_slot.row, by_slot.col}, by_feature,
+                c->slots, rows, t / LANES + 1, c->width[level]);
+    }
+}
+
+/* out[t] += sum over i <= t of weights[t, i] in[i]; weights are zero above the diagonal. */
+static void add_earlier(Chunk *c, int level, vf *out, vf *weights, const vf *in) {
+    long wide = c->slots * LANES;
+    if (!even(level)) turn(c->turned_mixed, c->slots, weights, c->slots, c->n, c->n);
+    for (int t = 0; t < c->n; t += LANES) {
+        int rows = c->n - t < LANES ? c->n - t : LANES;
+        if (even(level))
+            product(out + t * c->vectors[level], c->vectors[level], view((real *)weights + t * wide, wide), in,
+                    c->vectors[level], rows, c->vectors[level], t + rows);
+        else
+            product(out + t / LANES, c->slots, features(c, level, in), c->turned_mixed + t / LANES, c->slots,
+                    c->width[level], 1, t + rows);
+    }
+}
+
+/* out[i] += sum over t >= i of weights[t, i] in[t]. */
+static void add_later(Chunk *c, int level, vf *out, vf *weights, const vf *in) {
+    long wide = c->slots * LANES;
+    for (int i = 0; i < c->n; i += LANES) {
+        int rows = c->n - i < LANES ? c->n - i : LANES;
+        if (even(level))
+            product(out + i * c->vectors[level], c->vectors[level], flip(view((real *)weights + i * wide + i, wide)),
+                    in + i * c->vectors[level], c->vectors[level], rows, c->vectors[level], c->n - i);
+        else {
+            View from_i = features(c, level, in);
+            from_i.at += i;
+            product(out + i / LANES, c->slots, from_i, weights + i * c->slots + i / LANES, c->slots, c->width[level], 1,
+                    c->n - i);
+        }
+    }
+}
+
+/* out[t] = weight[t] in[t], and out[t] += weight[t] in[t]. */
+INLINE void scale_level(const Chunk *c, int level, vf *out, const vf *weight, const vf *in, const int add) {
+    long rows = level_rows(c, level), vectors = level_vectors(c, level);
+    for (long r = 0; r < rows; r++) {
+        vf same = even(level) ? splat(((const real *)weight)[r]) : splat(0);
+        for (long j = r * vectors; j < (r + 1) * vectors; j++) {
+            vf value = (even(level) ? same : weight[j - r * vectors]) * in[j];
+            out[j] = add ? out[j] + value : value;
+        }
+    }
+}
+
+/* out[t] = a_t . b_t. */
+static void dot_slots(const Chunk *c, int level, vf *out, const vf *a, const vf *b) {
+    long rows = level_rows(c, level), vectors = level_vectors(c, level);
+    fill(out, c->slots, 0);
+    for (long r = 0; r < rows; r++) {
+        if (even(level)) ((real *)out)[r] = dot(a + r * vectors, b + r * vectors, vectors);
+        else
+            for (long j = 0; j < vectors; j++) out[j] += a[r * vectors + j] * b[r * vectors + j];
+    }
+}
+
+static void gate_table(Chunk *c) {
+    const real *alpha = (real *)c->alpha, *etas = (real *)c->eta, *reals = (real *)c->real;
+    real beta = 1, e = 1, f = 0;
+    long wide = c->slots;
+    fill(c->A, c->n * wide, 0), fill(c->E, c->n * wide, 0);
+    fill(c->beta, wide, 0), fill(c->e, wide, 0), fill(c->f, wide, 0);
+    for (int t = 0; t < c->n; t++) {
+        real keep = 1 - alpha[t], eta = etas[t], real_t = reals[t];
+        vf *A = c->A + t * wide, *E = c->E + t * wide;
+        ((real *)c->beta)[t] = beta = keep * beta;
+        ((real *)c->e)[t] = e = eta * e;
+        ((real *)c->f)[t] = f = keep * f + real_t * e;
+        for (int i = 0; i * LANES < t; i++) {
+            E[i] = eta * E[i - wide];
+            A[i] = keep * A[i - wide] + real_t * E[i];
+        }
+        ((real *)E)[t] = 1, ((real *)A)[t] = real_t;
+    }
+}
+
+/* h = silu(z) in the place of z; slope = silu'(z); curve = silu''(z), if wanted. */
+static void activate(vf *h, vf *slope, vf *curve, long count) {
+    for (long i = 0; i < count; i++) {
+        vf z = h[i], s = sigmoid(z), ds = s * (1 - s);
+        h[i] = z * s;
+        slope[i] = s + z * ds;
+        if (curve) curve[i] = ds * (2 + z * (1 - 2 * s));
+    }
+}
+
+static void keys(Chunk *c, vf *W) {
+    int last = c->depth - 1;
+    for (int l = 0; l <= last; l++) {
+        vf *z = l < last ? c->h[l + 1] : c->delta[last];
+        fill(z, level_size(c, l + 1), 0);
+        through(c, l, W, l + 1, z, c->h[l]);
+        if (l < last) activate(z, c->slope[l + 1], c->curve[l + 1], level_size(c, l + 1));
+    }
+    for (long i = 0; i < level_size(c, c->depth); i++) c->delta[last][i] = 2 * (c->delta[last][i] - c->v[i]);
+    for (int l = last; l > 0; l--) {
+        fill(c->pulled[l], level_size(c, l), 0);
+        through(c, l, W, l, c->pulled[l], c->delta[l]);
+        for (long i = 0; i < level_size(c, l); i++) c->delta[l - 1][i] = c->pulled[l][i] * c->slope[l][i];
+    }
+}
+
+static void steps(Chunk *c) {
+    for (int l = 0; l < c->depth; l++) {
+        dot_slots(c, l, c->h_norm[l], c->h[l], c->h[l]);
+        dot_slots(c, l + 1, c->delta_norm[l], c->delta[l], c->delta[l]);
+    }
+    for (long i = 0; i < c->slots; i++) {
+        vf squares = {0};
+        for (int l = 0; l < c->depth; l++) squares += c->h_norm[l][i] * c->delta_norm[l][i];
+        c->surprise[i] = square_root(squares);
+        c->scale[i] = splat(1);
+        if (c->max_surprise < (real)__builtin_inf())
+            c->scale[i] = c->max_surprise / at_least(c->surprise[i], c->max_surprise);
+        c->step[i] = c->theta[i] * c->scale[i];
+    }
+}
+
+/* mixed[t, i] = -A[t, i] step_i dots[t, i]; A is zero above the diagonal, but dots may hold anything there. */
+static void mix(Chunk *c, const vf *dots) {
+    for (int t = 0; t < c->n; t++)
+        for (long i = 0; i < c->slots; i++) {
+            long at = t * c->slots + i;
+            c->mixed[at] = i * LANES <= t ? -c->A[at] * c->step[i] * dots[at] : splat(0);
+        }
+}
+
+static void reading(Chunk *c, vf *M, vf *S) {
+    int last = c->depth - 1;
+    for (int l = 0; l <= last; l++) {
+        vf *made = l < last ? c->x[l + 1] : c->y;
+        fill(made, level_size(c, l + 1), 0);
+        scale_level(c, l, c->wide[0], c->beta, c->x[l], 0);
+        through(c, l, M, l + 1, made, c->wide[0]);
+        scale_level(c, l, c->wide[0], c->f, c->x[l], 0);
+        through(c, l, S, l + 1, made, c->wide[0]);
+        dot_earlier(c, l, c->overlap[l], c->x[l], c->h[l]);
+        mix(c, c->overlap[l]);
+        add_earlier(c, l + 1, made, c->mixed, c->delta[l]);
+        if (l < last) activate(made, c->x_slope[l + 1], 0, level_size(c, l + 1));
+    }
+}
+
+static void update(Chunk *c, vf *M, vf *S) {
+    int end = c->n - 1;
+    const vf *A = c->A + end * c->slots, *E = c->E + end * c->slots;
+    real beta = ((real *)c->beta)[end], e = ((real *)c->e)[end], f = ((real *)c->f)[end];
+    for (long i = 0; i < c->numbers; i++) {
+        M[i] = beta * M[i] + f * S[i];
+        S[i] = e * S[i];
+    }
+    vf *moved = c->wide[1], *weight = c->turned; /* a row of weights; turned is free here */
+    for (int l = 0; l < c->depth; l++) {
+        for (long i = 0; i < c->slots; i++) weight[i] = -A[i] * c->step[i];
+        scale_level(c, l + 1, moved, weight, c->delta[l], 0);
+        outer(c, l, M, moved, c->h[l]);
+        for (long i = 0; i < c->slots; i++) weight[i] = -E[i] * c->step[i];
+        scale_level(c, l + 1, moved, weight, c->delta[l], 0);
+        outer(c, l, S, moved, c->h[l]);
+    }
+}
+
+#endif

@@ -1,0 +1,81 @@
+"""The compiled C of `native/`: which build suits this processor, and its structures as ctypes sees them.
+
+One shared object per instruction set lies beside this file when the install found a compiler. PyTorch tells which sets
+the processor has (ATEN_CPU_CAPABILITY lowers it, for this library too).
+"""
+
+import ctypes
+import importlib.machinery
+import itertools
+from ctypes import POINTER, Structure, c_double, c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent
+KERNELS, FUNCTIONS = ("lanes", "rows"), ("kept", "forward", "backward")
+DEEPEST = 4  # layers of the memory MLP, as in memory.h
+# PyTorch's name of the instruction sets of a processor -> builds that run on it, the fastest first
+BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
+
+
+class Tokens(Structure):
+    _fields_ = (("at", c_void_p), ("batch", c_int64), ("time", c_int64), ("head", c_int64))
+
+
+class Layers(Structure):
+    _fields_ = (("at", c_void_p), ("batch", c_int64), ("head", c_int64))
+
+
+class State(Structure):
+    _fields_ = tuple((name, Layers * DEEPEST) for name in ("weights", "momentum", "chunk_start"))
+
+
+class Call(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "tokens", "heads", "depth", "chunk_size")),
+        ("width", c_int64 * (DEEPEST + 1)),
+        ("every", c_int64),
+        ("gate_per_chunk", c_int64),
+        ("max_surprise", c_double),
+        *((name, c_void_p) for name in ("order", "count", "position")),
+        *((name, Tokens) for name in ("q", "k", "v", "alpha", "eta", "theta")),
+        ("state", State),
+        ("y", Tokens),
+        ("surprise", Tokens),
+        ("final", State),
+        ("kept", c_void_p),
+    )
+
+
+class Gradients(Structure):
+    _fields_ = (
+        ("y", Tokens),
+        ("surprise", Tokens),
+        ("final", State),
+        *((name, Tokens) for name in ("q", "k", "v", "alpha", "eta", "theta")),
+        ("state", State),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The build for this processor; None: no build that runs here."""
+    for name in BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)):
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            path = FOLDER / f"_native_{name}{suffix}"
+            if path.is_file():
+                return load(path)
+    return None
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """A build, with the types of its functions."""
+    build = ctypes.CDLL(str(path))
+    for kernel, dtype in itertools.product(KERNELS, ("float32", "float64")):
+        kept, forward, backward = (getattr(build, f"titans_{kernel}_{name}_{dtype}") for name in FUNCTIONS)
+        kept.restype, kept.argtypes = c_int64, (POINTER(Call),)
+        forward.argtypes = (POINTER(Call), c_int)
+        backward.argtypes = (POINTER(Call), POINTER(Gradients), c_int)
+    return build

@@ -1,0 +1,201 @@
+"""The memory through compiled C (`native/`), for float32 and float64 tokens on a CPU: one operator forward, one
+backward.
+
+The algorithm is that of `chunked`. Small memories lie one in each lane of the processor's vectors (`lanes.c`), larger
+ones along vectors (`rows.c`). Tokens are read and written where they lie; a mask or a carried state costs nothing more.
+Results do not depend on the number of threads.
+
+Dimensions: B batch, T time, H heads, K key width, V value width, L depth, C chunk size.
+"""
+
+import ctypes
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from titans_seq.kernels.native_library import FUNCTIONS, Call, Gradients, Layers, State, Tokens, library
+from titans_seq.kernels.state import MemoryState
+
+EVERY = 2  # chunks between two states that are kept for backward, with one memory in each lane
+MOST_IN_A_LANE = 2**13  # weights of a memory in one lane; the states of more do not stay in a core's cache
+WORK_OF_A_THREAD = 2**20  # multiplications below which a thread costs more than it brings
+
+
+def native_memory(
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, state: MemoryState, chunk_size: int,
+    max_surprise: float | None, mask: Tensor | None, gate_per: str,
+) -> tuple[Tensor, MemoryState, Tensor]:  # fmt: skip
+    """Outputs, final state and surprise, as `chunked_memory`."""
+    if torch.autograd.forward_ad._current_level >= 0:  # the operator would pass on a tangent of zero
+        raise RuntimeError('backend="native" has no forward-mode derivative; backend="reference" has')
+    given = [*state.weights, *state.momentum, *state.chunk_start]
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, alpha, eta, theta, *given))
+    bound = float("inf") if max_surprise is None else max_surprise
+    y, surprise, position, final, _ = native_forward(
+        q, k, v, alpha, eta, theta, given, state.position, mask, chunk_size, bound, gate_per == "chunk", trained
+    )
+    weights, momentum, start = (tuple(final[i : i + state.depth]) for i in range(0, len(final), state.depth))
+    return y, MemoryState(weights, momentum, start, position, chunk_size), surprise
+
+
+@torch.library.custom_op("titans_seq::native_forward", mutates_args=())
+def native_forward(
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor],
+    position: Tensor, mask: Tensor | None, chunk_size: int, max_surprise: float, per_chunk: bool, trained: bool,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor]:  # fmt: skip
+    """y [B, T, H, V], surprise [B, T, H], position [B], the state after the last token, and states for backward.
+
+    state: weights, momentum and chunk start of all layers, [B, H, out, in] each. trained: keep what backward needs.
+    """
+    call = _Call(q, k, v, alpha, eta, theta, state, position, mask, chunk_size, max_surprise, per_chunk)
+    new = torch.zeros_like if mask is not None else torch.empty_like
+    y, surprise = (new(x, memory_format=torch.contiguous_format) for x in (v, theta))
+    final = [torch.empty_like(w, memory_format=torch.contiguous_format) for w in state]
+    kept = call.room_for_states() if trained else q.new_empty(0)
+    call.forward(y, surprise, final, kept)
+    count = q.shape[1] if call.count is None else call.count
+    return y, surprise, (position + count) % chunk_size, final, kept
+
+
+@native_forward.register_fake
+def _(q, k, v, alpha, eta, theta, state, position, mask, chunk_size, max_surprise, per_chunk, trained):
+    kept = q.new_empty(torch.library.get_ctx().new_dynamic_size() if trained else 0)
+    final = [w.new_empty(w.shape) for w in state]
+    return v.new_empty(v.shape), theta.new_empty(theta.shape), position.new_empty(position.shape), final, kept
+
+
+@torch.library.custom_op("titans_seq::native_backward", mutates_args=())
+def native_backward(
+    d_y: Tensor | None, d_surprise: Tensor | None, d_final: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor,
+    alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor], position: Tensor, mask: Tensor | None,
+    kept: Tensor, chunk_size: int, max_surprise: float, per_chunk: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:  # fmt: skip
+    """Gradients of q, k, v, alpha, eta, theta and the state. d_final: as state, or empty: nobody read it."""
+    call = _Call(q, k, v, alpha, eta, theta, state, position, mask, chunk_size, max_surprise, per_chunk)
+    new = torch.zeros_like if mask is not None else torch.empty_like
+    d_tokens = [new(x, memory_format=torch.contiguous_format) for x in (q, k, v, alpha, eta, theta)]
+    d_state = [torch.empty_like(w, memory_format=torch.contiguous_format) for w in state]
+    call.backward(d_y, d_surprise, d_final, kept, d_tokens, d_state)
+    d_q, d_k, d_v, d_alpha, d_eta, d_theta = d_tokens
+    return d_q, d_k, d_v, d_alpha, d_eta, d_theta, d_state
+
+
+@native_backward.register_fake
+def _(d_y, d_surprise, d_final, q, k, v, alpha, eta, theta, state, *_):
+    return *(x.new_empty(x.shape) for x in (q, k, v, alpha, eta, theta)), [w.new_empty(w.shape) for w in state]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    q, k, v, alpha, eta, theta, state, position, mask, *options, _ = inputs
+    ctx.options, ctx.depth = options, len(state) // 3
+    ctx.save_for_backward(q, k, v, alpha, eta, theta, position, mask, output[4], *state)
+    ctx.set_materialize_grads(False)  # nothing for results that nobody reads
+
+
+def _backward(ctx: Any, d_y: Any, d_surprise: Any, _position: Any, d_final: Any, _kept: Any) -> tuple[Any, ...]:
+    q, k, v, alpha, eta, theta, position, mask, kept, *state = ctx.saved_tensors
+    d_final = list(d_final or ())
+    if any(d is not None for d in d_final):
+        d_final = [torch.zeros_like(w) if d is None else d for d, w in zip(d_final, state, strict=True)]
+    else:
+        d_final = []
+    *d_tokens, d_state = native_backward(
+        d_y, d_surprise, d_final, q, k, v, alpha, eta, theta, state, position, mask, kept, *ctx.options
+    )
+    return *d_tokens, d_state, None, None, None, None, None, None
+
+
+native_forward.register_autograd(_backward, setup_context=_setup)
+
+
+class _Call:
+    """A call as the C sees it; keeps alive what it points to."""
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor],
+        position: Tensor, mask: Tensor | None, chunk_size: int, max_surprise: float, per_chunk: bool,
+    ) -> None:  # fmt: skip
+        build = library()
+        assert build is not None, "resolve_backend checks it"
+        self.dtype = q.dtype
+        self.alive: list[Tensor] = []
+        batch, tokens, heads, _ = q.shape
+        self.depth = len(state) // 3
+        widths = [state[0].shape[3], *(w.shape[2] for w in state[: self.depth])]
+        self.numbers = sum(a * b for a, b in itertools.pairwise(widths))
+        kernel = "lanes" if self.numbers <= MOST_IN_A_LANE else "rows"
+        name = {torch.float32: "float32", torch.float64: "float64"}[q.dtype]
+        self.functions = {word: getattr(build, f"titans_{kernel}_{word}_{name}") for word in FUNCTIONS}
+        chunks = -(-tokens // chunk_size)
+        every = EVERY if kernel == "lanes" else max(4, math.isqrt(chunks) // 2)
+        self.call = Call(
+            batch=batch, tokens=tokens, heads=heads, depth=self.depth, chunk_size=chunk_size, every=every,
+            gate_per_chunk=per_chunk, max_surprise=max_surprise,
+        )  # fmt: skip
+        self.call.width[: len(widths)] = widths
+        for name, x in (("q", q), ("k", k), ("v", v), ("alpha", alpha), ("eta", eta), ("theta", theta)):
+            setattr(self.call, name, self._tokens(x))
+        self.call.state = self._state(state)
+        self.call.position = self._pointer(position)
+        self.count: Tensor | None = None
+        if mask is not None:
+            self.count = mask.sum(dim=1)
+            self.call.count = self._pointer(self.count)
+            self.call.order = self._pointer(torch.argsort(~mask, dim=1, stable=True))
+
+    def room_for_states(self) -> Tensor:
+        """Memory that begins where the C can load whole vectors."""
+        return torch.empty(self.functions["kept"](ctypes.byref(self.call)), dtype=self.dtype)
+
+    def forward(self, y: Tensor, surprise: Tensor, final: Sequence[Tensor], kept: Tensor) -> None:
+        self.call.y, self.call.surprise, self.call.final = self._tokens(y), self._tokens(surprise), self._state(final)
+        self.call.kept = kept.data_ptr() if len(kept) else None
+        self._checked(self.functions["forward"](ctypes.byref(self.call), self._threads()))
+
+    def backward(
+        self, d_y: Tensor | None, d_surprise: Tensor | None, d_final: Sequence[Tensor], kept: Tensor,
+        d_tokens: Sequence[Tensor], d_state: Sequence[Tensor],
+    ) -> None:  # fmt: skip
+        self.call.kept = kept.data_ptr() if len(kept) else None
+        q, k, v, alpha, eta, theta = (self._tokens(x) for x in d_tokens)
+        gradients = Gradients(
+            y=Tokens() if d_y is None else self._tokens(d_y),
+            surprise=Tokens() if d_surprise is None else self._tokens(d_surprise),
+            final=self._state(d_final), q=q, k=k, v=v, alpha=alpha, eta=eta, theta=theta, state=self._state(d_state),
+        )  # fmt: skip
+        self._checked(self.functions["backward"](ctypes.byref(self.call), ctypes.byref(gradients), self._threads()))
+
+    def _threads(self) -> int:
+        call = self.call
+        work = call.batch * call.heads * call.tokens * self.numbers * 10
+        return min(torch.get_num_threads(), 1 + work // WORK_OF_A_THREAD)
+
+    @staticmethod
+    def _checked(failed: int) -> None:
+        if failed:
+            raise MemoryError("no memory for the buffers of the memory operation")
+
+    def _tokens(self, x: Tensor) -> Tokens:
+        if x.ndim == 4 and x.stride(3) != 1 and x.shape[3] > 1:
+            x = x.contiguous()
+        self.alive.append(x)
+        return Tokens(x.data_ptr(), *x.stride()[:3])
+
+    def _state(self, tensors: Sequence[Tensor]) -> State:
+        state = State()
+        for i, w in enumerate(tensors):
+            if not w[0, 0].is_contiguous():
+                w = w.contiguous()
+            self.alive.append(w)
+            part = getattr(state, ("weights", "momentum", "chunk_start")[i // self.depth])
+            part[i % self.depth] = Layers(w.data_ptr(), *w.stride()[:2])
+        return state
+
+    def _pointer(self, x: Tensor) -> int:
+        x = x.contiguous()
+        self.alive.append(x)
+        return x.data_ptr()
