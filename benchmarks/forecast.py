@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from titans_seq.cli.config import build, compose
+from titans_seq.cli.forecast import FORECAST
 from titans_seq.forecast import MIXERS
 
 
@@ -74,7 +75,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
     overrides = [f"data={arguments.dataset.lower()}", f"data.horizon={arguments.horizon}"]
-    rows = {mixer: measure(compose([*overrides, f"model={mixer}"]), arguments.epochs) for mixer in arguments.mixers}
+    rows = {
+        mixer: measure(compose(FORECAST.schema, [*overrides, f"model={mixer}"]), arguments.epochs)
+        for mixer in arguments.mixers
+    }
 
     table = Table(title=f"{arguments.dataset}, horizon {arguments.horizon}, {arguments.threads} threads, CPU")
     for column in ("mixer", "parameters", "s / epoch", "x none", "windows / s"):

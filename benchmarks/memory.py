@@ -10,10 +10,8 @@ Columns:
     fwd           seconds of a forward pass without gradients
     fwd+bwd       seconds of a forward and a backward pass
     x ours        fwd+bwd against ours
-    needed / done products per second of fwd+bwd, as a share of the machine's rate of batched products (8 x 64 x 64 x
-    256,
-                  measured around each row): `needed` counts the forward's products three times, `done` all that were
-                  computed, also those made anew in backward
+    needed        products per second of fwd+bwd, as a share of the machine's rate of batched products (8 x 64 x 64 x
+                  256, measured around each row): the forward's products, as `chunked` does them, count three times
     peak MiB      most memory in use during fwd+bwd, above that before it (Linux)
 """
 
@@ -126,11 +124,7 @@ def _status(name: str) -> int:
 def measure(layers: dict[str, nn.Module], tokens: int, repeats: int) -> list[list[str]]:
     """One row per layer."""
     x = torch.randn(BATCH, tokens, DIM, generator=torch.Generator().manual_seed(0))
-    work = {
-        name: (products_in(forward, layer, x), products_in(both, layer, x))
-        for name, layer in layers.items()
-        if isinstance(layer, NeuralMemory)
-    }
+    work = products_in(forward, layers["ours, chunked"], x)
     for layer in layers.values():
         both(layer, x)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in layers}
@@ -143,9 +137,7 @@ def measure(layers: dict[str, nn.Module], tokens: int, repeats: int) -> list[lis
     base = statistics.median(t for _, t in times["ours"])
     for name, layer in layers.items():
         fwd, fwd_bwd = (statistics.median(column) for column in zip(*times[name], strict=True))
-        shares = "-"
-        if name in work:
-            shares = f"{3 * work[name][0] / fwd_bwd / rate:.0%} / {work[name][1] / fwd_bwd / rate:.0%}"
+        shares = f"{3 * work / fwd_bwd / rate:.0%}" if isinstance(layer, NeuralMemory) else "-"
         rows.append(
             [
                 name,
@@ -181,11 +173,12 @@ def main() -> None:
     if not peer:
         print("titans-pytorch is not installed (pip install -e '.[compare]'): ours and attention only\n")
     print(f"batched products: {product_rate() / 1e9:.0f} GFLOP/s on {arguments.threads} threads\n")
-    show(["depth", "chunk", "tokens", "layer", "fwd s", "fwd+bwd s", "x ours", "needed / done", "peak MiB"])
+    show(["depth", "chunk", "tokens", "layer", "fwd s", "fwd+bwd s", "x ours", "needed", "peak MiB"])
     show(["---"] * 9)
     for depth, chunk_size, tokens in product(arguments.depths, arguments.chunks, arguments.tokens):
         torch.manual_seed(0)
         layers: dict[str, nn.Module] = {"ours": ours(depth, chunk_size)}
+        layers["ours, chunked"] = ours(depth, chunk_size, backend="chunked")
         layers["ours, gates per chunk"] = ours(depth, chunk_size, gate_per="chunk")
         if peer and peer_fits(tokens, chunk_size, depth, arguments.peer_limit):
             layers["titans-pytorch"] = Peer(depth, chunk_size)
