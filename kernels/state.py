@@ -99,7 +99,7 @@ def batch_index(batch: Tensor | slice | int, size: int) -> Tensor | slice:
     return slice(sample % size, sample % size + 1)
 
 
-def whole_number(name: str, value: object, least: int) -> int:
+def whole_number(name: str, value: Any, least: int) -> int:
     """A Python int from any kind of whole number (NumPy's too), but no bool, at least `least`."""
     # torch.compile follows `isinstance`, but neither `hasattr` nor `operator.index` on the sizes that it leaves open
     is_int = isinstance(value, int)
