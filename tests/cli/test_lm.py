@@ -376,7 +376,10 @@ def test_a_task_of_the_harness(book: Path, workdir: Path, capsys: pytest.Capture
         (["fit", "lm", "--task", "passkey", "--carry", "4"], "--task and --carry exclude each other"),
         (["fit", "lm", "--text", "."], "is a folder; give a file"),
         (["fit", "lm", "--text", "BOOK", "--vocab-size", "999999999"], "data.vocab_size must be"),
-        (["fit", "lm", "--text", "BOOK", "--length", "16", "model.dim=-8"], "dim must be >= 1; got -8"),
+        (
+            ["fit", "lm", "--text", "BOOK", "--length", "16", "model.dim=-8"],
+            "model.dim must be between 0 and 65536; got -8",
+        ),
         (["fit", "lm", "--text", "BOOK", "--length", "16", "training.weight_decay=-1"], "weight_decay must be"),
         (["fit", "lm", "--text", "BOOK", "--length", "16", "training.final_rate=7"], "final_rate must be in [0, 1]"),
         (["fit", "lm", "--text", "BOOK", "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches=0"),
