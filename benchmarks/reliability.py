@@ -83,7 +83,7 @@ def counts() -> tuple[int, int, int]:
 
 
 def growth(what: str, calls: int, call: Callable[[int], object]) -> Result:
-    """Call so many times, and see what is left behind."""
+    """Make `calls` calls and measure what they leave behind."""
     memory, others, started, samples = [], set(), time.perf_counter(), min(SAMPLES, max(calls // 20, 8))
     for i in range(calls):
         call(i)

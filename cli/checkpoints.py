@@ -309,7 +309,7 @@ def _check_optimizer(state: Mapping[str, Any], module: TrainedModule) -> None:
     _require(_is_list_of(state.get("param_groups"), dict) and len(state["param_groups"]) == len(groups), what)
     shapes: dict[int, torch.Size] = {}
     for own, mine, theirs in zip(fresh.param_groups, groups, state["param_groups"], strict=True):
-        _require(all(_is_rate(theirs.get(name)) for name in ("lr", "initial_lr")), "its learning rate is no number")
+        _require(all(_is_rate(theirs.get(name)) for name in ("lr", "initial_lr")), "its learning rate must be finite")
         given = {name: theirs[name] for name in ("initial_lr", "params") if name in theirs}
         _require({**theirs, "lr": mine["lr"]} == {**mine, **given}, what)
         numbers: Any = given.get("params")

@@ -34,7 +34,7 @@ FILL_HINT = "fill it with --fill ffill or zero (both use the past only) or linea
 _MOST_COLUMNS = 50_000
 _LARGEST = 1e150  # of a value: its square is a number
 _BLOCK_VALUES = 2**18  # numbers parsed at a time, 2 MB
-_BLOCK_ROWS = 256  # but at least so many rows: pandas takes its time for every column of every block
+_BLOCK_ROWS = 256  # at least this many rows: pandas spends time on every column of every block
 _CHUNK_BYTES = 2**20
 # tried in order; month before day is how a date like 01/02/2020 is read unless a later row rules it out
 _DATE_FORMATS = ["ISO8601"] + [

@@ -79,16 +79,6 @@ static void gate_table(Chunk *c) {
     }
 }
 
-/* h = silu(z) in the place of z; slope = silu'(z); curve = silu''(z), if wanted. */
-static void activate(vf *h, vf *slope, vf *curve, int count) {
-    for (int i = 0; i < count; i++) {
-        vf z = h[i], s = sigmoid(z), ds = s * (1 - s);
-        h[i] = z * s;
-        slope[i] = s + z * ds;
-        if (curve) curve[i] = ds * (2 + z * (1 - 2 * s));
-    }
-}
-
 /* Forward of the keys and backward of their errors at the weights W: h, delta and what lies between. */
 static void keys(Chunk *c, vf *W) {
     int n = c->n, last = c->depth - 1;

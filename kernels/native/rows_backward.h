@@ -170,14 +170,4 @@ static void gate_table_backward(Chunk *c, ChunkBackward *b) {
     }
 }
 
-/* d_M, d_S: of the state after the chunk, then of that before it. d_W: of the weights W, added to. */
-static void chunk_backward(Chunk *c, ChunkBackward *b, vf *W, vf *M, vf *S, vf *d_M, vf *d_S, vf *d_W) {
-    clear_backward(c, b);
-    update_backward(c, b, M, S, d_M, d_S);
-    reading_backward(c, b, M, S, d_M, d_S);
-    steps_backward(c, b);
-    keys_backward(c, b, W, d_W);
-    gate_table_backward(c, b);
-}
-
 #endif

@@ -156,16 +156,6 @@ static void gate_table(Chunk *c) {
     }
 }
 
-/* h = silu(z) in the place of z; slope = silu'(z); curve = silu''(z), if wanted. */
-static void activate(vf *h, vf *slope, vf *curve, long count) {
-    for (long i = 0; i < count; i++) {
-        vf z = h[i], s = sigmoid(z), ds = s * (1 - s);
-        h[i] = z * s;
-        slope[i] = s + z * ds;
-        if (curve) curve[i] = ds * (2 + z * (1 - 2 * s));
-    }
-}
-
 static void keys(Chunk *c, vf *W) {
     int last = c->depth - 1;
     for (int l = 0; l <= last; l++) {

@@ -63,6 +63,16 @@ INLINE vf exponential(vf x) {
 
 INLINE vf sigmoid(vf z) { return 1.0f / (1.0f + exponential(-z)); }
 
+/* h = silu(z) in the place of z; slope = silu'(z); curve = silu''(z), if wanted. */
+INLINE void activate(vf *h, vf *slope, vf *curve, long count) {
+    for (long i = 0; i < count; i++) {
+        vf z = h[i], s = sigmoid(z), ds = s * (1 - s);
+        h[i] = z * s;
+        slope[i] = s + z * ds;
+        if (curve) curve[i] = ds * (2 + z * (1 - 2 * s));
+    }
+}
+
 INLINE void fill(vf *out, long count, real value) {
     for (long i = 0; i < count; i++) out[i] = splat(value);
 }

@@ -123,6 +123,16 @@ static void remake_states(Block *block, Backward *b, long index, int64_t first, 
     }
 }
 
+/* d_M, d_S: of the state after the chunk, then of that before it. d_W: of the weights W, added to. */
+static void chunk_backward(Chunk *c, ChunkBackward *b, vf *W, vf *M, vf *S, vf *d_M, vf *d_S, vf *d_W) {
+    clear_backward(c, b);
+    update_backward(c, b, M, S, d_M, d_S);
+    reading_backward(c, b, M, S, d_M, d_S);
+    steps_backward(c, b);
+    keys_backward(c, b, W, d_W);
+    gate_table_backward(c, b);
+}
+
 static void backward_of_chunk(Block *block, Backward *b, const Gradients *given, int64_t index, vf *M, vf *S) {
     Chunk *c = &b->forward.chunk;
     vf *W = index > 0 ? M : b->forward.W;
