@@ -76,7 +76,7 @@ def arguments_of(shape: Shape) -> list[Tensor]:
 def both(tensors: list[Tensor], chunk_size: int, backend: str) -> None:
     """A forward and a backward pass."""
     state = MemoryState.from_weights(tuple(tensors[6:]))
-    y = neural_memory(*tensors[:6], state, chunk_size=chunk_size, max_surprise=1.0, backend=backend)[0]
+    y = neural_memory(*tensors[:6], state, chunk_size=chunk_size, max_surprise=1.0, return_state=False, backend=backend)
     torch.autograd.grad(y.square().sum(), tensors)
 
 

@@ -37,10 +37,11 @@ def neural_memory(
     max_surprise: float | None = None,
     mask: Tensor | None = None,
     gate_per: str = "token",
+    return_state: bool = True,
     return_surprise: bool = False,
     backend: str = "auto",
     check: bool = False,
-) -> tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, Tensor]:
+) -> Any:
     """Write T tokens into the memory and read it after each of them.
 
         u_t = grad_W ||M(k_t) - v_t||^2      at the weights at the START of t's chunk (no 1/2, sum over V)
@@ -60,6 +61,7 @@ def neural_memory(
             y = 0 and surprise 0.
         gate_per: "token", or "chunk": alpha and eta are promised to be the same for all tokens of a chunk in this call
             (`check` looks), and backends may use it; their gradients then stand at each chunk's first real token.
+        return_state: False leaves the state out, which `native` then need not write.
         return_surprise: add ||u_t|| [B, T, H], before theta and before any clip.
         backend: "reference" (token by token, the definition), "chunked" (matrix products, any device), "native"
             (compiled C for CPUs), "triton" (kernels for CUDA); these two raise where they cannot run. "auto" takes
@@ -68,7 +70,8 @@ def neural_memory(
             so waits for the device; without it gates out of range give numbers that mean nothing.
 
     Returns:
-        y [B, T, H, V] in the dtype of v, the state after the last token, and the surprise if asked for.
+        y [B, T, H, V] in the dtype of v, then the state after the last token, then the surprise if asked for; y alone
+        if neither is.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, a state of another depth or chunk size, ranges as above.
@@ -109,10 +112,13 @@ def neural_memory(
             y, surprise = torch.zeros_like(v), torch.zeros_like(alpha)
             state = replace(state, chunk_size=chunk_size)
         else:
-            run = {"triton": _fused, "native": native_memory, "chunked": _chunked}[backend]
-            y, state, surprise = run(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
-    y = y.to(out_dtype)
-    return (y, state, surprise) if return_surprise else (y, state)
+            given = (q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask, gate_per)
+            if backend == "native":
+                y, state, surprise = native_memory(*given, return_state)
+            else:
+                y, state, surprise = (_fused if backend == "triton" else _chunked)(*given)
+    results = (y.to(out_dtype), *([state] if return_state else []), *([surprise] if return_surprise else []))
+    return results if len(results) > 1 else results[0]
 
 
 # traced, its loops over chunks and groups would be compiled anew for every length

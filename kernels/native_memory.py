@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from titans_seq.kernels.native_library import FUNCTIONS, Call, Gradients, Layers, State, Tokens, library
+from titans_seq.kernels.native_library import DEEPEST, FUNCTIONS, Call, Gradients, Layers, State, Tokens, library
 from titans_seq.kernels.state import MemoryState
 
 EVERY = 2  # chunks between two states that are kept for backward, with one memory in each lane
@@ -27,34 +27,41 @@ WORK_OF_A_THREAD = 2**20  # multiplications below which a thread costs more than
 
 def native_memory(
     q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, state: MemoryState, chunk_size: int,
-    max_surprise: float | None, mask: Tensor | None, gate_per: str,
+    max_surprise: float | None, mask: Tensor | None, gate_per: str, return_state: bool = True,
 ) -> tuple[Tensor, MemoryState, Tensor]:  # fmt: skip
-    """Outputs, final state and surprise, as `chunked_memory`."""
+    """Outputs, state and surprise, as `chunked_memory`; return_state=False: the given state, not the final one."""
     if torch.autograd.forward_ad._current_level >= 0:  # the operator would pass on a tangent of zero
         raise RuntimeError('backend="native" has no forward-mode derivative; backend="reference" has')
-    given = [*state.weights, *state.momentum, *state.chunk_start]
+    given = [*state.weights, *state.momentum]
+    if any(start is not w for start, w in zip(state.chunk_start, state.weights, strict=True)):
+        given += state.chunk_start  # else its gradient is part of that of the weights
     trained = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, alpha, eta, theta, *given))
     bound = float("inf") if max_surprise is None else max_surprise
     y, surprise, position, final, _ = native_forward(
-        q, k, v, alpha, eta, theta, given, state.position, mask, chunk_size, bound, gate_per == "chunk", trained
-    )
-    weights, momentum, start = (tuple(final[i : i + state.depth]) for i in range(0, len(final), state.depth))
-    return y, MemoryState(weights, momentum, start, position, chunk_size), surprise
+        q, k, v, alpha, eta, theta, given, state.depth, state.position, mask, chunk_size, bound, gate_per == "chunk",
+        trained, return_state,
+    )  # fmt: skip
+    if return_state:
+        weights, momentum, start = (tuple(final[i : i + state.depth]) for i in range(0, len(final), state.depth))
+        state = MemoryState(weights, momentum, start, position, chunk_size)
+    return y, state, surprise
 
 
 @torch.library.custom_op("titans_seq::native_forward", mutates_args=())
 def native_forward(
     q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor],
-    position: Tensor, mask: Tensor | None, chunk_size: int, max_surprise: float, per_chunk: bool, trained: bool,
+    depth: int, position: Tensor, mask: Tensor | None, chunk_size: int, max_surprise: float, per_chunk: bool,
+    trained: bool, return_state: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor]:  # fmt: skip
     """y [B, T, H, V], surprise [B, T, H], position [B], the state after the last token, and states for backward.
 
-    state: weights, momentum and chunk start of all layers, [B, H, out, in] each. trained: keep what backward needs.
+    state: weights, momentum and chunk start of all layers, [B, H, out, in] each; without a chunk start it is the
+    weights. trained: keep what backward needs. return_state: False gives none.
     """
-    call = _Call(q, k, v, alpha, eta, theta, state, position, mask, chunk_size, max_surprise, per_chunk)
+    call = _Call(q, k, v, alpha, eta, theta, state, depth, position, mask, chunk_size, max_surprise, per_chunk)
     new = torch.zeros_like if mask is not None else torch.empty_like
     y, surprise = (new(x, memory_format=torch.contiguous_format) for x in (v, theta))
-    final = [torch.empty_like(w, memory_format=torch.contiguous_format) for w in state]
+    final = [w.new_empty(w.shape) for w in [*state[:depth]] * 3] if return_state else []
     kept = call.room_for_states() if trained else q.new_empty(0)
     call.forward(y, surprise, final, kept)
     count = q.shape[1] if call.count is None else call.count
@@ -62,36 +69,40 @@ def native_forward(
 
 
 @native_forward.register_fake
-def _(q, k, v, alpha, eta, theta, state, position, mask, chunk_size, max_surprise, per_chunk, trained):
+def _(q, k, v, alpha, eta, theta, state, depth, position, mask, chunk_size, bound, per_chunk, trained, return_state):
     kept = q.new_empty(torch.library.get_ctx().new_dynamic_size() if trained else 0)
-    final = [w.new_empty(w.shape) for w in state]
+    final = [w.new_empty(w.shape) for w in [*state[:depth]] * 3] if return_state else []
     return v.new_empty(v.shape), theta.new_empty(theta.shape), position.new_empty(position.shape), final, kept
 
 
 @torch.library.custom_op("titans_seq::native_backward", mutates_args=())
 def native_backward(
     d_y: Tensor | None, d_surprise: Tensor | None, d_final: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor,
-    alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor], position: Tensor, mask: Tensor | None,
-    kept: Tensor, chunk_size: int, max_surprise: float, per_chunk: bool,
+    alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor], wanted: Sequence[bool],
+    depth: int, position: Tensor, mask: Tensor | None, kept: Tensor, chunk_size: int, max_surprise: float,
+    per_chunk: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:  # fmt: skip
-    """Gradients of q, k, v, alpha, eta, theta and the state. d_final: as state, or empty: nobody read it."""
-    call = _Call(q, k, v, alpha, eta, theta, state, position, mask, chunk_size, max_surprise, per_chunk)
+    """Gradients of q, k, v, alpha, eta, theta and the wanted parts of the state; empty ones of the other parts.
+
+    d_final: of the final weights, momentum and chunk start; or empty: nobody read them.
+    """
+    call = _Call(q, k, v, alpha, eta, theta, state, depth, position, mask, chunk_size, max_surprise, per_chunk)
     new = torch.zeros_like if mask is not None else torch.empty_like
     d_tokens = [new(x, memory_format=torch.contiguous_format) for x in (q, k, v, alpha, eta, theta)]
-    d_state = [torch.empty_like(w, memory_format=torch.contiguous_format) for w in state]
+    d_state = [w.new_empty(w.shape if is_wanted else 0) for w, is_wanted in zip(state, wanted, strict=True)]
     call.backward(d_y, d_surprise, d_final, kept, d_tokens, d_state)
     d_q, d_k, d_v, d_alpha, d_eta, d_theta = d_tokens
     return d_q, d_k, d_v, d_alpha, d_eta, d_theta, d_state
 
 
 @native_backward.register_fake
-def _(d_y, d_surprise, d_final, q, k, v, alpha, eta, theta, state, *_):
-    return *(x.new_empty(x.shape) for x in (q, k, v, alpha, eta, theta)), [w.new_empty(w.shape) for w in state]
+def _(d_y, d_surprise, d_final, q, k, v, alpha, eta, theta, state, wanted, *_):
+    d_state = [w.new_empty(w.shape if is_wanted else 0) for w, is_wanted in zip(state, wanted, strict=True)]
+    return *(x.new_empty(x.shape) for x in (q, k, v, alpha, eta, theta)), d_state
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    q, k, v, alpha, eta, theta, state, position, mask, *options, _ = inputs
-    ctx.options, ctx.depth = options, len(state) // 3
+    q, k, v, alpha, eta, theta, state, ctx.depth, position, mask, *ctx.options, _, _ = inputs
     ctx.save_for_backward(q, k, v, alpha, eta, theta, position, mask, output[4], *state)
     ctx.set_materialize_grads(False)  # nothing for results that nobody reads
 
@@ -100,13 +111,37 @@ def _backward(ctx: Any, d_y: Any, d_surprise: Any, _position: Any, d_final: Any,
     q, k, v, alpha, eta, theta, position, mask, kept, *state = ctx.saved_tensors
     d_final = list(d_final or ())
     if any(d is not None for d in d_final):
-        d_final = [torch.zeros_like(w) if d is None else d for d, w in zip(d_final, state, strict=True)]
+        weights = state[: ctx.depth] * 3
+        d_final = [torch.zeros_like(w) if d is None else d for d, w in zip(d_final, weights, strict=True)]
     else:
         d_final = []
+    wanted = _whole_parts(ctx.needs_input_grad[6], ctx.depth)
     *d_tokens, d_state = native_backward(
-        d_y, d_surprise, d_final, q, k, v, alpha, eta, theta, state, position, mask, kept, *ctx.options
+        d_y,
+        d_surprise,
+        d_final,
+        q,
+        k,
+        v,
+        alpha,
+        eta,
+        theta,
+        state,
+        wanted,
+        ctx.depth,
+        position,
+        mask,
+        kept,
+        *ctx.options,
     )
-    return *d_tokens, d_state, None, None, None, None, None, None
+    d_state = [d if is_wanted else None for d, is_wanted in zip(d_state, wanted, strict=True)]
+    return *d_tokens, d_state, *[None] * 8
+
+
+def _whole_parts(wanted: Sequence[bool], depth: int) -> list[bool]:
+    """Of a part of the state (weights, momentum, chunk start) the gradients of all layers are wanted, or of none."""
+    parts = [any(wanted[i : i + depth]) for i in range(0, len(wanted), depth)]
+    return [part for part in parts for _ in range(depth)]
 
 
 native_forward.register_autograd(_backward, setup_context=_setup)
@@ -117,15 +152,15 @@ class _Call:
 
     def __init__(
         self, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor],
-        position: Tensor, mask: Tensor | None, chunk_size: int, max_surprise: float, per_chunk: bool,
+        depth: int, position: Tensor, mask: Tensor | None, chunk_size: int, max_surprise: float, per_chunk: bool,
     ) -> None:  # fmt: skip
         build = library()
         assert build is not None, "resolve_backend checks it"
         self.dtype = q.dtype
         self.alive: list[Tensor] = []
         batch, tokens, heads, _ = q.shape
-        self.depth = len(state) // 3
-        widths = [state[0].shape[3], *(w.shape[2] for w in state[: self.depth])]
+        self.depth = depth
+        widths = [state[0].shape[3], *(w.shape[2] for w in state[:depth])]
         self.numbers = sum(a * b for a, b in itertools.pairwise(widths))
         kernel = "lanes" if self.numbers <= MOST_IN_A_LANE else "rows"
         name = {torch.float32: "float32", torch.float64: "float64"}[q.dtype]
@@ -140,6 +175,8 @@ class _Call:
         for name, x in (("q", q), ("k", k), ("v", v), ("alpha", alpha), ("eta", eta), ("theta", theta)):
             setattr(self.call, name, self._tokens(x))
         self.call.state = self._state(state)
+        if all(_is_zero(m) for m in state[depth : 2 * depth]):
+            self.call.state.momentum = (Layers * DEEPEST)()
         self.call.position = self._pointer(position)
         self.count: Tensor | None = None
         if mask is not None:
@@ -186,16 +223,22 @@ class _Call:
         return Tokens(x.data_ptr(), *x.stride()[:3])
 
     def _state(self, tensors: Sequence[Tensor]) -> State:
-        state = State()
-        for i, w in enumerate(tensors):
-            if not w[0, 0].is_contiguous():
+        """Layers of all weights, then of the momentum, then of the chunk start; empty tensors stand for none."""
+        layers = []
+        for w in tensors:
+            if w.numel() and w.stride()[2:] != (w.shape[3], 1):
                 w = w.contiguous()
             self.alive.append(w)
-            part = getattr(state, ("weights", "momentum", "chunk_start")[i // self.depth])
-            part[i % self.depth] = Layers(w.data_ptr(), *w.stride()[:2])
-        return state
+            layers.append(Layers(w.data_ptr(), *w.stride()[:2]) if w.numel() else Layers())
+        parts = (layers[i : i + self.depth] for i in range(0, len(layers), self.depth))
+        return State(*((Layers * DEEPEST)(*part) for part in parts))
 
     def _pointer(self, x: Tensor) -> int:
         x = x.contiguous()
         self.alive.append(x)
         return x.data_ptr()
+
+
+def _is_zero(x: Tensor) -> bool:
+    """Whether a tensor is one zero seen everywhere, as the momentum of a fresh state; reads a single number."""
+    return x.stride() == (0, 0, 0, 0) and not x[0, 0, 0, 0]

@@ -82,7 +82,7 @@ class MemoryState(BatchState):
         if not weights or any(w.ndim != 4 for w in weights):
             raise ValueError(f"weights must be tensors [B, H, out, in]; got {[tuple(w.shape) for w in weights]}")
         position = torch.zeros(weights[0].shape[0], dtype=torch.int64, device=weights[0].device)
-        return cls(weights, tuple(torch.zeros_like(w) for w in weights), weights, position)
+        return cls(weights, tuple(w.new_zeros(()).expand(w.shape) for w in weights), weights, position)
 
     @property
     def depth(self) -> int:

@@ -90,12 +90,17 @@ def native_gap(machine: Machine, case: Case) -> str | None:
     return None
 
 
+@cache
+def _triton_is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
 @torch.compiler.assume_constant_result
 def machine_of(device_type: str, index: int | None) -> Machine:
     """The machine behind a device."""
     cuda = device_type == "cuda" and torch.cuda.is_available()
     capability = torch.cuda.get_device_capability(index) if cuda else None
-    installed = importlib.util.find_spec("triton") is not None
+    installed = _triton_is_installed()
     interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
     built = device_type == "cpu" and library() is not None
     return Machine(device_type, capability, installed, interpreted, torch.version.hip is not None, built)

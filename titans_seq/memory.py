@@ -8,7 +8,7 @@ Source: Titans (arXiv 2501.00663v1), sections 3.1, 3.2 and 4.4.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -207,7 +207,7 @@ class NeuralMemory(nn.Module):
             x = take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
             mask = mask.gather(1, order)
 
-        y, surprise, state = self._mix(x, state, mask)
+        y, surprise, state = self._mix(x, state, mask, return_state)
 
         if order is not None:
             back = torch.argsort(order, dim=1)
@@ -239,27 +239,31 @@ class NeuralMemory(nn.Module):
         options = ("max_surprise", "theta_scale", "theta_start")
         return ", ".join([self.fingerprint, *(f"{name}={getattr(self, name)}" for name in options)])
 
-    def _mix(self, x: Tensor, state: LayerState, mask: Tensor | None) -> tuple[Tensor, Tensor, LayerState]:
-        """The layer on compacted tokens: outputs [B, T, D], surprise [B, T, H], new state."""
+    def _mix(
+        self, x: Tensor, state: LayerState, mask: Tensor | None, return_state: bool
+    ) -> tuple[Tensor, Tensor, LayerState | None]:
+        """The layer on compacted tokens: outputs [B, T, D], surprise [B, T, H], new state if wanted."""
         history = torch.cat([state.inputs, x], dim=1)
         q, k, v = self._project(history)
         gates, gate_input = self._token_gates(x, state, mask)
         alpha, eta, theta = (gate.to(q.dtype) for gate in gates)
-        mixed = neural_memory(
+        y, *memory, surprise = neural_memory(
             q, k, v, alpha, eta, theta, state.memory,
             chunk_size=self.chunk_size, max_surprise=self.max_surprise, mask=mask, gate_per=self.gate_per,
-            return_surprise=True, backend=self.backend,
+            return_state=return_state, return_surprise=True, backend=self.backend,
         )  # fmt: skip
-        y, memory, surprise = cast(tuple[Tensor, MemoryState, Tensor], mixed)
         y = self.norm(y.to(self.norm.weight.dtype)).flatten(2) * F.silu(self.out_gate(x))
         y = self.out(y)
+        if mask is not None:
+            y = y * mask[..., None]
+        if not return_state:
+            return y, surprise, None
         if mask is None:
             inputs = history[:, history.shape[1] - self.conv_size + 1 :]
         else:
-            y = y * mask[..., None]
             last = mask.sum(dim=1, keepdim=True) + torch.arange(self.conv_size - 1, device=x.device)
             inputs = take(history, last)
-        return y, surprise, LayerState(memory, inputs, gate_input, self.fingerprint)
+        return y, surprise, LayerState(memory[0], inputs, gate_input, self.fingerprint)
 
     def _project(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v [B, T, H, K] from the inputs [B, conv_size - 1 + T, D]."""

@@ -46,7 +46,7 @@ static __attribute__((noinline)) ChunkBackward new_backward(const Call *call, co
     for (unsigned i = 0; i < sizeof gates / sizeof *gates; i++) *gates[i] = take(arena, n);
     b.d_y = take(arena, n * V), b.d_v = take(arena, n * V);
     b.d_A = take(arena, n * n), b.dots = take(arena, n * n);
-    for (int i = 0; i < 3; i++) b.wide[i] = take(arena, n * widest);
+    for (int i = 0; i < 2; i++) b.wide[i] = take(arena, n * widest);
     for (int l = 0; l < c->depth; l++) {
         b.d_h[l] = take(arena, n * c->width[l]), b.d_x[l] = take(arena, n * c->width[l]);
         b.d_z[l] = take(arena, n * c->width[l]), b.d_delta[l] = take(arena, n * c->width[l + 1]);

@@ -14,7 +14,7 @@ typedef struct {
     vf *d_delta[DEEPEST], *d_z[DEEPEST];     /* as delta; of hidden pre-activations at the keys */
     vf *d_A, *d_E, *d_beta, *d_f, d_e;       /* d_E [n]: of the last row; d_e: of the last slot */
     vf *d_step;                              /* [n] */
-    vf *dots, *wide[3];                      /* [n, n]; [n, widest] */
+    vf *dots, *wide[2];                      /* [n, n]; [n, widest] */
 } ChunkBackward;
 
 /* out[i] += sum over t >= i of weights[t, i] in[t]. */
@@ -22,22 +22,18 @@ static void add_later(vf *out, vf *weights, vf *in, int n, int width) {
     for (int i = 0; i < n; i += 4) {
         int rows = n - i < 4 ? n - i : 4;
         Mat columns = flip(mat(weights + i * n + i, n));
-        product(mat(out + i * width, width), columns, mat(in + i * width, width), rows, width, n - i);
+        add_product(mat(out + i * width, width), columns, mat(in + i * width, width), rows, width, n - i);
     }
 }
 
 static void clear_backward(const Chunk *c, ChunkBackward *b) {
     int n = c->n;
-    for (int l = 0; l < c->depth; l++) {
-        fill(b->d_h[l], (long)n * c->width[l], 0);
-        fill(b->d_delta[l], (long)n * c->width[l + 1], 0);
-    }
     for (int t = 0; t < n; t++) fill(b->d_A + t * n, t + 1, 0);
     fill(b->d_beta, n, 0), fill(b->d_f, n, 0), fill(b->d_step, n, 0);
     b->d_e = splat(0);
 }
 
-/* d_M and d_S: of the state after the chunk, given; then what reaches the state before it directly. */
+/* d_M and d_S: of the state after the chunk. */
 static void update_backward(Chunk *c, ChunkBackward *b, const vf *M, const vf *S, vf *d_M, vf *d_S) {
     int n = c->n, end = n - 1;
     const vf *A = c->A + end * n, *E = c->E + end * n;
@@ -45,31 +41,25 @@ static void update_backward(Chunk *c, ChunkBackward *b, const vf *M, const vf *S
     for (int l = 0; l < c->depth; l++) {
         int in = c->width[l], out = c->width[l + 1];
         vf *by_M = b->wide[0], *by_S = b->wide[1];
-        fill(by_M, (long)n * out, 0), fill(by_S, (long)n * out, 0);
         product(mat(by_M, out), mat(c->h[l], in), flip(layer_of(c, d_M, l)), n, out, in);
         product(mat(by_S, out), mat(c->h[l], in), flip(layer_of(c, d_S, l)), n, out, in);
         for (int i = 0; i < n; i++) {
             const vf *delta = c->delta[l] + i * out;
-            vf of_M = dot(delta, by_M + i * out, out), of_S = dot(delta, by_S + i * out, out), step = c->step[i];
-            b->d_A[end * n + i] -= step * of_M;
-            b->d_E[i] -= step * of_S;
-            b->d_step[i] -= A[i] * of_M + E[i] * of_S;
+            vf by_A = dot(delta, by_M + i * out, out), by_E = dot(delta, by_S + i * out, out), step = c->step[i];
+            b->d_A[end * n + i] -= step * by_A;
+            b->d_E[i] -= step * by_E;
+            b->d_step[i] -= A[i] * by_A + E[i] * by_E;
             for (int o = 0; o < out; o++) {
-                b->d_delta[l][i * out + o] -= step * (A[i] * by_M[i * out + o] + E[i] * by_S[i * out + o]);
+                b->d_delta[l][i * out + o] = -step * (A[i] * by_M[i * out + o] + E[i] * by_S[i * out + o]);
                 by_M[i * out + o] = -step * A[i] * delta[o]; /* from here on the factors of the update */
                 by_S[i * out + o] = -step * E[i] * delta[o];
             }
         }
-        product(mat(b->d_h[l], in), mat(by_M, out), layer_of(c, d_M, l), n, in, out);
-        product(mat(b->d_h[l], in), mat(by_S, out), layer_of(c, d_S, l), n, in, out);
+        Pair of_M = {mat(by_M, out), layer_of(c, d_M, l)}, of_S = {mat(by_S, out), layer_of(c, d_S, l)};
+        two_products(mat(b->d_h[l], in), of_M, of_S, n, in, out);
     }
-    vf beta = c->beta[end], e = c->e[end], f = c->f[end];
     vf d_beta = {0}, d_f = {0}, d_e = {0};
-    for (long i = 0; i < c->layer[c->depth]; i++) {
-        d_beta += d_M[i] * M[i], d_f += d_M[i] * S[i], d_e += d_S[i] * S[i];
-        d_S[i] = f * d_M[i] + e * d_S[i];
-        d_M[i] = beta * d_M[i];
-    }
+    for (long i = 0; i < c->numbers; i++) d_beta += d_M[i] * M[i], d_f += d_M[i] * S[i], d_e += d_S[i] * S[i];
     b->d_beta[end] += d_beta, b->d_f[end] += d_f, b->d_e += d_e;
 }
 
@@ -89,14 +79,16 @@ static void mix_backward(Chunk *c, ChunkBackward *b, const vf *overlap) {
     }
 }
 
-/* From d_y through every layer to d_x[0]; adds to the gradients of the state before the chunk. */
-static void reading_backward(Chunk *c, ChunkBackward *b, vf *M, vf *S, vf *d_M, vf *d_S) {
+/* Gradient of what layer l makes of the queries. */
+INLINE vf *d_reading(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_y : b->d_x[l + 1]; }
+
+/* From d_y through every layer to d_x[0]. */
+static void reading_backward(Chunk *c, ChunkBackward *b, vf *M, vf *S) {
     int n = c->n;
     for (int l = c->depth - 1; l >= 0; l--) {
         int in = c->width[l], out = c->width[l + 1];
-        vf *d_out = l == c->depth - 1 ? b->d_y : b->d_x[l + 1], *d_in = b->d_x[l], *x = c->x[l];
-        vf *by_M = b->wide[0], *by_S = b->wide[1], *scaled = b->wide[2];
-        fill(by_M, (long)n * in, 0), fill(by_S, (long)n * in, 0);
+        vf *d_out = d_reading(c, b, l), *d_in = b->d_x[l], *x = c->x[l];
+        vf *by_M = b->wide[0], *by_S = b->wide[1];
         product(mat(by_M, in), mat(d_out, out), layer_of(c, M, l), n, in, out);
         product(mat(by_S, in), mat(d_out, out), layer_of(c, S, l), n, in, out);
         for (int t = 0; t < n; t++) {
@@ -104,10 +96,6 @@ static void reading_backward(Chunk *c, ChunkBackward *b, vf *M, vf *S, vf *d_M, 
             b->d_f[t] += dot(by_S + t * in, x + t * in, in);
             for (int i = t * in; i < (t + 1) * in; i++) d_in[i] = c->beta[t] * by_M[i] + c->f[t] * by_S[i];
         }
-        scale_rows(scaled, c->beta, d_out, n, out);
-        product(layer_of(c, d_M, l), flip(mat(scaled, out)), mat(x, in), out, in, n);
-        scale_rows(scaled, c->f, d_out, n, out);
-        product(layer_of(c, d_S, l), flip(mat(scaled, out)), mat(x, in), out, in, n);
         mix(c, c->overlap[l]);
         add_later(b->d_delta[l], c->mixed, d_out, n, out);
         dot_earlier(b->dots, d_out, c->delta[l], n, out);
@@ -137,18 +125,20 @@ static void steps_backward(Chunk *c, ChunkBackward *b) {
     }
 }
 
-/* From d_delta and d_h to d_v, d_h[0] and d_W. */
-static void keys_backward(Chunk *c, ChunkBackward *b, vf *W, vf *d_W) {
+/* Gradient of what layer l makes of the keys. */
+INLINE vf *d_keys(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_delta[l] : b->d_z[l + 1]; }
+
+/* From d_delta and d_h to d_v, d_h[0] and d_z. Leaves the gradient of pulled[l] in d_delta[l - 1]. */
+static void keys_backward(Chunk *c, ChunkBackward *b, vf *W) {
     int n = c->n, last = c->depth - 1;
     for (int l = 1; l <= last; l++) {
         int in = c->width[l], out = c->width[l + 1];
-        vf *d_pulled = b->wide[0];
+        vf *d_pulled = b->d_delta[l - 1];
         for (int i = 0; i < n * in; i++) {
-            d_pulled[i] = b->d_delta[l - 1][i] * c->slope[l][i];
-            b->d_z[l][i] = b->d_delta[l - 1][i] * c->pulled[l][i] * c->curve[l][i];
+            b->d_z[l][i] = d_pulled[i] * c->pulled[l][i] * c->curve[l][i];
+            d_pulled[i] *= c->slope[l][i];
         }
-        product(mat(b->d_delta[l], out), mat(d_pulled, in), flip(layer_of(c, W, l)), n, out, in);
-        product(layer_of(c, d_W, l), flip(mat(c->delta[l], out)), mat(d_pulled, in), out, in, n);
+        add_product(mat(b->d_delta[l], out), mat(d_pulled, in), flip(layer_of(c, W, l)), n, out, in);
     }
     vf *d_out = b->d_delta[last];
     for (int i = 0; i < n * c->width[last + 1]; i++) {
@@ -157,11 +147,29 @@ static void keys_backward(Chunk *c, ChunkBackward *b, vf *W, vf *d_W) {
     }
     for (int l = last; l >= 0; l--) {
         int in = c->width[l], out = c->width[l + 1];
-        product(layer_of(c, d_W, l), flip(mat(d_out, out)), mat(c->h[l], in), out, in, n);
-        product(mat(b->d_h[l], in), mat(d_out, out), layer_of(c, W, l), n, in, out);
-        if (l == 0) break;
-        for (int i = 0; i < n * in; i++) b->d_z[l][i] += b->d_h[l][i] * c->slope[l][i];
-        d_out = b->d_z[l];
+        add_product(mat(b->d_h[l], in), mat(d_keys(c, b, l), out), layer_of(c, W, l), n, in, out);
+        for (int i = 0; l > 0 && i < n * in; i++) b->d_z[l][i] += b->d_h[l][i] * c->slope[l][i];
+    }
+}
+
+/* d_M, d_S: of the state after the chunk, then of that before it. d_W: of the weights W, added to; it may be d_M. */
+static void state_backward(Chunk *c, ChunkBackward *b, vf *d_M, vf *d_S, vf *d_W) {
+    int n = c->n, end = n - 1;
+    vf *by_M = b->wide[0], *by_S = b->wide[1];
+    for (int l = 0; l < c->depth; l++) {
+        int in = c->width[l], out = c->width[l + 1];
+        Mat x = mat(c->x[l], in);
+        scale_rows(by_M, c->beta, d_reading(c, b, l), n, out);
+        scale_rows(by_S, c->f, d_reading(c, b, l), n, out);
+        Moving to_S = {layer_of(c, d_S, l), c->e[end], {{flip(mat(by_S, out)), x}}, 1};
+        Moving to_M = {layer_of(c, d_M, l), c->beta[end], {{flip(mat(by_M, out)), x}}, 1};
+        Pair of_W[2] = {{flip(mat(d_keys(c, b, l), out)), mat(c->h[l], in)}};
+        if (l > 0) of_W[1] = (Pair){flip(mat(c->delta[l], out)), mat(b->d_delta[l - 1], in)};
+        for (int i = 0; i < 1 + (l > 0); i++) {
+            if (d_W == d_M) to_M.pairs[to_M.count++] = of_W[i];
+            else add_product(layer_of(c, d_W, l), of_W[i].a, of_W[i].b, out, in, n);
+        }
+        advance(&to_S, c->f[end], &to_M, out, in, n);
     }
 }
 

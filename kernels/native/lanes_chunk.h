@@ -48,7 +48,7 @@ static void scale_rows(vf *out, const vf *weight, const vf *in, int n, int width
 static void add_earlier(vf *out, vf *weights, vf *in, int n, int width) {
     for (int t = 0; t < n; t += 4) {
         int rows = n - t < 4 ? n - t : 4;
-        product(mat(out + t * width, width), mat(weights + t * n, n), mat(in, width), rows, width, t + rows);
+        add_product(mat(out + t * width, width), mat(weights + t * n, n), mat(in, width), rows, width, t + rows);
     }
 }
 
@@ -56,7 +56,6 @@ static void add_earlier(vf *out, vf *weights, vf *in, int n, int width) {
 static void dot_earlier(vf *out, vf *a, vf *b, int n, int width) {
     for (int t = 0; t < n; t += 4) {
         int rows = n - t < 4 ? n - t : 4;
-        for (int r = t; r < t + rows; r++) fill(out + r * n, t + rows, 0);
         product(mat(out + t * n, n), mat(a + t * width, width), flip(mat(b, width)), rows, t + rows, width);
     }
 }
@@ -85,14 +84,12 @@ static void keys(Chunk *c, vf *W) {
     for (int l = 0; l <= last; l++) {
         int out = c->width[l + 1];
         vf *z = l < last ? c->h[l + 1] : c->delta[last];
-        fill(z, (long)n * out, 0);
         product(mat(z, out), mat(c->h[l], c->width[l]), flip(layer_of(c, W, l)), n, out, c->width[l]);
         if (l < last) activate(z, c->slope[l + 1], c->curve[l + 1], n * out);
     }
     for (int i = 0; i < n * c->width[last + 1]; i++) c->delta[last][i] = 2 * (c->delta[last][i] - c->v[i]);
     for (int l = last; l > 0; l--) {
         int in = c->width[l];
-        fill(c->pulled[l], (long)n * in, 0);
         product(mat(c->pulled[l], in), mat(c->delta[l], c->width[l + 1]), layer_of(c, W, l), n, in, c->width[l + 1]);
         for (int i = 0; i < n * in; i++) c->delta[l - 1][i] = c->pulled[l][i] * c->slope[l][i];
     }
@@ -124,18 +121,18 @@ static void mix(Chunk *c, const vf *dots) {
     }
 }
 
-/* y_t = M_t(q_t) for all slots. */
-static void reading(Chunk *c, vf *M, vf *S) {
+/* y_t = M_t(q_t) for all slots; without `y` only what backward needs of it. */
+static void reading(Chunk *c, vf *M, vf *S, const int y) {
     int n = c->n, last = c->depth - 1;
     for (int l = 0; l <= last; l++) {
         int in = c->width[l], out = c->width[l + 1];
         vf *made = l < last ? c->x[l + 1] : c->y;
-        fill(made, (long)n * out, 0);
-        scale_rows(c->wide[0], c->beta, c->x[l], n, in);
-        product(mat(made, out), mat(c->wide[0], in), flip(layer_of(c, M, l)), n, out, in);
-        scale_rows(c->wide[0], c->f, c->x[l], n, in);
-        product(mat(made, out), mat(c->wide[0], in), flip(layer_of(c, S, l)), n, out, in);
         dot_earlier(c->overlap[l], c->x[l], c->h[l], n, in);
+        if (l == last && !y) break;
+        scale_rows(c->wide[0], c->beta, c->x[l], n, in);
+        scale_rows(c->wide[1], c->f, c->x[l], n, in);
+        Pair of_M = {mat(c->wide[0], in), flip(layer_of(c, M, l))}, of_S = {mat(c->wide[1], in), flip(layer_of(c, S, l))};
+        two_products(mat(made, out), of_M, of_S, n, out, in);
         mix(c, c->overlap[l]);
         add_earlier(made, c->mixed, c->delta[l], n, out);
         if (l < last) activate(made, c->x_slope[l + 1], 0, n * out);
@@ -144,23 +141,20 @@ static void reading(Chunk *c, vf *M, vf *S) {
 
 /* The state after the last slot, in the place of that before the first. */
 static void update(Chunk *c, vf *M, vf *S) {
-    int n = c->n;
-    const vf *A = c->A + (n - 1) * n, *E = c->E + (n - 1) * n;
-    vf beta = c->beta[n - 1], e = c->e[n - 1], f = c->f[n - 1];
-    for (long i = 0; i < c->layer[c->depth]; i++) {
-        M[i] = beta * M[i] + f * S[i];
-        S[i] = e * S[i];
-    }
+    int n = c->n, end = n - 1;
+    const vf *A = c->A + end * n, *E = c->E + end * n;
+    vf *by_M = c->wide[0], *by_S = c->wide[1];
     for (int l = 0; l < c->depth; l++) {
         int in = c->width[l], out = c->width[l + 1];
         for (int i = 0; i < n; i++)
             for (int o = 0; o < out; o++) {
                 vf moved = -c->step[i] * c->delta[l][i * out + o];
-                c->wide[0][i * out + o] = A[i] * moved;
-                c->wide[1][i * out + o] = E[i] * moved;
+                by_M[i * out + o] = A[i] * moved;
+                by_S[i * out + o] = E[i] * moved;
             }
-        product(layer_of(c, M, l), flip(mat(c->wide[0], out)), mat(c->h[l], in), out, in, n);
-        product(layer_of(c, S, l), flip(mat(c->wide[1], out)), mat(c->h[l], in), out, in, n);
+        Moving to_M = {layer_of(c, M, l), c->beta[end], {{flip(mat(by_M, out)), mat(c->h[l], in)}}, 1};
+        Moving to_S = {layer_of(c, S, l), c->e[end], {{flip(mat(by_S, out)), mat(c->h[l], in)}}, 1};
+        advance(&to_M, c->f[end], &to_S, out, in, n);
     }
 }
 

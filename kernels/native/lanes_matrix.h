@@ -18,37 +18,105 @@ INLINE Mat mat(vf *at, long width) { return (Mat){at, width, 1}; }
 INLINE Mat flip(Mat m) { return (Mat){m.at, m.col, m.row}; }
 INLINE Mat from(Mat m, long i, long j) { return (Mat){m.at + i * m.row + j * m.col, m.row, m.col}; }
 
-/* out += a b for one tile of rows x cols entries, which stay in registers while the sum over `depth` runs. */
-INLINE void tile(Mat out, Mat a, Mat b, int depth, const int rows, const int cols) {
-    vf sum[4][4];
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < cols; j++) sum[i][j] = out.at[i * out.row + j * out.col];
-    for (int p = 0; p < depth; p++) {
-        vf right[4];
-        for (int j = 0; j < cols; j++) right[j] = b.at[p * b.row + j * b.col];
-        for (int i = 0; i < rows; i++) {
-            vf left = a.at[i * a.row + p * a.col];
-            for (int j = 0; j < cols; j++) sum[i][j] += left * right[j];
+/* Factors of a product a b. */
+typedef struct {
+    Mat a, b;
+} Pair;
+
+/* What a sum starts from: zero, `out` itself, or keep out + mix other. */
+enum { NOTHING, ITSELF, MIXTURE };
+typedef struct {
+    int from;
+    vf keep, mix;
+    Mat other;
+} Start;
+
+#if LANES_OF_FLOAT >= 16
+enum { TILE = 4 }; /* rows of a tile: its sums and their operands fit the registers, 32 here and 16 in other builds */
+#else
+enum { TILE = 2 };
+#endif
+
+INLINE vf start_at(Start start, Mat out, int i, int j) {
+    if (start.from == NOTHING) return splat(0);
+    vf own = out.at[i * out.row + j * out.col];
+    if (start.from == ITSELF) return own;
+    return start.keep * own + start.mix * start.other.at[i * start.other.row + j * start.other.col];
+}
+
+/* out = start + the sum of `count` products, for rows x cols entries from (i, j) on, which stay in registers. */
+INLINE void tile(Mat out, Start start, const Pair *pairs, int count, int depth, int i, int j, const int rows, const int cols) {
+    vf sum[TILE][4];
+    for (int r = 0; r < rows; r++)
+        for (int s = 0; s < cols; s++) sum[r][s] = start_at(start, out, i + r, j + s);
+    for (const Pair *pair = pairs; pair < pairs + count; pair++) {
+        Mat a = from(pair->a, i, 0), b = from(pair->b, 0, j);
+        for (int p = 0; p < depth; p++) {
+            vf right[4];
+            for (int s = 0; s < cols; s++) right[s] = b.at[p * b.row + s * b.col];
+            for (int r = 0; r < rows; r++) {
+                vf left = a.at[r * a.row + p * a.col];
+                for (int s = 0; s < cols; s++) sum[r][s] += left * right[s];
+            }
         }
     }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < cols; j++) out.at[i * out.row + j * out.col] = sum[i][j];
+    for (int r = 0; r < rows; r++)
+        for (int s = 0; s < cols; s++) out.at[(i + r) * out.row + (j + s) * out.col] = sum[r][s];
 }
 
-INLINE void strip(Mat out, Mat a, Mat b, int cols, int depth, const int rows) {
+INLINE void strip(Mat out, Start start, const Pair *pairs, int count, int depth, int i, int cols, const int rows) {
     int j = 0;
-    for (; j + 4 <= cols; j += 4) tile(from(out, 0, j), a, from(b, 0, j), depth, rows, 4);
-    for (; j + 2 <= cols; j += 2) tile(from(out, 0, j), a, from(b, 0, j), depth, rows, 2);
-    for (; j < cols; j++) tile(from(out, 0, j), a, from(b, 0, j), depth, rows, 1);
+    for (; j + 4 <= cols; j += 4) tile(out, start, pairs, count, depth, i, j, rows, 4);
+    for (; j + 2 <= cols; j += 2) tile(out, start, pairs, count, depth, i, j, rows, 2);
+    for (; j < cols; j++) tile(out, start, pairs, count, depth, i, j, rows, 1);
 }
 
-/* out [rows, cols] += a [rows, depth] b [depth, cols]. */
-static void product(Mat out, Mat a, Mat b, int rows, int cols, int depth) {
+INLINE void strips(Mat out, Start start, const Pair *pairs, int count, int rows, int cols, int depth) {
     int i = 0;
-    for (; i + 4 <= rows; i += 4) strip(from(out, i, 0), from(a, i, 0), b, cols, depth, 4);
-    if (rows - i == 3) strip(from(out, i, 0), from(a, i, 0), b, cols, depth, 3);
-    if (rows - i == 2) strip(from(out, i, 0), from(a, i, 0), b, cols, depth, 2);
-    if (rows - i == 1) strip(from(out, i, 0), from(a, i, 0), b, cols, depth, 1);
+    for (; i + TILE <= rows; i += TILE) strip(out, start, pairs, count, depth, i, cols, TILE);
+    if (TILE > 3 && rows - i == 3) strip(out, start, pairs, count, depth, i, cols, 3);
+    if (TILE > 2 && rows - i == 2) strip(out, start, pairs, count, depth, i, cols, 2);
+    if (rows - i == 1) strip(out, start, pairs, count, depth, i, cols, 1);
+}
+
+/* out [rows, cols] = a [rows, depth] b [depth, cols]. */
+static void product(Mat out, Mat a, Mat b, int rows, int cols, int depth) {
+    strips(out, (Start){.from = NOTHING}, &(Pair){a, b}, 1, rows, cols, depth);
+}
+
+/* out = the sum of two products. */
+static void two_products(Mat out, Pair one, Pair other, int rows, int cols, int depth) {
+    strips(out, (Start){.from = NOTHING}, (Pair[]){one, other}, 2, rows, cols, depth);
+}
+
+/* out += a b. */
+static void add_product(Mat out, Mat a, Mat b, int rows, int cols, int depth) {
+    strips(out, (Start){.from = ITSELF}, &(Pair){a, b}, 1, rows, cols, depth);
+}
+
+/* A state [rows, cols] and what is added to it. */
+typedef struct {
+    Mat at;
+    vf keep;
+    Pair pairs[3];
+    int count;
+} Moving;
+
+INLINE void advance_tile(const Moving *P, vf mix, const Moving *Q, int depth, int i, int j, const int rows, const int cols) {
+    tile(P->at, (Start){MIXTURE, P->keep, mix, Q->at}, P->pairs, P->count, depth, i, j, rows, cols);
+    tile(Q->at, (Start){MIXTURE, Q->keep, splat(0), Q->at}, Q->pairs, Q->count, depth, i, j, rows, cols);
+}
+
+/* P = keep P + mix Q + products, then Q = keep Q + products, in one pass over both. */
+static void advance(const Moving *P, vf mix, const Moving *Q, int rows, int cols, int depth) {
+    int i = 0;
+    for (; i + TILE <= rows; i += TILE) {
+        int j = 0;
+        for (; j + 4 <= cols; j += 4) advance_tile(P, mix, Q, depth, i, j, TILE, 4);
+        for (; j < cols; j++) advance_tile(P, mix, Q, depth, i, j, TILE, 1);
+    }
+    for (; i < rows; i++)
+        for (int j = 0; j < cols; j++) advance_tile(P, mix, Q, depth, i, j, 1, 1);
 }
 
 INLINE vf dot(const vf *a, const vf *b, int count) {
@@ -57,16 +125,21 @@ INLINE vf dot(const vf *a, const vf *b, int count) {
     return sum;
 }
 
+enum { AHEAD = 64 }; /* numbers that are fetched before they are needed: a row for each lane is too many streams for the CPU */
+
 /* `count` numbers of each memory, consecutive at row[lane], into lanes: out[i][lane] = row[lane][i]. */
 static void gather(vf *out, const real *const row[LANES], long count) {
     long i = 0;
-    for (; i + 4 <= count; i += 4)
+    for (; i + 4 <= count; i += 4) {
+        if (i % 16 == 0)
+            for (int lane = 0; lane < LANES; lane++) __builtin_prefetch(row[lane] + i + AHEAD);
         for (int lane = 0; lane < LANES; lane += 4) {
             v4 block[4];
             for (int r = 0; r < 4; r++) block[r] = *(const v4 *)(row[lane + r] + i);
             transpose4(block);
             for (int r = 0; r < 4; r++) *(v4 *)((real *)(out + i + r) + lane) = block[r];
         }
+    }
     for (; i < count; i++)
         for (int lane = 0; lane < LANES; lane++) ((real *)(out + i))[lane] = row[lane][i];
 }

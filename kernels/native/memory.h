@@ -33,6 +33,7 @@ typedef struct {
     int64_t batch, head;
 } Layers;
 
+/* Of a call's state momentum may be NULL, which is zero, and chunk_start, which is the weights. */
 typedef struct {
     Layers weights[DEEPEST], momentum[DEEPEST], chunk_start[DEEPEST];
 } State;
@@ -49,11 +50,12 @@ typedef struct {
     Tokens q, k, v, alpha, eta, theta;
     State state;
     Tokens y, surprise;
-    State final;
+    State final;                /* NULL: not wanted */
     real *kept;                 /* states kept for backward; NULL: none */
 } Call;
 
-/* Gradients of results, given, and of arguments, wanted. `at` NULL: zero, or not wanted (state only, all or nothing). */
+/* Gradients of results, given, and of arguments, wanted. `at` NULL: zero, or not wanted (parts of a state only).
+ * Without a chunk start in the call its gradient is part of that of the weights. */
 typedef struct {
     Tokens y, surprise;
     State final;

@@ -35,13 +35,15 @@ static __attribute__((noinline)) Chunk new_chunk(const Call *call, Arena *arena)
         c.layer[l + 1] = c.layer[l] + c.width[odd_side(l)] * c.vectors[even_side(l)];
     c.numbers = c.layer[c.depth];
     c.row = LANES;
-    vf **gates[] = {&c.alpha, &c.eta, &c.theta, &c.real, &c.surprise, &c.scale, &c.step, &c.beta, &c.e, &c.f};
+    vf **gates[] = {&c.alpha, &c.eta, &c.theta, &c.real, &c.surprise, &c.scale, &c.step, &c.beta, &c.e, &c.f,
+                    &c.slot[0], &c.slot[1]};
     for (unsigned i = 0; i < sizeof gates / sizeof *gates; i++) *gates[i] = take(arena, slots);
     c.v = take(arena, level_room(&c, c.depth, n)), c.y = take(arena, level_room(&c, c.depth, n));
     vf **tables[] = {&c.A, &c.E, &c.mixed, &c.turned_mixed};
     for (unsigned i = 0; i < sizeof tables / sizeof *tables; i++) *tables[i] = take(arena, n * slots);
     for (int i = 0; i < 2; i++) c.wide[i] = take(arena, widest);
     c.turned = take(arena, turned);
+    c.loaded = take(arena, n * c.vectors[c.depth]);
     for (int l = 0; l < c.depth; l++) {
         vf **inputs[] = {&c.h[l], &c.x[l], &c.slope[l], &c.curve[l], &c.x_slope[l], &c.pulled[l]};
         for (unsigned i = 0; i < sizeof inputs / sizeof *inputs; i++)
@@ -63,7 +65,7 @@ static __attribute__((noinline)) ChunkBackward new_backward(const Call *call, co
     for (unsigned i = 0; i < sizeof gates / sizeof *gates; i++) *gates[i] = take(arena, slots);
     b.d_y = take(arena, level_room(c, c->depth, n)), b.d_v = take(arena, level_room(c, c->depth, n));
     b.d_A = take(arena, n * slots), b.dots = take(arena, n * slots);
-    for (int i = 0; i < 3; i++) b.wide[i] = take(arena, widest);
+    for (int i = 0; i < 2; i++) b.wide[i] = take(arena, widest);
     for (int l = 0; l < c->depth; l++) {
         vf **inputs[] = {&b.d_h[l], &b.d_x[l], &b.d_z[l]};
         for (int i = 0; i < 3; i++) *inputs[i] = take(arena, level_room(c, l, n));
@@ -74,27 +76,24 @@ static __attribute__((noinline)) ChunkBackward new_backward(const Call *call, co
 
 /* Tokens into a level; slots without one are zero, and so is what fills rows up. */
 static void load_tokens(const Block *block, const Chunk *c, Tokens tokens, int level, vf *out) {
-    int width = c->width[level];
-    real *at = (real *)out;
-    fill(out, level_size(c, level), 0);
+    long row = c->vectors[level];
+    vf *by_token = even(level) ? out : c->loaded;
     for (int slot = 0; slot < c->n; slot++) {
         const real *place = place_of(block, tokens, 0, slot);
-        if (!place) continue;
-        if (even(level)) memcpy(at + slot * c->vectors[level] * LANES, place, sizeof(real) * width);
-        else
-            for (int i = 0; i < width; i++) at[i * c->slots * LANES + slot] = place[i];
+        by_token[(slot + 1) * row - 1] = splat(0);
+        if (place) memcpy(by_token + slot * row, place, sizeof(real) * c->width[level]);
+        else fill(by_token + slot * row, row, 0);
     }
+    if (!even(level)) turn(out, c->slots, by_token, row, c->n, c->width[level]);
 }
 
 static void store_tokens(const Block *block, const Chunk *c, Tokens tokens, int level, const vf *in) {
-    int width = c->width[level];
-    const real *at = (const real *)in;
+    long row = c->vectors[level];
+    if (!even(level)) turn(c->loaded, row, in, c->slots, c->width[level], c->n);
+    const vf *by_token = even(level) ? in : c->loaded;
     for (int slot = 0; slot < c->n; slot++) {
         real *place = place_of(block, tokens, 0, slot);
-        if (!place) continue;
-        if (even(level)) memcpy(place, at + slot * c->vectors[level] * LANES, sizeof(real) * width);
-        else
-            for (int i = 0; i < width; i++) place[i] = at[i * c->slots * LANES + slot];
+        if (place) memcpy(place, by_token + slot * row, sizeof(real) * c->width[level]);
     }
 }
 

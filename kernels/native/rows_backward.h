@@ -11,15 +11,11 @@ typedef struct {
     vf *d_A, *d_E, *d_beta, *d_f;
     real d_e;
     vf *d_step;
-    vf *dots, *wide[3];
+    vf *dots, *wide[2];
     vf *slot[4]; /* [n]: room for a number per slot */
 } ChunkBackward;
 
 static void clear_backward(const Chunk *c, ChunkBackward *b) {
-    for (int l = 0; l < c->depth; l++) {
-        fill(b->d_h[l], level_size(c, l), 0);
-        fill(b->d_delta[l], level_size(c, l + 1), 0);
-    }
     fill(b->d_A, c->n * c->slots, 0), fill(b->d_E, c->slots, 0);
     fill(b->d_beta, c->slots, 0), fill(b->d_f, c->slots, 0), fill(b->d_step, c->slots, 0);
     b->d_e = 0;
@@ -32,9 +28,8 @@ static void update_backward(Chunk *c, ChunkBackward *b, const vf *M, const vf *S
     for (long i = 0; i < c->slots; i++) by_A[i] = -A[i] * c->step[i], by_E[i] = -E[i] * c->step[i];
     for (int l = 0; l < c->depth; l++) {
         vf *by_M = b->wide[0], *by_S = b->wide[1];
-        fill(by_M, level_size(c, l + 1), 0), fill(by_S, level_size(c, l + 1), 0);
-        through(c, l, d_M, l + 1, by_M, c->h[l]);
-        through(c, l, d_S, l + 1, by_S, c->h[l]);
+        pass(c, l, d_M, l + 1, by_M, c->h[l]);
+        pass(c, l, d_S, l + 1, by_S, c->h[l]);
         dot_slots(c, l + 1, of_M, c->delta[l], by_M);
         dot_slots(c, l + 1, of_S, c->delta[l], by_S);
         for (long i = 0; i < c->slots; i++) {
@@ -42,20 +37,15 @@ static void update_backward(Chunk *c, ChunkBackward *b, const vf *M, const vf *S
             b->d_E[i] -= c->step[i] * of_S[i];
             b->d_step[i] -= A[i] * of_M[i] + E[i] * of_S[i];
         }
-        scale_level(c, l + 1, b->d_delta[l], by_A, by_M, 1);
+        scale_level(c, l + 1, b->d_delta[l], by_A, by_M, 0);
         scale_level(c, l + 1, b->d_delta[l], by_E, by_S, 1);
         scale_level(c, l + 1, by_M, by_A, c->delta[l], 0); /* from here on the factors of the update */
         scale_level(c, l + 1, by_S, by_E, c->delta[l], 0);
-        through(c, l, d_M, l, b->d_h[l], by_M);
-        through(c, l, d_S, l, b->d_h[l], by_S);
+        pass(c, l, d_M, l, b->d_h[l], by_M);
+        add_pass(c, l, d_S, l, b->d_h[l], by_S);
     }
-    real beta = ((real *)c->beta)[end], e = ((real *)c->e)[end], f = ((real *)c->f)[end];
     vf d_beta = {0}, d_f = {0}, d_e = {0};
-    for (long i = 0; i < c->numbers; i++) {
-        d_beta += d_M[i] * M[i], d_f += d_M[i] * S[i], d_e += d_S[i] * S[i];
-        d_S[i] = f * d_M[i] + e * d_S[i];
-        d_M[i] = beta * d_M[i];
-    }
+    for (long i = 0; i < c->numbers; i++) d_beta += d_M[i] * M[i], d_f += d_M[i] * S[i], d_e += d_S[i] * S[i];
     ((real *)b->d_beta)[end] += total(d_beta), ((real *)b->d_f)[end] += total(d_f), b->d_e += total(d_e);
 }
 
@@ -74,22 +64,19 @@ static void mix_backward(Chunk *c, ChunkBackward *b, const vf *overlap) {
         }
 }
 
-static void reading_backward(Chunk *c, ChunkBackward *b, vf *M, vf *S, vf *d_M, vf *d_S) {
+INLINE vf *d_reading(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_y : b->d_x[l + 1]; }
+
+static void reading_backward(Chunk *c, ChunkBackward *b, vf *M, vf *S) {
     for (int l = c->depth - 1; l >= 0; l--) {
-        vf *d_out = l == c->depth - 1 ? b->d_y : b->d_x[l + 1], *d_in = b->d_x[l], *x = c->x[l];
-        vf *by_M = b->wide[0], *by_S = b->wide[1], *scaled = b->wide[2], *of_M = b->slot[0], *of_S = b->slot[1];
-        fill(by_M, level_size(c, l), 0), fill(by_S, level_size(c, l), 0);
-        through(c, l, M, l, by_M, d_out);
-        through(c, l, S, l, by_S, d_out);
+        vf *d_out = d_reading(c, b, l), *d_in = b->d_x[l], *x = c->x[l];
+        vf *by_M = b->wide[0], *by_S = b->wide[1], *of_M = b->slot[0], *of_S = b->slot[1];
+        pass(c, l, M, l, by_M, d_out);
+        pass(c, l, S, l, by_S, d_out);
         dot_slots(c, l, of_M, by_M, x);
         dot_slots(c, l, of_S, by_S, x);
         for (long i = 0; i < c->slots; i++) b->d_beta[i] += of_M[i], b->d_f[i] += of_S[i];
         scale_level(c, l, d_in, c->beta, by_M, 0);
         scale_level(c, l, d_in, c->f, by_S, 1);
-        scale_level(c, l + 1, scaled, c->beta, d_out, 0);
-        outer(c, l, d_M, scaled, x);
-        scale_level(c, l + 1, scaled, c->f, d_out, 0);
-        outer(c, l, d_S, scaled, x);
         mix(c, c->overlap[l]);
         add_later(c, l + 1, b->d_delta[l], c->mixed, d_out);
         dot_earlier(c, l + 1, b->dots, d_out, c->delta[l]);
@@ -120,16 +107,17 @@ static void steps_backward(Chunk *c, ChunkBackward *b) {
     }
 }
 
-static void keys_backward(Chunk *c, ChunkBackward *b, vf *W, vf *d_W) {
+INLINE vf *d_keys(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_delta[l] : b->d_z[l + 1]; }
+
+static void keys_backward(Chunk *c, ChunkBackward *b, vf *W) {
     int last = c->depth - 1;
     for (int l = 1; l <= last; l++) {
-        vf *d_pulled = b->wide[0];
+        vf *d_pulled = b->d_delta[l - 1];
         for (long i = 0; i < level_size(c, l); i++) {
-            d_pulled[i] = b->d_delta[l - 1][i] * c->slope[l][i];
-            b->d_z[l][i] = b->d_delta[l - 1][i] * c->pulled[l][i] * c->curve[l][i];
+            b->d_z[l][i] = d_pulled[i] * c->pulled[l][i] * c->curve[l][i];
+            d_pulled[i] *= c->slope[l][i];
         }
-        through(c, l, W, l + 1, b->d_delta[l], d_pulled);
-        outer(c, l, d_W, c->delta[l], d_pulled);
+        add_pass(c, l, W, l + 1, b->d_delta[l], d_pulled);
     }
     vf *d_out = b->d_delta[last];
     for (long i = 0; i < level_size(c, c->depth); i++) {
@@ -137,11 +125,27 @@ static void keys_backward(Chunk *c, ChunkBackward *b, vf *W, vf *d_W) {
         b->d_v[i] = -d_out[i];
     }
     for (int l = last; l >= 0; l--) {
-        outer(c, l, d_W, d_out, c->h[l]);
-        through(c, l, W, l, b->d_h[l], d_out);
-        if (l == 0) break;
-        for (long i = 0; i < level_size(c, l); i++) b->d_z[l][i] += b->d_h[l][i] * c->slope[l][i];
-        d_out = b->d_z[l];
+        add_pass(c, l, W, l, b->d_h[l], d_keys(c, b, l));
+        for (long i = 0; l > 0 && i < level_size(c, l); i++) b->d_z[l][i] += b->d_h[l][i] * c->slope[l][i];
+    }
+}
+
+static void state_backward(Chunk *c, ChunkBackward *b, vf *d_M, vf *d_S, vf *d_W) {
+    int end = c->n - 1;
+    real beta = ((real *)c->beta)[end], e = ((real *)c->e)[end], f = ((real *)c->f)[end];
+    vf *by_M = b->wide[0], *by_S = b->wide[1];
+    for (int l = 0; l < c->depth; l++) {
+        scale_level(c, l + 1, by_M, c->beta, d_reading(c, b, l), 0);
+        scale_level(c, l + 1, by_S, c->f, d_reading(c, b, l), 0);
+        Moving to_S = moving(c, l, d_S, e, outer(c, l, by_S, c->x[l])), to_M = moving(c, l, d_M, beta, outer(c, l, by_M, c->x[l]));
+        Pair of_W[2] = {outer(c, l, d_keys(c, b, l), c->h[l])};
+        if (l > 0) of_W[1] = outer(c, l, c->delta[l], b->d_delta[l - 1]);
+        int rows = c->width[odd_side(l)], vectors = layer_row(c, l);
+        for (int i = 0; i < 1 + (l > 0); i++) {
+            if (d_W == d_M) to_M.pairs[to_M.count++] = of_W[i];
+            else add_product((Sums){d_W + c->layer[l], vectors}, of_W[i].a, of_W[i].b, vectors, rows, vectors, c->n);
+        }
+        advance(&to_S, f, &to_M, rows, vectors, c->n);
     }
 }
 

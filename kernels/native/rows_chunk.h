@@ -28,6 +28,8 @@ typedef struct {
     vf *A, *E, *mixed, *turned_mixed; /* [n, n] */
     vf *overlap[DEEPEST];
     vf *wide[2], *turned;             /* room for one level */
+    vf *loaded;                       /* [n, V]: room for tokens on their way to and from an odd level */
+    vf *slot[2];                      /* [n]: room for a number per slot */
 } Chunk;
 
 INLINE int even(int level) { return level % 2 == 0; }
@@ -44,25 +46,32 @@ INLINE View features(const Chunk *c, int level, const vf *at) {
     return even(level) ? flip(own) : own;
 }
 
-/* `to` (one side of layer l) += what layer W_l makes of `from` (the other side); the same in both directions. */
-static void through(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) {
+/* What W_l makes of `from` (one side of layer l) for `to` (the other side), added or not; the same in both directions. */
+INLINE void through(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from, const int add) {
     const vf *w = W + c->layer[l];
     int odd = odd_side(l), level = even_side(l);
+    long row = layer_row(c, l);
     if (to_level == odd) {
         turn(c->turned, c->slots, from, c->vectors[level], c->n, c->width[level]);
-        product(to, c->slots, view((const real *)w, layer_row(c, l) * LANES), c->turned, c->slots, c->width[odd],
-                c->slots, c->width[level]);
+        (add ? add_product : product)((Sums){to, c->slots}, view((const real *)w, row * LANES), c->turned, c->slots,
+                                      c->width[odd], c->slots, c->width[level]);
     } else {
-        product(to, c->vectors[level], flip(features(c, odd, from)), w, layer_row(c, l), c->n, c->vectors[level],
-                c->width[odd]);
+        (add ? add_product : product)((Sums){to, row}, flip(features(c, odd, from)), w, row, c->n, row, c->width[odd]);
     }
 }
 
-/* W_l += sum over slots of one side times the other; below and above are the levels l and l + 1. */
-static void outer(Chunk *c, int l, vf *W, const vf *above, const vf *below) {
+static void pass(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) { through(c, l, W, to_level, to, from, 0); }
+static void add_pass(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) { through(c, l, W, to_level, to, from, 1); }
+
+/* Factors of a sum over slots of one side of layer l times the other; above and below are the levels l + 1 and l. */
+INLINE Pair outer(const Chunk *c, int l, const vf *above, const vf *below) {
     const vf *odd = even(l) ? above : below, *level = even(l) ? below : above;
-    product(W + c->layer[l], layer_row(c, l), features(c, odd_side(l), odd), level, c->vectors[even_side(l)],
-            c->width[odd_side(l)], c->vectors[even_side(l)], c->n);
+    return (Pair){features(c, odd_side(l), odd), level, layer_row(c, l)};
+}
+
+/* Layer l of a state, which is multiplied by `keep` and gets one product more. */
+INLINE Moving moving(const Chunk *c, int l, vf *state, real keep, Pair pair) {
+    return (Moving){{state + c->layer[l], layer_row(c, l)}, keep, {pair}, 1};
 }
 
 /* out[t, i] = a_t . b_i for i <= t, and some above the diagonal. */
@@ -75,8 +84,7 @@ static void dot_earlier(Chunk *c, int level, vf *out, const vf *a, const vf *b) 
     View by_slot = flip(features(c, level, a));
     for (int t = 0; t < c->n; t += LANES) {
         int rows = c->n - t < LANES ? c->n - t : LANES;
-        fill(out + t * c->slots, rows * c->slots, 0);
-        product(out + t * c->slots, c->slots, (View){by_slot.at + t * by_slot.row, by_slot.row, by_slot.col}, by_feature,
+        product((Sums){out + t * c->slots, c->slots}, (View){by_slot.at + t * by_slot.row, by_slot.row, by_slot.col}, by_feature,
                 c->slots, rows, t / LANES + 1, c->width[level]);
     }
 }
@@ -88,10 +96,10 @@ static void add_earlier(Chunk *c, int level, vf *out, vf *weights, const vf *in)
     for (int t = 0; t < c->n; t += LANES) {
         int rows = c->n - t < LANES ? c->n - t : LANES;
         if (even(level))
-            product(out + t * c->vectors[level], c->vectors[level], view((real *)weights + t * wide, wide), in,
+            add_product((Sums){out + t * c->vectors[level], c->vectors[level]}, view((real *)weights + t * wide, wide), in,
                     c->vectors[level], rows, c->vectors[level], t + rows);
         else
-            product(out + t / LANES, c->slots, features(c, level, in), c->turned_mixed + t / LANES, c->slots,
+            add_product((Sums){out + t / LANES, c->slots}, features(c, level, in), c->turned_mixed + t / LANES, c->slots,
                     c->width[level], 1, t + rows);
     }
 }
@@ -102,12 +110,12 @@ static void add_later(Chunk *c, int level, vf *out, vf *weights, const vf *in) {
     for (int i = 0; i < c->n; i += LANES) {
         int rows = c->n - i < LANES ? c->n - i : LANES;
         if (even(level))
-            product(out + i * c->vectors[level], c->vectors[level], flip(view((real *)weights + i * wide + i, wide)),
+            add_product((Sums){out + i * c->vectors[level], c->vectors[level]}, flip(view((real *)weights + i * wide + i, wide)),
                     in + i * c->vectors[level], c->vectors[level], rows, c->vectors[level], c->n - i);
         else {
             View from_i = features(c, level, in);
             from_i.at += i;
-            product(out + i / LANES, c->slots, from_i, weights + i * c->slots + i / LANES, c->slots, c->width[level], 1,
+            add_product((Sums){out + i / LANES, c->slots}, from_i, weights + i * c->slots + i / LANES, c->slots, c->width[level], 1,
                     c->n - i);
         }
     }
@@ -160,14 +168,12 @@ static void keys(Chunk *c, vf *W) {
     int last = c->depth - 1;
     for (int l = 0; l <= last; l++) {
         vf *z = l < last ? c->h[l + 1] : c->delta[last];
-        fill(z, level_size(c, l + 1), 0);
-        through(c, l, W, l + 1, z, c->h[l]);
+        pass(c, l, W, l + 1, z, c->h[l]);
         if (l < last) activate(z, c->slope[l + 1], c->curve[l + 1], level_size(c, l + 1));
     }
     for (long i = 0; i < level_size(c, c->depth); i++) c->delta[last][i] = 2 * (c->delta[last][i] - c->v[i]);
     for (int l = last; l > 0; l--) {
-        fill(c->pulled[l], level_size(c, l), 0);
-        through(c, l, W, l, c->pulled[l], c->delta[l]);
+        pass(c, l, W, l, c->pulled[l], c->delta[l]);
         for (long i = 0; i < level_size(c, l); i++) c->delta[l - 1][i] = c->pulled[l][i] * c->slope[l][i];
     }
 }
@@ -197,16 +203,17 @@ static void mix(Chunk *c, const vf *dots) {
         }
 }
 
-static void reading(Chunk *c, vf *M, vf *S) {
+/* Without `y` only what backward needs of it. */
+static void reading(Chunk *c, vf *M, vf *S, const int y) {
     int last = c->depth - 1;
     for (int l = 0; l <= last; l++) {
         vf *made = l < last ? c->x[l + 1] : c->y;
-        fill(made, level_size(c, l + 1), 0);
-        scale_level(c, l, c->wide[0], c->beta, c->x[l], 0);
-        through(c, l, M, l + 1, made, c->wide[0]);
-        scale_level(c, l, c->wide[0], c->f, c->x[l], 0);
-        through(c, l, S, l + 1, made, c->wide[0]);
         dot_earlier(c, l, c->overlap[l], c->x[l], c->h[l]);
+        if (l == last && !y) break;
+        scale_level(c, l, c->wide[0], c->beta, c->x[l], 0);
+        pass(c, l, M, l + 1, made, c->wide[0]);
+        scale_level(c, l, c->wide[0], c->f, c->x[l], 0);
+        add_pass(c, l, S, l + 1, made, c->wide[0]);
         mix(c, c->overlap[l]);
         add_earlier(c, l + 1, made, c->mixed, c->delta[l]);
         if (l < last) activate(made, c->x_slope[l + 1], 0, level_size(c, l + 1));
@@ -217,18 +224,13 @@ static void update(Chunk *c, vf *M, vf *S) {
     int end = c->n - 1;
     const vf *A = c->A + end * c->slots, *E = c->E + end * c->slots;
     real beta = ((real *)c->beta)[end], e = ((real *)c->e)[end], f = ((real *)c->f)[end];
-    for (long i = 0; i < c->numbers; i++) {
-        M[i] = beta * M[i] + f * S[i];
-        S[i] = e * S[i];
-    }
-    vf *moved = c->wide[1], *weight = c->turned; /* a row of weights; turned is free here */
+    vf *by_A = c->slot[0], *by_E = c->slot[1], *by_M = c->wide[0], *by_S = c->wide[1];
+    for (long i = 0; i < c->slots; i++) by_A[i] = -A[i] * c->step[i], by_E[i] = -E[i] * c->step[i];
     for (int l = 0; l < c->depth; l++) {
-        for (long i = 0; i < c->slots; i++) weight[i] = -A[i] * c->step[i];
-        scale_level(c, l + 1, moved, weight, c->delta[l], 0);
-        outer(c, l, M, moved, c->h[l]);
-        for (long i = 0; i < c->slots; i++) weight[i] = -E[i] * c->step[i];
-        scale_level(c, l + 1, moved, weight, c->delta[l], 0);
-        outer(c, l, S, moved, c->h[l]);
+        scale_level(c, l + 1, by_M, by_A, c->delta[l], 0);
+        scale_level(c, l + 1, by_S, by_E, c->delta[l], 0);
+        Moving to_M = moving(c, l, M, beta, outer(c, l, by_M, c->h[l])), to_S = moving(c, l, S, e, outer(c, l, by_S, c->h[l]));
+        advance(&to_M, f, &to_S, c->width[odd_side(l)], layer_row(c, l), c->n);
     }
 }
 

@@ -1,6 +1,6 @@
 /* Matrices of numbers whose rows are whole vectors, for one memory at a time.
  *
- * One product does it all: out += a b, where rows of out and b are contiguous and a is read number by number through
+ * One kind of product does it all: a b, where rows of out and b are contiguous and a is read number by number through
  * strides, so that a transpose of a costs nothing.
  */
 #ifndef TITANS_ROWS_MATRIX_H
@@ -17,6 +17,27 @@ typedef struct {
 INLINE View view(const real *at, long row) { return (View){at, row, 1}; }
 INLINE View flip(View a) { return (View){a.at, a.col, a.row}; }
 
+/* Factors of a product a b; `row` is the distance of b's rows, in vectors. */
+typedef struct {
+    View a;
+    const vf *b;
+    long row;
+} Pair;
+
+/* What a sum starts from: zero, `out` itself, or keep out + mix other, where `other` lies as `out` does. */
+enum { NOTHING, ITSELF, MIXTURE };
+typedef struct {
+    int from;
+    real keep, mix;
+    const vf *other;
+} Start;
+
+/* A matrix of sums; `row` in vectors. */
+typedef struct {
+    vf *at;
+    long row;
+} Sums;
+
 /* Vectors of sums that fit in registers beside the operands, and most vectors of a row of sums. */
 #if LANES_OF_FLOAT >= 16
 enum { SUMS = 24, MOST_VECTORS = 4 };
@@ -25,46 +46,95 @@ enum { SUMS = 12, MOST_VECTORS = 2 };
 #endif
 enum { DEEP = 128 }; /* rows of b at a time, which stay in the first cache */
 
-/* One tile: rows x vectors of sums in registers. Strides of out and b are in vectors. */
-INLINE void tile(vf *out, long out_row, View a, const vf *b, long b_row, int depth, const int rows, const int vectors) {
-    vf sum[12][MOST_VECTORS];
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vectors; j++) sum[i][j] = out[i * out_row + j];
-    for (int p = 0; p < depth; p++) {
-        vf right[MOST_VECTORS];
-        for (int j = 0; j < vectors; j++) right[j] = b[p * b_row + j];
-        for (int i = 0; i < rows; i++) {
-            vf left = splat(a.at[i * a.row + p * a.col]);
-            for (int j = 0; j < vectors; j++) sum[i][j] += left * right[j];
-        }
-    }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vectors; j++) out[i * out_row + j] = sum[i][j];
+INLINE vf start_at(Start start, Sums out, long at) {
+    if (start.from == NOTHING) return splat(0);
+    if (start.from == ITSELF) return out.at[at];
+    return start.keep * out.at[at] + start.mix * start.other[at];
 }
 
-INLINE void column(vf *out, long out_row, View a, const vf *b, long b_row, int rows, int depth, const int vectors) {
-    int i = 0;
-#define TILES(size)                                                                                                  \
-    for (; i + (size) <= rows && (size) * vectors <= SUMS; i += (size))                                               \
-        tile(out + i * out_row, out_row, (View){a.at + i * a.row, a.row, a.col}, b, b_row, depth, (size), vectors);
-    TILES(12)
-    TILES(6)
-    TILES(4)
-    TILES(2)
-    TILES(1)
-#undef TILES
+/* out = start + the sum of `count` products, for rows x vectors from (i, j) on, which stay in registers. */
+INLINE void tile(Sums out, Start start, const Pair *pairs, int count, int depth, int i, int j, const int rows, const int vectors) {
+    vf sum[12][MOST_VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int s = 0; s < vectors; s++) sum[r][s] = start_at(start, out, (i + r) * out.row + j + s);
+    for (const Pair *pair = pairs; pair < pairs + count; pair++) {
+        const real *a = pair->a.at + i * pair->a.row;
+        const vf *b = pair->b + j;
+        for (int p = 0; p < depth; p++) {
+            vf right[MOST_VECTORS];
+            for (int s = 0; s < vectors; s++) right[s] = b[p * pair->row + s];
+            for (int r = 0; r < rows; r++) {
+                vf left = splat(a[r * pair->a.row + p * pair->a.col]);
+                for (int s = 0; s < vectors; s++) sum[r][s] += left * right[s];
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int s = 0; s < vectors; s++) out.at[(i + r) * out.row + j + s] = sum[r][s];
+}
+
+/* Tiles of `size` rows from row i on; where they end. */
+INLINE int tiles(Sums out, Start start, const Pair *pairs, int count, int depth, int i, int rows, int j, const int vectors, const int size) {
+    if (size * vectors <= SUMS)
+        for (; i + size <= rows; i += size) tile(out, start, pairs, count, depth, i, j, size, vectors);
+    return i;
+}
+
+INLINE void column(Sums out, Start start, const Pair *pairs, int count, int rows, int depth, int j, const int vectors) {
+    int i = tiles(out, start, pairs, count, depth, 0, rows, j, vectors, 12);
+    i = tiles(out, start, pairs, count, depth, i, rows, j, vectors, 6);
+    i = tiles(out, start, pairs, count, depth, i, rows, j, vectors, 3);
+    tiles(out, start, pairs, count, depth, i, rows, j, vectors, 1);
+}
+
+INLINE void columns(Sums out, Start start, const Pair *pairs, int count, int rows, int vectors, int depth) {
+    int j = 0;
+    for (; j + MOST_VECTORS <= vectors; j += MOST_VECTORS) column(out, start, pairs, count, rows, depth, j, MOST_VECTORS);
+    for (; j + 2 <= vectors; j += 2) column(out, start, pairs, count, rows, depth, j, 2);
+    for (; j < vectors; j++) column(out, start, pairs, count, rows, depth, j, 1);
 }
 
 /* out [rows, vectors] += a [rows, depth] b [depth, vectors]. */
-static void product(vf *out, long out_row, View a, const vf *b, long b_row, int rows, int vectors, int depth) {
+static void add_product(Sums out, View a, const vf *b, long b_row, int rows, int vectors, int depth) {
     for (int p = 0; p < depth; p += DEEP) {
-        int deep = depth - p < DEEP ? depth - p : DEEP;
-        View part = {a.at + p * a.col, a.row, a.col};
-        int j = 0;
-        for (; j + MOST_VECTORS <= vectors; j += MOST_VECTORS)
-            column(out + j, out_row, part, b + p * b_row + j, b_row, rows, deep, MOST_VECTORS);
-        for (; j + 2 <= vectors; j += 2) column(out + j, out_row, part, b + p * b_row + j, b_row, rows, deep, 2);
-        for (; j < vectors; j++) column(out + j, out_row, part, b + p * b_row + j, b_row, rows, deep, 1);
+        Pair pair = {{a.at + p * a.col, a.row, a.col}, b + p * b_row, b_row};
+        columns(out, (Start){.from = ITSELF}, &pair, 1, rows, vectors, depth - p < DEEP ? depth - p : DEEP);
+    }
+}
+
+/* out = a b. */
+static void product(Sums out, View a, const vf *b, long b_row, int rows, int vectors, int depth) {
+    Pair pair = {a, b, b_row};
+    columns(out, (Start){.from = NOTHING}, &pair, 1, rows, vectors, depth < DEEP ? depth : DEEP);
+    if (depth > DEEP) add_product(out, (View){a.at + DEEP * a.col, a.row, a.col}, b + DEEP * b_row, b_row, rows, vectors, depth - DEEP);
+}
+
+/* A state [rows, vectors] and what is added to it. */
+typedef struct {
+    Sums at;
+    real keep;
+    Pair pairs[3];
+    int count;
+} Moving;
+
+INLINE int advance_tiles(const Moving *P, real mix, const Moving *Q, int depth, int i, int rows, int j, const int vectors, const int size) {
+    for (; i + size <= rows; i += size) {
+        tile(P->at, (Start){MIXTURE, P->keep, mix, Q->at.at}, P->pairs, P->count, depth, i, j, size, vectors);
+        tile(Q->at, (Start){MIXTURE, Q->keep, 0, Q->at.at}, Q->pairs, Q->count, depth, i, j, size, vectors);
+    }
+    return i;
+}
+
+/* P = keep P + mix Q + products, then Q = keep Q + products, in one pass over both. */
+static void advance(const Moving *P, real mix, const Moving *Q, int rows, int vectors, int depth) {
+    int j = 0;
+    for (; j + MOST_VECTORS <= vectors; j += MOST_VECTORS) {
+        int i = advance_tiles(P, mix, Q, depth, 0, rows, j, MOST_VECTORS, 6);
+        advance_tiles(P, mix, Q, depth, i, rows, j, MOST_VECTORS, 1);
+    }
+    for (; j < vectors; j++) {
+        int i = advance_tiles(P, mix, Q, depth, 0, rows, j, 1, 12);
+        advance_tiles(P, mix, Q, depth, i, rows, j, 1, 1);
     }
 }
 
@@ -85,9 +155,11 @@ static void turn(vf *out, long out_row, const vf *in, long in_row, int rows, int
 }
 
 INLINE real total(vf x) {
-    real sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += x[lane];
-    return sum;
+    real sum[LANES];
+    for (int lane = 0; lane < LANES; lane++) sum[lane] = x[lane];
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) sum[lane] += sum[lane + half];
+    return sum[0];
 }
 
 INLINE real dot(const vf *a, const vf *b, long vectors) {

@@ -17,16 +17,20 @@
 typedef struct {
     Chunk chunk;
     real *rows; /* nothing and dump of a block */
+    long kept;  /* states kept per block */
     vf *W, *M, *S, *stood;
 } Forward;
 
 static Forward new_forward(const Call *call, Arena *arena) {
-    Forward f = {.chunk = new_chunk(call, arena)};
+    Forward f = {.chunk = new_chunk(call, arena), .kept = states_kept(call)};
     vf **states[] = {&f.W, &f.M, &f.S, &f.stood};
     for (int i = 0; i < 4; i++) *states[i] = take(arena, f.chunk.numbers);
     f.rows = (real *)take(arena, 2 * f.chunk.row / LANES);
     return f;
 }
+
+/* The chunk start is the weights. */
+static int starts_anew(const Call *call) { return !call->state.chunk_start[0].at; }
 
 static void copy_state(vf *out, const vf *in, long numbers) { memcpy(out, in, sizeof(vf) * numbers); }
 
@@ -43,21 +47,27 @@ static void add_standing(const Block *block, int64_t index, vf *out, const vf *i
     for (long i = 0; i < numbers; i++) out[i] += choose(where, in[i], splat(0));
 }
 
+static void load_or_clear(const Block *block, const Chunk *c, const Layers *layers, vf *out) {
+    if (layers[0].at) load_state(block, c, layers, out);
+    else fill(out, c->numbers, 0);
+}
+
 /* Weights and momentum of a block before chunk number * every, number > 0. */
-static vf *kept_state(const Call *call, const Chunk *c, long index, long number) {
-    return (vf *)call->kept + (index * states_kept(call) + number - 1) * 2 * c->numbers;
+static vf *kept_state(const Call *call, const Forward *f, long index, long number) {
+    return (vf *)call->kept + (index * f->kept + number - 1) * 2 * f->chunk.numbers;
 }
 
 static void forward_block(const Call *call, Forward *f, long index) {
     Chunk *c = &f->chunk;
     Block block = block_of(call, index, f->rows, c->row);
-    load_state(&block, c, call->state.chunk_start, f->W);
     load_state(&block, c, call->state.weights, f->M);
-    load_state(&block, c, call->state.momentum, f->S);
-    copy_state(f->stood, f->W, c->numbers);
+    load_or_clear(&block, c, call->state.momentum, f->S);
+    if (!starts_anew(call)) load_state(&block, c, call->state.chunk_start, f->W);
+    vf *first_W = starts_anew(call) ? f->M : f->W;
+    copy_state(f->stood, first_W, c->numbers);
     for (int64_t i = 0; i < block.chunks; i++) {
         if (call->kept && i > 0 && i % call->every == 0) {
-            vf *kept = kept_state(call, c, index, i / call->every);
+            vf *kept = kept_state(call, f, index, i / call->every);
             copy_state(kept, f->M, c->numbers);
             copy_state(kept + c->numbers, f->S, c->numbers);
         }
@@ -66,10 +76,10 @@ static void forward_block(const Call *call, Forward *f, long index) {
         if (n == 0) continue;
         load_chunk(&block, c, n);
         gate_table(c);
-        keys(c, i > 0 ? f->M : f->W);
+        keys(c, i > 0 ? f->M : first_W);
         steps(c);
-        reading(c, f->M, f->S);
-        update(c, f->M, f->S);
+        reading(c, f->M, f->S, 1);
+        if (i + 1 < block.chunks || call->final.weights[0].at) update(c, f->M, f->S);
         store_results(&block, c, call->y, call->surprise);
     }
     if (block.chunks > 0) copy_standing(&block, block.chunks, f->stood, f->M, c->numbers);
@@ -81,7 +91,7 @@ static void forward_block(const Call *call, Forward *f, long index) {
 typedef struct {
     Forward forward;
     ChunkBackward backward;
-    vf *d_M, *d_S, *d_W, *d_stood;
+    vf *d_M, *d_S, *d_W, *d_stood; /* d_W: of the chunk start that the call got */
     vf *states; /* weights and momentum before each chunk of a segment */
 } Backward;
 
@@ -111,10 +121,11 @@ static void remake_states(Block *block, Backward *b, long index, int64_t first, 
     const Call *call = block->call;
     Chunk *c = &b->forward.chunk;
     if (first > 0) {
-        copy_state(b->states, kept_state(call, c, index, first / call->every), 2 * c->numbers);
+        copy_state(b->states, kept_state(call, &b->forward, index, first / call->every), 2 * c->numbers);
     } else {
-        load_state(block, c, call->state.weights, b->states);
-        load_state(block, c, call->state.momentum, b->states + c->numbers);
+        if (starts_anew(call)) copy_state(b->states, b->forward.W, c->numbers);
+        else load_state(block, c, call->state.weights, b->states);
+        load_or_clear(block, c, call->state.momentum, b->states + c->numbers);
     }
     for (int64_t i = first; i + 1 < last; i++) {
         vf *before = b->states + 2 * c->numbers * (i - first), *after = before + 2 * c->numbers;
@@ -127,46 +138,40 @@ static void remake_states(Block *block, Backward *b, long index, int64_t first, 
 static void chunk_backward(Chunk *c, ChunkBackward *b, vf *W, vf *M, vf *S, vf *d_M, vf *d_S, vf *d_W) {
     clear_backward(c, b);
     update_backward(c, b, M, S, d_M, d_S);
-    reading_backward(c, b, M, S, d_M, d_S);
+    reading_backward(c, b, M, S);
     steps_backward(c, b);
-    keys_backward(c, b, W, d_W);
+    keys_backward(c, b, W);
+    state_backward(c, b, d_M, d_S, d_W);
     gate_table_backward(c, b);
 }
 
-static void backward_of_chunk(Block *block, Backward *b, const Gradients *given, int64_t index, vf *M, vf *S) {
+static void backward_of_chunk(Block *block, Backward *b, const Gradients *given, int64_t index, vf *M, vf *S, vf *d_W) {
     Chunk *c = &b->forward.chunk;
     vf *W = index > 0 ? M : b->forward.W;
     if (open_chunk(block, c, index, W) == 0) return;
     load_gradients(block, c, &b->backward, given->y, given->surprise);
-    reading(c, M, S);
-    chunk_backward(c, &b->backward, W, M, S, b->d_M, b->d_S, b->d_W);
+    reading(c, M, S, 0);
+    chunk_backward(c, &b->backward, W, M, S, b->d_M, b->d_S, d_W);
     store_gradients(block, c, &b->backward, given);
-}
-
-static void load_or_clear(const Block *block, const Chunk *c, const Layers *layers, vf *out) {
-    if (layers[0].at) load_state(block, c, layers, out);
-    else fill(out, c->numbers, 0);
 }
 
 static void backward_block(const Call *call, Backward *b, const Gradients *given, long index) {
     const Chunk *c = &b->forward.chunk;
     Block block = block_of(call, index, b->forward.rows, c->row);
-    load_state(&block, c, call->state.chunk_start, b->forward.W);
+    vf *first_W = starts_anew(call) ? b->d_M : b->d_W; /* gradient of the chunk start that the call got */
+    load_state(&block, c, starts_anew(call) ? call->state.weights : call->state.chunk_start, b->forward.W);
     load_or_clear(&block, c, given->final.weights, b->d_M);
     load_or_clear(&block, c, given->final.momentum, b->d_S);
     load_or_clear(&block, c, given->final.chunk_start, b->d_stood);
     fill(b->d_W, c->numbers, 0);
-    if (block.chunks > 0) add_standing(&block, block.chunks, b->d_M, b->d_stood, c->numbers);
-    else add_standing(&block, 0, b->d_W, b->d_stood, c->numbers);
+    add_standing(&block, block.chunks, block.chunks > 0 ? b->d_M : first_W, b->d_stood, c->numbers);
     for (int64_t last = block.chunks; last > 0;) {
         int64_t first = (last - 1) / call->every * call->every;
         remake_states(&block, b, index, first, last);
         for (int64_t i = last - 1; i >= first; i--) {
-            vf *M = b->states + 2 * c->numbers * (i - first);
-            fill(b->d_W, c->numbers, 0);
-            add_standing(&block, i, b->d_W, b->d_stood, c->numbers);
-            backward_of_chunk(&block, b, given, i, M, M + c->numbers);
-            for (long j = 0; i > 0 && j < c->numbers; j++) b->d_M[j] += b->d_W[j]; /* W is M before the chunk */
+            vf *M = b->states + 2 * c->numbers * (i - first), *d_W = i > 0 ? b->d_M : first_W; /* W is M, but in the first */
+            backward_of_chunk(&block, b, given, i, M, M + c->numbers, d_W);
+            add_standing(&block, i, d_W, b->d_stood, c->numbers);
         }
         last = first;
     }

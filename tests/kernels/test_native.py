@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import memory_cases
@@ -108,6 +109,32 @@ def test_every_remainder_of_a_tile(kernel, width, slots):
         assert_equal_to(got[name], value, name=f"gradient of {name}")
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("T", [1, 4, 11])
+def test_a_fresh_state_is_its_weights(build, kernel, depth, T):
+    """Neither the chunk start nor the momentum is read then, and the weights get the chunk start's gradient too."""
+    problem = random_problem(depth=depth, chunk_size=4, T=T, B=3, H=2, K=3, V=3, hidden=5, max_surprise=1.0)
+    results = {}
+    for backend in ("native", "reference"):
+        weights = tuple(w.clone().requires_grad_() for w in problem.state.weights)
+        tokens = [x.clone().requires_grad_() for x in problem.tensors]
+        y = neural_memory(
+            *tokens, MemoryState.from_weights(weights), **problem.options(), return_state=False, backend=backend
+        )
+        results[backend] = (y, *torch.autograd.grad(y.square().sum(), [*tokens, *weights]))
+    for got, exact in zip(*results.values(), strict=True):
+        assert_equal_to(got, exact, name="a result")
+
+
+def test_momentum_that_is_one_number_everywhere_is_read(build, kernel):
+    problem = random_problem(depth=2, chunk_size=4, T=6)
+    for number in (0.0, 0.25):
+        momentum = tuple(torch.full((), number, dtype=w.dtype).expand(w.shape) for w in problem.state.weights)
+        state = replace(problem.state, momentum=momentum)
+        got, exact = (run(problem.tensors, state, backend=b, **problem.options()) for b in ("native", "reference"))
+        assert_equal_to(got[0], exact[0], name="y")
+
+
 def big() -> tuple[Problem, dict[str, torch.Tensor]]:
     problem = random_problem(depth=2, chunk_size=8, T=70, B=5, H=9, K=8, V=8, hidden=16, max_surprise=1.0)
     return problem, everything(problem, dtype=torch.float32)
@@ -198,8 +225,10 @@ def test_the_operators_are_what_pytorch_expects(kernel, T, masked):
     mask = torch.rand(2, T, generator=torch.Generator().manual_seed(0)) < 0.7 if masked else None
     tensors = [x.clone().requires_grad_() for x in problem.tensors]
     state = [x.clone().requires_grad_() for x in (*problem.state.weights,) * 3]
-    arguments = (*tensors, state, torch.zeros(2, dtype=torch.int64), mask, 4, 1.0, False, True)
-    torch.library.opcheck(native_memory.native_forward, arguments)
+    for parts, return_state in ((3, True), (2, False)):
+        given = state[: 2 * parts]
+        arguments = (*tensors, given, 2, torch.zeros(2, dtype=torch.int64), mask, 4, 1.0, False, True, return_state)
+        torch.library.opcheck(native_memory.native_forward, arguments)
 
 
 ONE_GRAPH = """
