@@ -22,6 +22,7 @@ from titans_seq.kernels.state import MemoryState
 
 EVERY = 2  # chunks between two states that are kept for backward, with one memory in each lane
 MOST_IN_A_LANE = 2**13  # weights of a memory in one lane; the states of more do not stay in a core's cache
+ROWS_COST = 1.25  # of a weight in `rows` beside one in `lanes` with all lanes full; measured 1.1 to 1.5
 WORK_OF_A_THREAD = 2**20  # multiplications below which a thread costs more than it brings
 
 
@@ -162,8 +163,9 @@ class _Call:
         self.depth = depth
         widths = [state[0].shape[3], *(w.shape[2] for w in state[:depth])]
         self.numbers = sum(a * b for a, b in itertools.pairwise(widths))
-        kernel = "lanes" if self.numbers <= MOST_IN_A_LANE else "rows"
         name = {torch.float32: "float32", torch.float64: "float64"}[q.dtype]
+        lanes = ctypes.c_int64.in_dll(build, f"titans_lanes_memories_{name}").value
+        kernel = "lanes" if _fits_lanes(batch * heads, widths, lanes) else "rows"
         self.functions = {word: getattr(build, f"titans_{kernel}_{word}_{name}") for word in FUNCTIONS}
         chunks = -(-tokens // chunk_size)
         every = EVERY if kernel == "lanes" else max(4, math.isqrt(chunks) // 2)
@@ -237,6 +239,20 @@ class _Call:
         x = x.contiguous()
         self.alive.append(x)
         return x.data_ptr()
+
+
+def _fits_lanes(memories: int, widths: Sequence[int], lanes: int) -> bool:
+    """Whether a memory in each lane costs less than one after the other, with rows filled up to whole vectors."""
+    numbers = sum(a * b for a, b in itertools.pairwise(widths))
+    rows = 0
+    for layer in range(len(widths) - 1):
+        even, odd = widths[layer + layer % 2], widths[layer + 1 - layer % 2]  # as in rows_chunk.h
+        rows += odd * _filled_up(even, lanes)
+    return numbers <= MOST_IN_A_LANE and _filled_up(memories, lanes) * numbers <= ROWS_COST * memories * rows
+
+
+def _filled_up(count: int, lanes: int) -> int:
+    return -(-count // lanes) * lanes
 
 
 def _is_zero(x: Tensor) -> bool:

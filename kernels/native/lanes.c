@@ -55,33 +55,28 @@ static __attribute__((noinline)) ChunkBackward new_backward(const Call *call, co
 }
 
 static void load_tokens(const Block *block, Tokens tokens, vf *out, int n, int width) {
+    real *row[LANES];
     for (int slot = 0; slot < n; slot++) {
-        const real *row[LANES];
-        for (int lane = 0; lane < LANES; lane++) {
-            const real *place = place_of(block, tokens, lane, slot);
-            row[lane] = place ? place : block->nothing;
-        }
-        gather(out + (long)slot * width, row, width);
+        places_of(block, tokens, slot, block->nothing, row);
+        gather(out + (long)slot * width, (const real *const *)row, width);
     }
 }
 
 static void store_tokens(const Block *block, Tokens tokens, const vf *in, int n, int width) {
+    real *row[LANES];
     for (int slot = 0; slot < n; slot++) {
-        real *row[LANES];
-        for (int lane = 0; lane < LANES; lane++) {
-            real *place = lane < block->memories ? place_of(block, tokens, lane, slot) : 0;
-            row[lane] = place ? place : block->dump;
-        }
+        places_of(block, tokens, slot, block->dump, row);
+        for (int lane = block->memories; lane < LANES; lane++) row[lane] = block->dump;
         scatter(row, in + (long)slot * width, width);
     }
 }
 
 static void load_gate(const Block *block, Tokens tokens, vf *out, int n, real empty) {
-    for (int slot = 0; slot < n; slot++)
-        for (int lane = 0; lane < LANES; lane++) {
-            const real *place = place_of(block, tokens, lane, slot);
-            out[slot][lane] = place ? *place : empty;
-        }
+    real *place[LANES];
+    for (int slot = 0; slot < n; slot++) {
+        places_of(block, tokens, slot, &empty, place);
+        for (int lane = 0; lane < LANES; lane++) ((real *)(out + slot))[lane] = *place[lane];
+    }
 }
 
 static void load_chunk(const Block *block, Chunk *c, int n) {

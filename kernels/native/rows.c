@@ -13,6 +13,13 @@
 #include "rows_backward.h"
 #include "stream.h"
 
+/* Where the numbers of the token in a slot lie, or NULL. */
+INLINE real *place_of(const Block *block, Tokens tokens, int slot) {
+    real *place[1];
+    places_of(block, tokens, slot, 0, place);
+    return *place;
+}
+
 INLINE long vectors_for(long numbers) { return (numbers + LANES - 1) / LANES; }
 
 /* Room for a level of n slots. */
@@ -79,7 +86,7 @@ static void load_tokens(const Block *block, const Chunk *c, Tokens tokens, int l
     long row = c->vectors[level];
     vf *by_token = even(level) ? out : c->loaded;
     for (int slot = 0; slot < c->n; slot++) {
-        const real *place = place_of(block, tokens, 0, slot);
+        const real *place = place_of(block, tokens, slot);
         by_token[(slot + 1) * row - 1] = splat(0);
         if (place) memcpy(by_token + slot * row, place, sizeof(real) * c->width[level]);
         else fill(by_token + slot * row, row, 0);
@@ -92,7 +99,7 @@ static void store_tokens(const Block *block, const Chunk *c, Tokens tokens, int 
     if (!even(level)) turn(c->loaded, row, in, c->slots, c->width[level], c->n);
     const vf *by_token = even(level) ? in : c->loaded;
     for (int slot = 0; slot < c->n; slot++) {
-        real *place = place_of(block, tokens, 0, slot);
+        real *place = place_of(block, tokens, slot);
         if (place) memcpy(place, by_token + slot * row, sizeof(real) * c->width[level]);
     }
 }
@@ -100,14 +107,14 @@ static void store_tokens(const Block *block, const Chunk *c, Tokens tokens, int 
 static void load_gate(const Block *block, const Chunk *c, Tokens tokens, vf *out, real empty) {
     fill(out, c->slots, empty);
     for (int slot = 0; slot < c->n; slot++) {
-        const real *place = place_of(block, tokens, 0, slot);
+        const real *place = place_of(block, tokens, slot);
         if (place) ((real *)out)[slot] = *place;
     }
 }
 
 static void store_gate(const Block *block, const Chunk *c, Tokens tokens, const vf *in) {
     for (int slot = 0; slot < c->n; slot++) {
-        real *place = place_of(block, tokens, 0, slot);
+        real *place = place_of(block, tokens, slot);
         if (place) *place = ((const real *)in)[slot];
     }
 }

@@ -83,7 +83,8 @@ INLINE int tiles(Sums out, Start start, const Pair *pairs, int count, int depth,
 INLINE void column(Sums out, Start start, const Pair *pairs, int count, int rows, int depth, int j, const int vectors) {
     int i = tiles(out, start, pairs, count, depth, 0, rows, j, vectors, 12);
     i = tiles(out, start, pairs, count, depth, i, rows, j, vectors, 6);
-    i = tiles(out, start, pairs, count, depth, i, rows, j, vectors, 3);
+    i = tiles(out, start, pairs, count, depth, i, rows, j, vectors, 4);
+    i = tiles(out, start, pairs, count, depth, i, rows, j, vectors, 2);
     tiles(out, start, pairs, count, depth, i, rows, j, vectors, 1);
 }
 
@@ -117,7 +118,8 @@ typedef struct {
     int count;
 } Moving;
 
-INLINE int advance_tiles(const Moving *P, real mix, const Moving *Q, int depth, int i, int rows, int j, const int vectors, const int size) {
+INLINE int advance_tiles(const Moving *P, real mix, const Moving *Q, int depth, int i, int rows, int j, const int vectors,
+                         const int size) {
     for (; i + size <= rows; i += size) {
         tile(P->at, (Start){MIXTURE, P->keep, mix, Q->at.at}, P->pairs, P->count, depth, i, j, size, vectors);
         tile(Q->at, (Start){MIXTURE, Q->keep, 0, Q->at.at}, Q->pairs, Q->count, depth, i, j, size, vectors);
@@ -125,17 +127,17 @@ INLINE int advance_tiles(const Moving *P, real mix, const Moving *Q, int depth, 
     return i;
 }
 
+INLINE void advance_column(const Moving *P, real mix, const Moving *Q, int rows, int depth, int j, const int vectors) {
+    int i = advance_tiles(P, mix, Q, depth, 0, rows, j, vectors, 6);
+    i = advance_tiles(P, mix, Q, depth, i, rows, j, vectors, 2);
+    advance_tiles(P, mix, Q, depth, i, rows, j, vectors, 1);
+}
+
 /* P = keep P + mix Q + products, then Q = keep Q + products, in one pass over both. */
 static void advance(const Moving *P, real mix, const Moving *Q, int rows, int vectors, int depth) {
     int j = 0;
-    for (; j + MOST_VECTORS <= vectors; j += MOST_VECTORS) {
-        int i = advance_tiles(P, mix, Q, depth, 0, rows, j, MOST_VECTORS, 6);
-        advance_tiles(P, mix, Q, depth, i, rows, j, MOST_VECTORS, 1);
-    }
-    for (; j < vectors; j++) {
-        int i = advance_tiles(P, mix, Q, depth, 0, rows, j, 1, 12);
-        advance_tiles(P, mix, Q, depth, i, rows, j, 1, 1);
-    }
+    for (; j + MOST_VECTORS <= vectors; j += MOST_VECTORS) advance_column(P, mix, Q, rows, depth, j, MOST_VECTORS);
+    for (; j < vectors; j++) advance_column(P, mix, Q, rows, depth, j, 1);
 }
 
 /* out[j][i] = in[i][j] for rows x cols numbers; rows of out are filled up with zeros to `out_row` vectors. */
@@ -154,18 +156,25 @@ static void turn(vf *out, long out_row, const vf *in, long in_row, int rows, int
         for (long i = (rows + 3) / 4 * 4; i < to_row; i++) to[j * to_row + i] = 0;
 }
 
-INLINE real total(vf x) {
-    real sum[LANES];
-    for (int lane = 0; lane < LANES; lane++) sum[lane] = x[lane];
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int lane = 0; lane < half; lane++) sum[lane] += sum[lane + half];
-    return sum[0];
+/* Sums of quarters of a vector. */
+INLINE v4 quarters(vf x) {
+    union {
+        vf whole;
+        v4 part[LANES / 4];
+    } all = {x};
+    for (int i = 1; i < LANES / 4; i++) all.part[0] += all.part[i];
+    return all.part[0];
 }
 
-INLINE real dot(const vf *a, const vf *b, long vectors) {
+INLINE real total(vf x) {
+    v4 sum = quarters(x);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+INLINE vf dot(const vf *a, const vf *b, long vectors) {
     vf sum = {0};
     for (long i = 0; i < vectors; i++) sum += a[i] * b[i];
-    return total(sum);
+    return sum;
 }
 
 #endif

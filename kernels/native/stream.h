@@ -83,17 +83,18 @@ static long most_slots(const Call *call) {
 
 /* The token in a slot, or -1. */
 INLINE int64_t token_in(const Block *block, int m, int slot) {
-    int64_t at = block->first_slot + slot;
+    int64_t at = block->first_slot + slot, index = at - block->before[m];
     if (at < block->before[m] || at >= block->end[m]) return -1;
-    at -= block->before[m];
-    return block->call->order ? block->call->order[block->sample[m] * block->call->tokens + at] : at;
+    return block->call->order ? block->call->order[block->sample[m] * block->call->tokens + index] : index;
 }
 
-/* Where the numbers of that token lie, or NULL. */
-INLINE real *place_of(const Block *block, Tokens tokens, int m, int slot) {
-    int64_t t = token_in(block, m, slot);
-    if (t < 0) return 0;
-    return tokens.at + block->sample[m] * tokens.batch + t * tokens.time + block->head[m] * tokens.head;
+/* Where the numbers of the tokens in a slot lie, for each memory; `none` where there is no token. */
+INLINE void places_of(const Block *block, Tokens tokens, int slot, real *none, real *place[MEMORIES]) {
+    for (int m = 0; m < MEMORIES; m++) {
+        int64_t t = token_in(block, m, slot);
+        int64_t at = block->sample[m] * tokens.batch + t * tokens.time + block->head[m] * tokens.head;
+        place[m] = t < 0 ? none : tokens.at + at;
+    }
 }
 
 INLINE real *layer_at(const Block *block, Layers layers, int m) {

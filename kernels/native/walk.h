@@ -60,18 +60,19 @@ static vf *kept_state(const Call *call, const Forward *f, long index, long numbe
 static void forward_block(const Call *call, Forward *f, long index) {
     Chunk *c = &f->chunk;
     Block block = block_of(call, index, f->rows, c->row);
+    int final = call->final.weights[0].at != 0;
     load_state(&block, c, call->state.weights, f->M);
     load_or_clear(&block, c, call->state.momentum, f->S);
     if (!starts_anew(call)) load_state(&block, c, call->state.chunk_start, f->W);
     vf *first_W = starts_anew(call) ? f->M : f->W;
-    copy_state(f->stood, first_W, c->numbers);
+    if (final) copy_state(f->stood, first_W, c->numbers);
     for (int64_t i = 0; i < block.chunks; i++) {
         if (call->kept && i > 0 && i % call->every == 0) {
             vf *kept = kept_state(call, f, index, i / call->every);
             copy_state(kept, f->M, c->numbers);
             copy_state(kept + c->numbers, f->S, c->numbers);
         }
-        if (i > 0) copy_standing(&block, i, f->stood, f->M, c->numbers);
+        if (final && i > 0) copy_standing(&block, i, f->stood, f->M, c->numbers);
         int n = enter(&block, i);
         if (n == 0) continue;
         load_chunk(&block, c, n);
@@ -79,9 +80,10 @@ static void forward_block(const Call *call, Forward *f, long index) {
         keys(c, i > 0 ? f->M : first_W);
         steps(c);
         reading(c, f->M, f->S, 1);
-        if (i + 1 < block.chunks || call->final.weights[0].at) update(c, f->M, f->S);
+        if (final || i + 1 < block.chunks) update(c, f->M, f->S);
         store_results(&block, c, call->y, call->surprise);
     }
+    if (!final) return;
     if (block.chunks > 0) copy_standing(&block, block.chunks, f->stood, f->M, c->numbers);
     store_state(&block, c, call->final.weights, f->M);
     store_state(&block, c, call->final.momentum, f->S);
@@ -208,6 +210,9 @@ static int run_blocks(const void *argument, long first, long last) {
 }
 
 static long blocks(const Call *call) { return (call->batch * call->heads + MEMORIES - 1) / MEMORIES; }
+
+/* Memories in a block of this kernel. */
+const int64_t NAME(memories) = MEMORIES;
 
 /* How many numbers `kept` must hold, aligned to sizeof(vf). */
 int64_t NAME(kept)(const Call *call) {

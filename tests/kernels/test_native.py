@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 BUILDS = native_library.BUILDS.get(CAPABILITY, ("base",))  # those that run on this processor
-KERNELS = {"lanes": 2**60, "rows": 0}  # the most weights of a memory in a lane
+KERNELS = ("lanes", "rows")
 
 
 def build_of(name: str) -> Path:
@@ -42,7 +42,7 @@ def build(request, monkeypatch) -> str:
 
 @pytest.fixture(params=KERNELS)
 def kernel(request, monkeypatch) -> str:
-    monkeypatch.setattr(native_memory, "MOST_IN_A_LANE", KERNELS[request.param])
+    monkeypatch.setattr(native_memory, "_fits_lanes", lambda *_: request.param == "lanes")
     return request.param
 
 
@@ -107,6 +107,21 @@ def test_every_remainder_of_a_tile(kernel, width, slots):
     got = gradients(lambda x, s: run(x, s, **problem.options()), problem)
     for name, value in exact.items():
         assert_equal_to(got[name], value, name=f"gradient of {name}")
+
+
+@pytest.mark.parametrize(
+    ("memories", "widths", "lanes"),
+    [
+        (1792, (8, 16, 8), True),  # a forecaster
+        (16, (16, 32, 16), True),
+        (4, (16, 32, 16), False),  # a quarter of the lanes
+        (8, (64, 64), False),
+        (64, (64, 64), True),
+        (1792, (64, 256, 64), False),  # states larger than a cache
+    ],
+)
+def test_small_memories_that_fill_the_lanes_lie_there(memories, widths, lanes):
+    assert native_memory._fits_lanes(memories, widths, 16) == lanes
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -275,8 +290,8 @@ loaded = native_library.load(Path({library!r}))
 native_memory.library = native_library.library = lambda: loaded
 native_memory.WORK_OF_A_THREAD = 1
 import memory_cases
-for most in (2**60, 0):
-    native_memory.MOST_IN_A_LANE = most
+for in_lanes in (True, False):
+    native_memory._fits_lanes = lambda *_: in_lanes
     for make in memory_cases.PROBLEMS.values():
         for dtype in (torch.float32, torch.float64):
             problem = make()
@@ -286,6 +301,8 @@ for most in (2**60, 0):
             tensors = [x.to(dtype).requires_grad_() for x in problem.tensors]
             results = neural_memory(*tensors, own, **problem.options(), return_surprise=True, backend="native")
             (results[0].sum() + results[2].sum() + sum(w.sum() for w in results[1].weights)).backward()
+            fresh = MemoryState.from_weights(fields[0])
+            neural_memory(*tensors, fresh, **problem.options(), return_state=False, backend="native").sum().backward()
 print("clean")
 """
 
