@@ -167,13 +167,15 @@ static void store_gradients(const Block *block, const Chunk *c, ChunkBackward *b
 
 /* A layer [out, in] with the odd level's side first, and back. */
 static void load_state(const Block *block, const Chunk *c, const Layers *layers, vf *out) {
-    fill(out, c->numbers, 0);
     for (int l = 0; l < c->depth; l++) {
         const real *from = layer_at(block, layers[l], 0);
         real *to = (real *)(out + c->layer[l]);
-        long rows = c->width[odd_side(l)], cols = c->width[even_side(l)], row = layer_row(c, l) * LANES;
-        for (long i = 0; i < rows; i++)
-            for (long j = 0; j < cols; j++) to[i * row + j] = even(l) ? from[i * cols + j] : from[j * rows + i];
+        int rows = c->width[odd_side(l)], cols = c->width[even_side(l)];
+        long row = layer_row(c, l);
+        for (int i = 0; i < rows; i++) out[c->layer[l] + (i + 1) * row - 1] = splat(0);
+        if (even(l))
+            for (int i = 0; i < rows; i++) memcpy(to + i * row * LANES, from + i * cols, sizeof(real) * cols);
+        else transpose(to, row * LANES, from, rows, cols, rows);
     }
 }
 
@@ -181,9 +183,11 @@ static void store_state(const Block *block, const Chunk *c, const Layers *layers
     for (int l = 0; l < c->depth && layers[l].at; l++) {
         real *to = layer_at(block, layers[l], 0);
         const real *from = (const real *)(in + c->layer[l]);
-        long rows = c->width[odd_side(l)], cols = c->width[even_side(l)], row = layer_row(c, l) * LANES;
-        for (long i = 0; i < rows; i++)
-            for (long j = 0; j < cols; j++) *(even(l) ? to + i * cols + j : to + j * rows + i) = from[i * row + j];
+        int rows = c->width[odd_side(l)], cols = c->width[even_side(l)];
+        long row = layer_row(c, l) * LANES;
+        if (even(l))
+            for (int i = 0; i < rows; i++) memcpy(to + i * cols, from + i * row, sizeof(real) * cols);
+        else transpose(to, rows, from, row, rows, cols);
     }
 }
 

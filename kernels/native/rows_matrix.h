@@ -140,20 +140,25 @@ static void advance(const Moving *P, real mix, const Moving *Q, int rows, int ve
     for (; j < vectors; j++) advance_column(P, mix, Q, rows, depth, j, 1);
 }
 
-/* out[j][i] = in[i][j] for rows x cols numbers; rows of out are filled up with zeros to `out_row` vectors. */
-static void turn(vf *out, long out_row, const vf *in, long in_row, int rows, int cols) {
-    real *to = (real *)out;
-    const real *at = (const real *)in;
-    long to_row = out_row * LANES, at_row = in_row * LANES;
-    for (int j = 0; j < cols; j += 4)
-        for (int i = 0; i < rows; i += 4) { /* in's rows and columns are padded to whole vectors, out's rows too */
-            v4 block[4] = {{0}};
-            for (int r = 0; r < 4 && i + r < rows; r++) block[r] = *(const v4 *)(at + (i + r) * at_row + j);
+/* to[j][i] = from[i][j] for rows x cols numbers; distances of rows are in numbers. */
+static void transpose(real *to, long to_row, const real *from, long from_row, int rows, int cols) {
+    int whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
+    for (int j = 0; j < whole_cols; j += 4)
+        for (int i = 0; i < whole_rows; i += 4) {
+            v4 block[4];
+            for (int r = 0; r < 4; r++) block[r] = *(const v4 *)(from + (i + r) * from_row + j);
             transpose4(block);
-            for (int r = 0; r < 4 && j + r < cols; r++) *(v4 *)(to + (j + r) * to_row + i) = block[r];
+            for (int r = 0; r < 4; r++) *(v4 *)(to + (j + r) * to_row + i) = block[r];
         }
-    for (int j = 0; j < cols; j++)
-        for (long i = (rows + 3) / 4 * 4; i < to_row; i++) to[j * to_row + i] = 0;
+    for (int i = 0; i < rows; i++)
+        for (int j = i < whole_rows ? whole_cols : 0; j < cols; j++) to[j * to_row + i] = from[i * from_row + j];
+}
+
+/* The same between matrices of whole vectors; rows of out are filled up with zeros. */
+static void turn(vf *out, long out_row, const vf *in, long in_row, int rows, int cols) {
+    long filled = rows / LANES; /* a vector that is not full is zeroed first */
+    for (int j = 0; filled < out_row && j < cols; j++) fill(out + j * out_row + filled, out_row - filled, 0);
+    transpose((real *)out, out_row * LANES, (const real *)in, in_row * LANES, rows, cols);
 }
 
 /* Sums of quarters of a vector. */
