@@ -3,6 +3,7 @@
 import ast
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import yaml
 from installed_build import BUILDS
 
 ROOT = Path(__file__).parents[1]
+INSTALLED_BUILD = ROOT / "tests" / "helpers" / "installed_build.py"
 MAPPED = ("kernels", "datamodules", "configs", "cli")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -94,10 +97,9 @@ def test_one_wheel_for_every_python_runs_from_where_it_is_unpacked(wheel: Path, 
     if not shutil.which("cc"):
         pytest.skip("no C compiler is installed")
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    script = ROOT / "tests" / "helpers" / "installed_build.py"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-P", str(script)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-P", str(INSTALLED_BUILD)], env=environment, capture_output=True, text=True, check=False
     )
     assert Path(done.stdout.strip()).parent == tmp_path / "titans_seq" / "kernels", done.stderr[-3000:]
 
@@ -139,3 +141,13 @@ def test_constraints_lie_in_the_declared_ranges() -> None:
     for line in filter(lambda text: text and not text.startswith("#"), lines):
         name, version = line.split("==")
         assert ranges.get(name.replace("_", "-").lower()) is None or version in ranges[name.replace("_", "-").lower()]
+
+
+def test_the_release_builds_for_every_python_and_pins_what_it_runs() -> None:
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    used = [step["uses"] for job in release["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", action) for action in used), used
+    wheels = PYPROJECT["tool"]["cibuildwheel"]
+    versions = [line.split()[-1] for line in PYPROJECT["project"]["classifiers"] if "Python :: 3." in line]
+    assert wheels["build"] == [f"cp{version.replace('.', '')}-*" for version in versions]
+    assert f"python -P {{project}}/{INSTALLED_BUILD.relative_to(ROOT)}" in wheels["test-command"]
