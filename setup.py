@@ -1,7 +1,8 @@
 """The C of the memory operation, compiled once per instruction set; pyproject.toml says everything else.
 
-Each build is a plain shared object that `titans_seq.kernels.native_library` loads with ctypes. All are optional: where
-no compiler is found the install succeeds, and `titans-seq doctor` says what is missing.
+Each build is a plain shared library that `titans_seq.kernels.native_library` loads with ctypes. All are optional: where
+no compiler is found the install succeeds, and `titans-seq doctor` says what is missing. The libraries know nothing of
+Python, so one wheel per platform serves every version.
 """
 
 import platform
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 X86 = ("x86_64", "AMD64", "amd64")
 # lanes: numbers in a vector register; 16 lanes compiled for AVX2 take three times as long as 8
@@ -29,10 +32,22 @@ FLAGS = [
 ]
 
 
+class BuildLibraries(build_ext):
+    def get_ext_filename(self, fullname: str) -> str:
+        """With a dot in its stem no import and no walk over modules takes the file for a module."""
+        *package, name = fullname.split(".")
+        return str(Path(*package, f"native.{name}.so"))
+
+
+class Wheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 def native(name: str, lanes: int, flags: list[str]) -> Extension:
     parts = [path.name for path in Path("kernels/native").iterdir()]
     return Extension(
-        f"titans_seq.kernels._native_{name}",
+        f"titans_seq.kernels.{name}",
         sources=[
             "kernels/native/lanes.c",
             "kernels/native/lanes64.c",
@@ -49,4 +64,7 @@ def native(name: str, lanes: int, flags: list[str]) -> Extension:
 
 x86 = platform.machine() in X86
 builds = {name: build for name, build in BUILDS.items() if x86 or name == "base"}
-setup(ext_modules=[] if sys.platform == "win32" else [native(name, *build) for name, build in builds.items()])
+setup(
+    ext_modules=[] if sys.platform == "win32" else [native(name, *build) for name, build in builds.items()],
+    cmdclass={"build_ext": BuildLibraries, "bdist_wheel": Wheel},
+)

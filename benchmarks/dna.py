@@ -1,7 +1,7 @@
 """The DNA tables of docs/results.md, from the data in $TITANS_SEQ_DATA/dna.
 
     TITANS_SEQ_DATA=<folder> python benchmarks/dna.py [--workers 2] [--folder runs/dna_results] [--only NAME]
-        [--dry-run]
+        [--dry-run] [--quick]
 
 Each cell is one command of `titans-seq`. docs/results_dna.json keeps the metrics of finished cells, and the DNA part of
 docs/results.md is written from it; a cell that stands there is not repeated (remove its entry to repeat it).
@@ -20,9 +20,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from cells import Command, arguments, run_all, titans_seq
+from cells import Command, arguments, publish, recorded, run_all, titans_seq
 from dna_stream import language_model
-from pages import line, replace_part, row
+from pages import line, row
 from sklearn.metrics import roc_auc_score
 
 from titans_seq.datamodules.fasta import Genome, GenomeWindows, contiguous_splits
@@ -157,9 +157,9 @@ COMPUTED: dict[str, tuple[Callable[[Path], dict[str, object]], str]] = {
 }
 
 
-def finished(root: Path) -> dict[str, dict]:
+def finished(root: Path, record: dict[str, dict]) -> dict[str, dict]:
     """Metrics of every cell that is recorded or has a finished run folder; the folder counts first."""
-    found = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    found = dict(record)
     commands = {cell.name: {"command": _shown(cell, root)} for cell in cells(root)}
     for name in (*commands, *COMPUTED):
         path = root / name / "metrics.json"
@@ -245,18 +245,18 @@ def _spread(cells: list[dict]) -> str:
 def main() -> None:
     given = arguments(__doc__, "runs/dna_results")
     root, failed = given.folder, []
+    record = recorded(RECORD, given)
     unpacked(root)
     if not given.dry_run:
-        done = finished(root)
+        done = finished(root, record)
         todo = [cell for cell in cells(root) if cell.name not in done and given.only in cell.name]
-        failed = run_all(todo, root, given.workers)
+        failed = run_all(todo, given)
         for name, (compute, needed) in COMPUTED.items():
-            if name not in finished(root) and needed in finished(root) and given.only in name:
+            if name not in finished(root, record) and needed in finished(root, record) and given.only in name:
                 (root / name).mkdir(exist_ok=True)
                 (root / name / "metrics.json").write_text(json.dumps(compute(root), indent=1))
-    results = finished(root)
-    RECORD.write_text(json.dumps(results, indent=1) + "\n")
-    replace_part(DOCS / "results.md", "dna tables", tables(results))
+    results = finished(root, record)
+    publish(given, RECORD, results, "dna tables", tables(results))
     if failed:
         sys.exit("\n".join(failed))
 

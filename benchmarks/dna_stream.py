@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from arguments import positive
+from arguments import one_line, positive
 from rich.progress import Progress
 from stream import resident_mib
 
 from titans_seq.cli import checkpoints, recorded, runs
 from titans_seq.cli.dna import PRETRAIN
+from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules.fasta import Genome, contiguous_splits
+from titans_seq.datamodules.series import DataError
 from titans_seq.genomics import DNALanguageModel
 from titans_seq.genomics.module import NATS_PER_BIT
 from titans_seq.genomics.stream import read_stream
@@ -47,8 +49,9 @@ def main() -> None:
     parser.add_argument("--threads", type=positive, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = language_model(arguments.checkpoint)
-    genome = Genome(arguments.fasta)
+    with one_line(UsageError, DataError):
+        model = language_model(arguments.checkpoint)
+        genome = Genome(arguments.fasta)
     name = max(genome.names, key=lambda record: genome.lengths[record])
     held_out = next(part for part in contiguous_splits(genome)["test"] if part.record == name)
     first, every = held_out.begin if arguments.held_out else 0, EVERY[arguments.held_out]

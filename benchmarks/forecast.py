@@ -1,24 +1,30 @@
 """Speed of the forecaster with default settings: seconds per training epoch, and windows per second at prediction.
 
     python benchmarks/forecast.py [--dataset ETTh1] [--horizon 96] [--epochs 3] [--threads 2] [--mixers memory none]
+        [--batches N]
 
 Every mixer is measured in one process on the same windows, configured as `titans-seq fit forecast` configures it;
 compare the ratios, absolute times belong to one machine. The first epoch warms up; the median of the others counts.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 import warnings
+from collections.abc import Iterable
 
 import lightning as L
 import torch
+from arguments import one_line, positive
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from titans_seq.cli.config import build, compose
+from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
+from titans_seq.datamodules.series import DataError
 from titans_seq.forecast import MIXERS
 
 
@@ -35,8 +41,8 @@ class EpochTimes(L.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def measure(config: DictConfig, epochs: int) -> tuple[int, float, float]:
-    """Parameters, seconds per epoch, windows per second."""
+def measure(config: DictConfig, epochs: int, batches: int | None) -> tuple[int, float, float]:
+    """Parameters, seconds per epoch, windows per second; batches: the most of each epoch."""
     network = build(config.model, "model")
     module = build(config.training, "training", network=network)
     data = build(config.data, "data")
@@ -44,16 +50,17 @@ def measure(config: DictConfig, epochs: int) -> tuple[int, float, float]:
     data.setup("fit")
     times = EpochTimes()
     trainer = build(
-        config.trainer, "trainer", max_epochs=epochs + 1, limit_val_batches=0, logger=False,
-        enable_checkpointing=False, callbacks=[times, build(config.averaging, "averaging")],
+        config.trainer, "trainer", max_epochs=epochs + 1, limit_train_batches=batches, limit_val_batches=0,
+        logger=False, enable_checkpointing=False, callbacks=[times, build(config.averaging, "averaging")],
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, train_dataloaders=data.train_dataloader())
     parameters = sum(p.numel() for p in network.parameters())
-    return parameters, statistics.median(times.seconds[1:]), windows_per_second(network.eval(), data.test_dataloader())
+    rate = windows_per_second(network.eval(), itertools.islice(data.test_dataloader(), batches))
+    return parameters, statistics.median(times.seconds[1:]), rate
 
 
-def windows_per_second(network: torch.nn.Module, batches: torch.utils.data.DataLoader) -> float:
+def windows_per_second(network: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:
     rates = []
     with torch.inference_mode():
         for batch in batches:
@@ -70,15 +77,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="measured epochs, after one to warm up")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mixers", nargs="+", choices=list(MIXERS), default=list(MIXERS))
+    parser.add_argument("--batches", type=positive, help="the most of an epoch, to see that it runs; default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", module="lightning")
 
     overrides = [f"data={arguments.dataset.lower()}", f"data.horizon={arguments.horizon}"]
-    rows = {
-        mixer: measure(compose(FORECAST.schema, [*overrides, f"model={mixer}"]), arguments.epochs)
-        for mixer in arguments.mixers
-    }
+    with one_line(DataError, UsageError):
+        rows = {
+            mixer: measure(
+                compose(FORECAST.schema, [*overrides, f"model={mixer}"]), arguments.epochs, arguments.batches
+            )
+            for mixer in arguments.mixers
+        }
 
     table = Table(title=f"{arguments.dataset}, horizon {arguments.horizon}, {arguments.threads} threads, CPU")
     for column in ("mixer", "parameters", "s / epoch", "x none", "windows / s"):

@@ -2,7 +2,7 @@
 spot.
 
     TITANS_SEQ_DATA=<folder> python benchmarks/language.py [--workers 2] [--folder runs/lm_results] [--only NAME]
-        [--dry-run]
+        [--dry-run] [--quick]
 
 Each cell is one command of `titans-seq`; those of tasks are followed by `eval lm` at longer samples.
 docs/results_lm.json keeps the metrics of finished cells; a cell that stands there is not repeated (remove its entry to
@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cells import Command, arguments, run_all, titans_seq
-from pages import line, replace_part, row
+from cells import Command, arguments, publish, recorded, run_all, titans_seq
+from pages import line, row
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD = DOCS / "results_lm.json"
@@ -102,7 +102,7 @@ def _name(kind: str, name: str, seed: int) -> str:
     return f"{kind}-{name}, seed {seed}" if seed else f"{kind}-{name}"
 
 
-def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
+def evaluate(root: Path, done: dict[str, dict], only: str, samples: str) -> list[str]:
     """Measure finished runs of tasks at several lengths; returns error lines."""
     failed = []
     for name in done:
@@ -111,15 +111,15 @@ def evaluate(root: Path, done: dict[str, dict], only: str) -> list[str]:
         asked = kind in ("needle", *TRACKED) and only in name
         # not only recorded, not yet measured
         if asked and (root / name).is_dir() and not (root / name / "eval").is_dir():
-            words = ("--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths, "--samples", SAMPLES)
+            words = ("--checkpoint", str(root / name), "--tasks", task, "--lengths", *lengths, "--samples", samples)
             error = titans_seq("eval", "lm", *words)
             failed += [error] if error else []
     return failed
 
 
-def finished(root: Path) -> dict[str, dict]:
+def finished(root: Path, record: dict[str, dict]) -> dict[str, dict]:
     """Metrics of every cell that is recorded or has a finished run folder; the folder counts first."""
-    found = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    found = dict(record)
     every = list(cells())
     for cell in every:
         path = root / cell.name / "metrics.json"
@@ -199,15 +199,13 @@ def _by_length(kind: str, name: str, results: dict[str, dict], lengths: tuple[st
 def main() -> None:
     given = arguments(__doc__, "runs/lm_results")
     failed: list[str] = []
+    record = recorded(RECORD, given)
     if not given.dry_run:
-        done = finished(given.folder)
-        failed = run_all(
-            [c for c in cells() if c.name not in done and given.only in c.name], given.folder, given.workers
-        )
-        failed += evaluate(given.folder, finished(given.folder), given.only)
-    results = finished(given.folder)
-    RECORD.write_text(json.dumps(results, indent=1) + "\n")
-    replace_part(DOCS / "results.md", "language tables", tables(results))
+        done = finished(given.folder, record)
+        failed = run_all([c for c in cells() if c.name not in done and given.only in c.name], given)
+        failed += evaluate(given.folder, finished(given.folder, record), given.only, "1" if given.quick else SAMPLES)
+    results = finished(given.folder, record)
+    publish(given, RECORD, results, "language tables", tables(results))
     if failed:
         sys.exit("\n".join(failed))
 

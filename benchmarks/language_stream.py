@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from arguments import positive
+from arguments import one_line, positive
 from rich.progress import Progress
 from stream import resident_mib
 
@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    model, _ = load_model(given.checkpoint / "model")
+    with one_line(ValueError):
+        model, _ = load_model(given.checkpoint / "model")
     fact, question, value = passkey_parts(np.random.default_rng(given.seed))
     distances = sorted({d for d in ASKED if d < given.tokens} | {given.tokens})
     rows, read_so_far, spent = [], 0, 0.0

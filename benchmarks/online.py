@@ -1,7 +1,8 @@
 """Does carrying the memory over the stream beat windows alone? Rolling forecasts at the same cutoffs, on the same
 scale.
 
-    TITANS_SEQ_DATA=<folder> python benchmarks/online.py [--dataset ETTh1] [--seeds 3] [--only NAME] [--dry-run]
+    TITANS_SEQ_DATA=<folder> python benchmarks/online.py [--dataset ETTh1] [--seeds 3] [--only NAME]
+        [--dry-run] [--quick]
 
 A `TitansForecaster` (24 steps from 96, every channel a series of its own, defaults but for the budget) is trained on
 the train rows, its epoch chosen on the validation part: on windows alone (`train_blocks=1`, batches of 64) and on four
@@ -31,7 +32,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
-from arguments import positive
+from arguments import QUICK, one_line, positive
 from pages import line, replace_part, row
 
 from titans_seq import TitansForecaster
@@ -39,6 +40,7 @@ from titans_seq.datamodules import panel_data
 from titans_seq.datamodules.csv_files import read_published_csv
 from titans_seq.datamodules.registry import find_spec, locate, missing
 from titans_seq.datamodules.scaling import fit_scaler
+from titans_seq.datamodules.series import DataError
 from titans_seq.datamodules.splits import split_borders
 from titans_seq.forecast.online import Stream
 
@@ -78,6 +80,8 @@ class Training:
 
     blocks: int
     on: tuple[str, ...] = ()
+    epochs: int = EPOCHS
+    steps: int = STEPS
 
 
 COMPARED = ("days", "ETTh1")  # read on the validation part too, with one seed
@@ -125,7 +129,7 @@ def _data(values: np.ndarray, train: int, test: int, step: int, frequency: str) 
 def trained(data: Data, training: Training, seed: int) -> TitansForecaster:
     model = TitansForecaster(
         horizon=H, lookback=L, train_blocks=training.blocks, conformal=False,
-        val_size=data.test - data.train, max_epochs=EPOCHS, steps_per_epoch=STEPS, patience=PATIENCE,
+        val_size=data.test - data.train, max_epochs=training.epochs, steps_per_epoch=training.steps, patience=PATIENCE,
         batch_size=FORECASTS // training.blocks, seed=seed, id_col="series", accelerator="cpu",
     )  # fmt: skip
     with mock.patch.object(panel_data, "MOST_VALIDATED", VALIDATED * H):
@@ -276,7 +280,8 @@ def _span_means(values: np.ndarray, chosen: np.ndarray) -> list[float]:
 
 def run(results: dict[str, dict], names: list[str], seeds: int, only: str) -> None:
     for name in names:
-        data = load(name)
+        with one_line(DataError):
+            data = load(name)
         for seed in range(seeds):
             for key, training in TRAININGS.items():
                 cell = f"{name}: {key}, seed {seed}"
@@ -287,6 +292,13 @@ def run(results: dict[str, dict], names: list[str], seeds: int, only: str) -> No
                 written.write_text(_as_json(results))
                 os.replace(written, RECORD)
                 print(cell, results[cell]["loss"], results[cell]["seconds"], results[cell]["val"], flush=True)
+
+
+def quick() -> dict[str, dict]:
+    """Two trainings of two steps on few generated series."""
+    data = days(series=3, weeks=(3, 1, 1))
+    small = {key: replace(TRAININGS[key], epochs=1, steps=2) for key in ("one block", "four blocks")}
+    return {f"days: {key}, seed 0": measured(data, each, 0, validated=True) for key, each in small.items()}
 
 
 def _as_json(results: dict[str, dict]) -> str:
@@ -396,8 +408,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--only", default="", help='trainings whose name holds this, e.g. "four blocks, seed 0"')
     parser.add_argument("--dry-run", action="store_true", help="run nothing, write the tables of what is finished")
+    parser.add_argument("--quick", action="store_true", help=QUICK)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", module="lightning")
+    if given.quick:
+        print(tables(quick()))
+        return
     results = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     if not given.dry_run:
         run(results, [given.dataset] if given.dataset else list(STEP), given.seeds, given.only)

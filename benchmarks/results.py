@@ -1,6 +1,6 @@
 """The forecasting tables of docs/results.md: every mixer in the same frame, on ETTh1 and ETTh2.
 
-    python benchmarks/results.py [--workers 2] [--folder runs/results] [--only NAME] [--dry-run]
+    python benchmarks/results.py [--workers 2] [--folder runs/results] [--only NAME] [--dry-run] [--quick]
 
 Each cell is one `titans-seq fit forecast` with default settings. docs/results.json keeps the metrics of finished runs
 and the tables of docs/results.md are written from it; a run that stands there, or whose run folder is finished, is not
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from cells import Command, arguments, run_all
-from pages import line, replace_part, row
+from cells import Command, arguments, publish, recorded, run_all
+from pages import line, row
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD = DOCS / "results.json"
@@ -75,9 +75,8 @@ def cells() -> Iterator[Cell]:
         yield Cell(dataset, 512, horizon, mixer, 0)
 
 
-def finished(root: Path) -> dict[Cell, dict[str, float]]:
+def finished(root: Path, record: dict[str, dict]) -> dict[Cell, dict[str, float]]:
     """Metrics of every cell that is recorded or has a finished run folder; the folder counts first."""
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     found = {cell: record[cell.name] for cell in cells() if cell.name in record}
     for cell in cells():
         path = root / cell.name / "metrics.json"
@@ -141,16 +140,16 @@ def _pair(pair: tuple[float, float]) -> str:
 
 def main() -> None:
     given = arguments(__doc__, "runs/results")
-    failed = []
+    failed, record = [], recorded(RECORD, given)
     if not given.dry_run:
-        done = finished(given.folder)
+        done = finished(given.folder, record)
         todo = [cell.command() for cell in cells() if cell not in done and given.only in cell.name]
-        failed = run_all(todo, given.folder, given.workers)
-    results = finished(given.folder)
-    record = {cell.name: metrics for cell, metrics in results.items()}
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    replace_part(DOCS / "results.md", "forecast tables", tables(results))
-    print(f"{len(results)} of {len(list(cells()))} runs in docs/results.md")
+        failed = run_all(todo, given)
+    results = finished(given.folder, record)
+    publish(
+        given, RECORD, {cell.name: metrics for cell, metrics in results.items()}, "forecast tables", tables(results)
+    )
+    print(f"{len(results)} of {len(list(cells()))} runs")
     if failed:
         sys.exit("\n".join(failed))
 

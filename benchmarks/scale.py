@@ -1,7 +1,7 @@
 """100,000 series from a folder of Parquet files, trained and predicted: peak memory, disk and time, beside what the
 rows take as a frame.
 
-    python benchmarks/scale.py [--series 100000] [--rows 500] [--epochs 5] [--folder runs/scale]
+    python benchmarks/scale.py [--series 100000] [--rows 500] [--epochs 5] [--folder runs/scale] [--quick]
 
 Hourly series of many sizes, each with a daily cycle of its own and noise, in files of 24 hours of all series: no file
 holds a whole series. A process of its own trains a `TitansForecaster` with default settings (24 steps from 96, 200
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from arguments import positive
+from arguments import QUICK, positive
 from pages import line, replace_part, row
 from rich.progress import track
 
@@ -63,11 +63,11 @@ def memory(what: str) -> float:
     return int(re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
 
 
-def fit_and_predict(path: Path, epochs: int, output: Path) -> None:
+def fit_and_predict(path: Path, epochs: int, steps: int, output: Path) -> None:
     from titans_seq import TitansForecaster
 
     found = {"libraries": memory("VmRSS")}
-    model = TitansForecaster(horizon=DAY, lookback=96, max_epochs=epochs, progress=True)
+    model = TitansForecaster(horizon=DAY, lookback=96, max_epochs=epochs, steps_per_epoch=steps, progress=True)
     start = time.perf_counter()
     model.fit(path)
     found |= {"fit minutes": (time.perf_counter() - start) / 60, "fit": memory("VmHWM")}
@@ -95,10 +95,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=positive, default=5)
     parser.add_argument("--folder", type=Path, default=Path("runs/scale"))
     parser.add_argument("--measured", action="store_true", help=argparse.SUPPRESS)  # the process that is measured
+    parser.add_argument("--quick", action="store_true", help=QUICK)
     given = parser.parse_args()
+    if given.quick:
+        given.series, given.rows, given.epochs = 3, 240, 1
     path = write(given.folder, given.series, given.rows)
     if given.measured:
-        fit_and_predict(path, given.epochs, given.folder)
+        fit_and_predict(path, given.epochs, 2 if given.quick else 200, given.folder)
         return
     subprocess.run([sys.executable, *sys.argv, "--measured"], check=True)
     found = json.loads((given.folder / "found.json").read_text())
@@ -135,7 +138,8 @@ def main() -> None:
             f"{naive:.3f}",
         ),
     ]
-    replace_part(DOCS / "performance.md", "scale table", "\n".join(lines))
+    if not given.quick:
+        replace_part(DOCS / "performance.md", "scale table", "\n".join(lines))
     print("\n".join(lines))
 
 

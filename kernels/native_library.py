@@ -1,11 +1,10 @@
 """The compiled C of `native/`: which build suits this processor, and its structures as ctypes sees them.
 
-One shared object per instruction set lies beside this file when the install found a compiler. PyTorch tells which sets
+One shared library per instruction set lies beside this file when the install found a compiler. PyTorch tells which sets
 the processor has (ATEN_CPU_CAPABILITY lowers it, for this library too).
 """
 
 import ctypes
-import importlib.machinery
 import itertools
 from ctypes import POINTER, Structure, c_double, c_int, c_int64, c_void_p
 from functools import cache
@@ -63,11 +62,14 @@ class Gradients(Structure):
 def library() -> ctypes.CDLL | None:
     """The build for this processor; None: no build that runs here."""
     for name in BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)):
-        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            path = FOLDER / f"_native_{name}{suffix}"
-            if path.is_file():
-                return load(path)
+        if (path := path_of(name)).is_file():
+            return load(path)
     return None
+
+
+def path_of(name: str) -> Path:
+    """Where the install puts a build; the dot keeps it from being taken for a module."""
+    return FOLDER / f"native.{name}.so"
 
 
 def load(path: Path) -> ctypes.CDLL:

@@ -102,7 +102,7 @@ def batch_index(batch: Tensor | slice | int, size: int) -> Tensor | slice:
 def whole_number(name: str, value: Any, least: int) -> int:
     """A Python int from any kind of whole number (NumPy's too), but no bool, at least `least`."""
     # torch.compile follows `isinstance`, but neither `hasattr` nor `operator.index` on the sizes that it leaves open
-    is_int = isinstance(value, int)
+    is_int = isinstance(value, int | torch.SymInt)  # SymInt: what torch.export leaves open
     if isinstance(value, bool) or not (is_int or hasattr(value, "__index__")):
         raise ValueError(f"{name} must be a whole number; got {value!r}")
     number = value if is_int else operator.index(value)

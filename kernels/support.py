@@ -7,6 +7,7 @@ Knows neither triton nor the kernels, so it also answers where triton cannot be 
 import importlib.util
 import logging
 import os
+import sys
 from functools import cache
 from typing import NamedTuple
 
@@ -79,7 +80,12 @@ def native_obstacle(machine: Machine) -> str | None:
     if machine.device != "cpu":
         return f"the tensors are on {machine.device}, not on the CPU"
     if not machine.built:
-        return "the native kernels were not built: install a C compiler (gcc or clang), then titans-seq again"
+        if sys.platform == "win32":
+            return "the native kernels are not built on Windows"
+        return (
+            "the native kernels were not built: install a C compiler (gcc or clang), then titans-seq again "
+            "(pip install --force-reinstall --no-deps --no-cache-dir)"
+        )
     return None
 
 

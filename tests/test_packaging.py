@@ -2,7 +2,8 @@
 
 import ast
 import os
-import platform
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import yaml
+from installed_build import BUILDS
 
 ROOT = Path(__file__).parents[1]
+INSTALLED_BUILD = ROOT / "tests" / "helpers" / "installed_build.py"
 MAPPED = ("kernels", "datamodules", "configs", "cli")
-BUILDS = ("avx512", "avx2", "base") if platform.machine() in ("x86_64", "AMD64") else ("base",)
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -66,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _build(source: Path, out: Path, **environment: str) -> Path:
     tracked = ["titans_seq", *MAPPED, "pyproject.toml", "setup.py", "README.md", "LICENSE"]
     subprocess.run(["cp", "-R", *tracked, str(source)], cwd=ROOT, check=True)
-    for built in (source / "kernels").glob("_native_*"):
+    for built in (source / "kernels").glob("native.*.so"):
         built.unlink()
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     own = os.environ | environment
@@ -83,16 +86,35 @@ def test_the_wheel_holds_every_file(wheel: Path) -> None:
             expected |= {f"titans_seq/{path.relative_to(ROOT)}" for path in (ROOT / top).rglob(pattern)}
         inside = [path.relative_to(ROOT) for path in (ROOT / "titans_seq").rglob(pattern)]
         expected |= {str(path) for path in inside if path.parts[1] not in MAPPED}
-    built = {name for name in names if name.startswith("titans_seq/kernels/_native_")}
+    built = {name for name in names if name.endswith(".so")}
     assert names - built == expected
-    assert len(built) == (len(BUILDS) if shutil.which("cc") else 0)
+    assert built == {f"titans_seq/kernels/native.{name}.so" for name in BUILDS if shutil.which("cc")}
+
+
+def test_one_wheel_for_every_python_runs_from_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
+    """No module, so no tag of a Python; another folder than it was built in, so no path from there."""
+    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler is installed")
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-P", str(INSTALLED_BUILD)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert Path(done.stdout.strip()).parent == tmp_path / "titans_seq" / "kernels", done.stderr[-3000:]
+
+
+def test_no_module_can_be_taken_for_a_build() -> None:
+    """Walks over packages import what they list."""
+    found = {module.name for module in pkgutil.iter_modules([str(ROOT / "kernels")])}
+    assert found == {path.stem for path in (ROOT / "kernels").glob("*.py")} - {"__init__"}
 
 
 def test_without_a_compiler_the_install_succeeds(tmp_path: Path) -> None:
     """The backend is then `chunked`, and `titans-seq doctor` says why."""
     (tmp_path / "source").mkdir()
     without = _build(tmp_path / "source", tmp_path / "wheel", CC="/bin/false")
-    assert not [name for name in zipfile.ZipFile(without).namelist() if "_native_" in name]
+    assert not [name for name in zipfile.ZipFile(without).namelist() if name.endswith(".so")]
 
 
 def test_the_wheel_has_licence_and_command(wheel: Path) -> None:
@@ -119,3 +141,13 @@ def test_constraints_lie_in_the_declared_ranges() -> None:
     for line in filter(lambda text: text and not text.startswith("#"), lines):
         name, version = line.split("==")
         assert ranges.get(name.replace("_", "-").lower()) is None or version in ranges[name.replace("_", "-").lower()]
+
+
+def test_the_release_builds_for_every_python_and_pins_what_it_runs() -> None:
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    used = [step["uses"] for job in release["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", action) for action in used), used
+    wheels = PYPROJECT["tool"]["cibuildwheel"]
+    versions = [line.split()[-1] for line in PYPROJECT["project"]["classifiers"] if "Python :: 3." in line]
+    assert wheels["build"] == [f"cp{version.replace('.', '')}-*" for version in versions]
+    assert f"python -P {{project}}/{INSTALLED_BUILD.relative_to(ROOT)}" in wheels["test-command"]

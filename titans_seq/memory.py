@@ -81,7 +81,7 @@ class NeuralMemory(nn.Module):
         backend: see `titans_seq.kernels.neural_memory`.
 
     Numerics: the memory runs in float32 (float64 under float64), also under autocast. Layers of float32, bfloat16 and
-    float16 are supported, float64 by the backends "reference" and "chunked". A float16 layer (`.half()`) computes its
+    float16 are supported, float64 by all backends but "triton". A float16 layer (`.half()`) computes its
     projections in float16, which ends at 65,504: give it tokens of a size of 1, as after a norm. From a size of about
     100 on gradients are infinite or NaN, from about 30,000 on outputs too; there is no error. Outputs in grad mode,
     `no_grad` and `inference_mode` are the same. There is no second derivative, except with backend="reference" and
@@ -196,10 +196,10 @@ class NeuralMemory(nn.Module):
         self.check(x, state, mask)
         new = 0
         if state is None:
-            state = self.initial_state(len(x), dtype=x.dtype)
+            state = self.initial_state(x.shape[0], dtype=x.dtype)
             if self.persistent is not None:
                 new = len(self.persistent)
-                x = torch.cat([self.persistent.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+                x = torch.cat([self.persistent.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
                 mask = None if mask is None else F.pad(mask, (new, 0), value=True)
         order = None
         if mask is not None:  # real tokens to the front, so that the convolution sees them side by side

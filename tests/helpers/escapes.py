@@ -98,8 +98,6 @@ def load_everything() -> None:
     for package in ("kernels", "datamodules", "cli", "forecast", "genomics", "language"):
         module = importlib.import_module(f"titans_seq.{package}")
         for found in pkgutil.iter_modules(module.__path__):
-            if found.name.startswith("_native_"):  # plain shared objects, which ctypes loads
-                continue
             if found.name not in ("triton_backward", "triton_forward", "triton_tiles", "harness"):  # need what may lack
                 importlib.import_module(f"titans_seq.{package}.{found.name}")
     assert titans_seq.__path__

@@ -1,6 +1,7 @@
 """Which backend runs where: decided from a table of machines and cases, no device needed."""
 
 import logging
+import sys
 
 import pytest
 import torch
@@ -52,6 +53,13 @@ def test_native_where_it_cannot_run_names_the_obstacle_and_the_way_out():
         resolve_backend("native", H100, CASES["usual"])
     with pytest.raises(RuntimeError, match="does not cover depth 5.*auto"):
         resolve_backend("native", MACHINES["CPU"], CASES["depth 5"])
+
+
+def test_windows_has_no_native_kernels(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert resolve_backend("auto", MACHINES["CPU without a compiler"], CASES["usual"]) == "chunked"
+    with pytest.raises(RuntimeError, match="not built on Windows"):
+        resolve_backend("native", MACHINES["CPU without a compiler"], CASES["usual"])
 
 
 @pytest.mark.parametrize(
