@@ -90,6 +90,17 @@ def native_gap(machine: Machine, case: Case) -> str | None:
     return None
 
 
+def native_pass(backend: str, x: Tensor) -> bool:
+    """Whether the passes over tokens around the memory (`native_convolution`, `native_norm`) run in C for x."""
+    asked = backend in ("auto", "native") and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return asked and _built()
+
+
+@torch.compiler.assume_constant_result
+def _built() -> bool:
+    return library() is not None
+
+
 @torch.compiler.assume_constant_result
 def machine_of(device_type: str, index: int | None) -> Machine:
     """The machine behind a device."""

@@ -13,22 +13,13 @@ import pytest
 import torch
 from accuracy import assert_as_accurate_as, assert_equal_to
 from memory_oracle import Problem, gradients, oracle_memory, random_problem
+from native_builds import BUILDS, build_of, needs_build
 
 from titans_seq.kernels import MemoryState, native_library, native_memory, neural_memory
 
 ROOT = Path(__file__).parents[2]
-# where CI is set a missing build is a failure
-pytestmark = pytest.mark.skipif(
-    native_library.library() is None and "CI" not in os.environ, reason="the native kernels were not built"
-)
-CAPABILITY = torch.backends.cpu.get_cpu_capability()
-BUILDS = native_library.BUILDS.get(CAPABILITY, ("base",))  # those that run on this processor
+pytestmark = needs_build
 KERNELS = {"lanes": 2**60, "rows": 0}  # the most weights of a memory in a lane
-
-
-def build_of(name: str) -> Path:
-    (path,) = native_library.FOLDER.glob(f"_native_{name}.*")
-    return path
 
 
 @pytest.fixture(params=BUILDS)
@@ -257,6 +248,11 @@ for most in (2**60, 0):
             tensors = [x.to(dtype).requires_grad_() for x in problem.tensors]
             results = neural_memory(*tensors, own, **problem.options(), return_surprise=True, backend="native")
             (results[0].sum() + results[2].sum() + sum(w.sum() for w in results[1].weights)).backward()
+native_library.NUMBERS_OF_A_THREAD = 1
+import native_passes
+for case in native_passes.CASES.values():
+    native_passes.assert_right(case())
+    native_passes.everything(case(), "native", torch.float32)
 print("clean")
 """
 
