@@ -277,7 +277,8 @@ class NeuralMemory(nn.Module):
         eta = gates[1] if self.momentum else torch.zeros_like(theta)
         alpha = torch.zeros_like(theta)
         if self.forgetting:
-            alpha = FORGETTING_FLOOR + (1 - FORGETTING_FLOOR) * gates[-1] ** FORGETTING_POWER
+            # to the power of 4 by squares: `**` takes twenty times as long
+            alpha = FORGETTING_FLOOR + (1 - FORGETTING_FLOOR) * gates[-1].square().square()
         return alpha, eta, theta * (1 - eta)
 
     def _token_gates(
