@@ -14,7 +14,7 @@
 #define NAME(word) titans_norm_##word##_float32
 #endif
 
-enum { TILE = 512, PIECE = 1 << 14 }; /* numbers that are in the first cache together, and numbers of a piece */
+enum { TILE = 256, PIECE = 1 << 14 }; /* numbers that are in the first cache together, and numbers of a piece */
 
 typedef struct {
     int64_t rows, width;   /* width: K */
@@ -25,47 +25,64 @@ typedef struct {
     real *d_y, *d_w, *d_g; /* d_g NULL where g is */
 } Norm;
 
-/* Of a tile: silu(g) and its slope. Of a row: n and its gradient. w: the weights, or ones. */
+/* Vectors of a tile of rows. over: 1 / root, and along: (d_n . n) / K, each repeated for the K numbers of its row.
+ * w: the weights, or ones, repeated for every row; d_w: their gradients, as repeated.
+ */
 typedef struct {
-    real *gate, *slope, *n, *d_n, *w;
+    vf *over, *along, *n, *d_n, *w, *d_w;
 } Room;
 
 static long rows_for(const Norm *c, long numbers) { return c->width < numbers ? numbers / c->width : 1; }
 static long pieces(const Norm *c) { return (c->rows + rows_for(c, PIECE) - 1) / rows_for(c, PIECE); }
 
-static void gates(const real *g, long count, vf *gate, vf *slope) {
-    for (long i = 0; i < count; i += LANES)
-        if (g) gate[i / LANES] = silu(load(g + i, count - i), &slope[i / LANES]);
-        else gate[i / LANES] = splat(1);
-}
-
-INLINE real over_root(const Norm *c, const real *y) {
-    return 1 / (real)__builtin_sqrt(dot(y, y, c->width) / c->width + (real)c->eps);
-}
-
-static void forward_row(const Norm *c, long row, const real *restrict gate, const real *restrict w) {
-    const long K = c->width;
-    const real *restrict y = c->y + row * K;
-    const real over = over_root(c, y);
-    real *restrict out = c->out + row * K;
-    for (long i = 0; i < K; i++) out[i] = y[i] * over * w[i] * gate[i];
-}
-
-static void backward_row(const Norm *c, long row, Room room, long at, real *restrict d_w) {
-    const long K = c->width;
-    const real *restrict y = c->y + row * K, *restrict d_out = c->d_out + row * K;
-    const real over = over_root(c, y);
-    const real *restrict gate = room.gate + at, *restrict slope = room.slope + at, *restrict w = room.w;
-    real *restrict n = room.n, *restrict d_n = room.d_n, *restrict d_y = c->d_y + row * K;
-    for (long i = 0; i < K; i++) {
-        n[i] = y[i] * over;
-        d_n[i] = d_out[i] * gate[i] * w[i];
-        d_w[i] += d_out[i] * gate[i] * n[i];
+/* over, for `rows` rows of y. */
+static void roots(const real *y, long rows, const long K, real eps, real *over) {
+    for (long row = 0; row < rows; row++) {
+        const real root = (real)__builtin_sqrt(dot(y + row * K, y + row * K, K) / K + eps);
+        for (long i = 0; i < K; i++) over[row * K + i] = 1 / root;
     }
-    real along = dot(d_n, n, K) / K;
-    for (long i = 0; i < K; i++) d_y[i] = (d_n[i] - n[i] * along) * over;
-    real *restrict d_g = c->d_g ? c->d_g + row * K : 0;
-    for (long i = 0; d_g && i < K; i++) d_g[i] = d_out[i] * n[i] * w[i] * slope[i];
+}
+
+static void forward_tile(const Norm *c, long first, long rows, Room room) {
+    const long at = first * c->width, count = rows * c->width;
+    roots(c->y + at, rows, c->width, (real)c->eps, (real *)room.over);
+    for (long i = 0; i < count; i += LANES) {
+        vf out = load(c->y + at + i, count - i) * room.over[i / LANES] * room.w[i / LANES];
+        if (c->g) out *= silu(load(c->g + at + i, count - i), 0);
+        store(c->out + at + i, out, count - i);
+    }
+}
+
+/* d_n, and the gradients of w and g. */
+static void through_product(const Norm *c, long at, long count, Room room) {
+    for (long i = 0; i < count; i += LANES) {
+        const long j = i / LANES, left = count - i;
+        vf d_out = load(c->d_out + at + i, left), gate = splat(1), slope;
+        vf n = room.n[j] = load(c->y + at + i, left) * room.over[j];
+        if (c->g) {
+            gate = silu(load(c->g + at + i, left), &slope);
+            store(c->d_g + at + i, d_out * n * room.w[j] * slope, left);
+        }
+        room.d_n[j] = d_out * gate * room.w[j];
+        room.d_w[j] += d_out * gate * n;
+    }
+}
+
+/* d_y = (d_n - n (d_n . n) / K) / root */
+static void backward_tile(const Norm *c, long first, long rows, Room room) {
+    const long K = c->width, at = first * K, count = rows * K;
+    real *along = (real *)room.along;
+    const real *n = (const real *)room.n, *d_n = (const real *)room.d_n;
+    roots(c->y + at, rows, K, (real)c->eps, (real *)room.over);
+    through_product(c, at, count, room);
+    for (long row = 0; row < rows; row++) {
+        const real mean = dot(d_n + row * K, n + row * K, K) / K;
+        for (long i = 0; i < K; i++) along[row * K + i] = mean;
+    }
+    for (long i = 0; i < count; i += LANES) {
+        const long j = i / LANES;
+        store(c->d_y + at + i, (room.d_n[j] - room.n[j] * room.along[j]) * room.over[j], count - i);
+    }
 }
 
 typedef struct {
@@ -73,34 +90,33 @@ typedef struct {
     real *sums; /* [pieces, K], for the gradient of w; NULL: forward */
 } Job;
 
-static void run_rows(const Job *job, long first, long last, Room room, real *sum) {
+static void run_piece(const Job *job, long piece, Room room, long vectors) {
     const Norm *c = job->c;
-    for (long tile = first; tile < last; tile += rows_for(c, TILE)) {
-        long end = tile + rows_for(c, TILE) < last ? tile + rows_for(c, TILE) : last;
-        gates(c->g ? c->g + tile * c->width : 0, (end - tile) * c->width, (vf *)room.gate, (vf *)room.slope);
-        for (long row = tile; row < end; row++) {
-            long at = (row - tile) * c->width;
-            if (sum) backward_row(c, row, room, at, sum);
-            else forward_row(c, row, room.gate + at, room.w);
-        }
+    const long K = c->width, tile = rows_for(c, TILE), begin = piece * rows_for(c, PIECE);
+    const long end = begin + rows_for(c, PIECE) < c->rows ? begin + rows_for(c, PIECE) : c->rows;
+    fill(room.d_w, vectors, 0);
+    for (long row = begin; row < end; row += tile) {
+        long rows = row + tile < end ? tile : end - row;
+        if (job->sums) backward_tile(c, row, rows, room);
+        else forward_tile(c, row, rows, room);
+    }
+    for (long i = 0; job->sums && i < K; i++) {
+        real sum = 0;
+        for (long row = 0; row < tile; row++) sum += ((const real *)room.d_w)[row * K + i];
+        job->sums[piece * K + i] = sum;
     }
 }
 
 static int run_pieces(const void *argument, long first, long last) {
     const Job *job = argument;
-    const Norm *c = job->c;
-    const long K = c->width, row = vectors_for(K), tile = vectors_for(rows_for(c, TILE) * K);
-    vf *vectors = aligned_alloc(sizeof(vf), sizeof(vf) * (2 * tile + 3 * row));
-    if (!vectors) return 1;
-    real *numbers = (real *)vectors, *rows = numbers + 2 * tile * LANES;
-    Room room = {numbers, numbers + tile * LANES, rows, rows + row * LANES, rows + 2 * row * LANES};
-    for (long i = 0; i < K; i++) room.w[i] = c->w ? c->w[i] : 1;
-    for (long piece = first; piece < last; piece++) {
-        long begin = piece * rows_for(c, PIECE), end = begin + rows_for(c, PIECE);
-        real *sum = job->sums ? memset(job->sums + piece * K, 0, sizeof(real) * (size_t)K) : 0;
-        run_rows(job, begin, end < c->rows ? end : c->rows, room, sum);
-    }
-    free(vectors);
+    const long K = job->c->width, count = rows_for(job->c, TILE) * K, vectors = vectors_for(count);
+    vf *at = aligned_alloc(sizeof(vf), sizeof(vf) * 6 * vectors);
+    if (!at) return 1;
+    memset(at, 0, sizeof(vf) * 6 * vectors); /* the last vector of a tile is whole in sums */
+    Room room = {at, at + vectors, at + 2 * vectors, at + 3 * vectors, at + 4 * vectors, at + 5 * vectors};
+    for (long i = 0; i < count; i++) ((real *)room.w)[i] = job->c->w ? job->c->w[i % K] : 1;
+    for (long piece = first; piece < last; piece++) run_piece(job, piece, room, vectors);
+    free(at);
     return 0;
 }
 
