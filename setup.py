@@ -49,8 +49,12 @@ def native(name: str, lanes: int, flags: list[str]) -> Extension:
     return Extension(
         f"titans_seq.kernels.{name}",
         sources=[
+            "kernels/native/convolution.c",
+            "kernels/native/convolution64.c",
             "kernels/native/lanes.c",
             "kernels/native/lanes64.c",
+            "kernels/native/norm.c",
+            "kernels/native/norm64.c",
             "kernels/native/rows.c",
             "kernels/native/rows64.c",
         ],

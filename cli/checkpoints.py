@@ -301,8 +301,9 @@ def _check_likeness(value: Any, pattern: Any, name: str) -> None:
 
 
 def _check_optimizer(state: Mapping[str, Any], module: TrainedModule) -> None:
-    """Rates may be others than at the start, everything else of a group is the configuration's. Parameters are numbered
-    in the order of the groups, or of the module where its weights were shared out.
+    """Rates may be others than at the start, and so may be the kernel that computes the steps (`fused`: as on another
+    device); everything else of a group is the configuration's. Parameters are numbered in the order of the groups, or
+    of the module where its weights were shared out.
     """
     fresh, what = module.make_optimizer(), "its optimizer_states are not those of this run"
     groups = fresh.state_dict()["param_groups"]
@@ -310,7 +311,8 @@ def _check_optimizer(state: Mapping[str, Any], module: TrainedModule) -> None:
     shapes: dict[int, torch.Size] = {}
     for own, mine, theirs in zip(fresh.param_groups, groups, state["param_groups"], strict=True):
         _require(all(_is_rate(theirs.get(name)) for name in ("lr", "initial_lr")), "its learning rate must be finite")
-        given = {name: theirs[name] for name in ("initial_lr", "params") if name in theirs}
+        _require(theirs.get("fused") in (None, False, True), what)
+        given = {name: theirs[name] for name in ("initial_lr", "params", "fused") if name in theirs}
         _require({**theirs, "lr": mine["lr"]} == {**mine, **given}, what)
         numbers: Any = given.get("params")
         _require(_is_list_of(numbers, int) and len(numbers) == len(own["params"]), what)

@@ -6,15 +6,19 @@ the processor has (ATEN_CPU_CAPABILITY lowers it, for this library too).
 
 import ctypes
 import itertools
-from ctypes import POINTER, Structure, c_double, c_int, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_double, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 FOLDER = Path(__file__).parent
 KERNELS, FUNCTIONS = ("lanes", "rows"), ("kept", "forward", "backward")
 DEEPEST = 4  # layers of the memory MLP, as in memory.h
+MOST_PARTS = 3  # q, k and v, as in convolution.c
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+NUMBERS_OF_A_THREAD = 2**16  # of a pass over tokens; fewer cost less than another thread
 # PyTorch's name of the instruction sets of a processor -> builds that run on it, the fastest first
 BUILDS = {"AVX512": ("avx512", "avx2", "base"), "AVX2": ("avx2", "base")}
 
@@ -58,6 +62,25 @@ class Gradients(Structure):
     )
 
 
+class Convolution(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "tokens", "taps", "parts", "heads", "width", "unit")),
+        ("loudest", c_double),
+        *((name, c_int64) for name in ("batch_stride", "row_stride")),
+        *((name, c_void_p) for name in ("z", "tap")),
+        ("part", Tokens * MOST_PARTS),
+        *((name, c_void_p) for name in ("d_z", "d_tap")),
+    )
+
+
+class Norm(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "width")),
+        ("eps", c_double),
+        *((name, c_void_p) for name in ("y", "w", "g", "out", "d_out", "d_y", "d_w", "d_g")),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The build for this processor; None: no build that runs here."""
@@ -80,4 +103,15 @@ def load(path: Path) -> ctypes.CDLL:
         kept.restype, kept.argtypes = c_int64, (POINTER(Call),)
         forward.argtypes = (POINTER(Call), c_int)
         backward.argtypes = (POINTER(Call), POINTER(Gradients), c_int)
+    passes = itertools.product((Convolution, Norm), ("forward", "backward"), ("float32", "float64"))
+    for call, name, dtype in passes:
+        getattr(build, f"titans_{call.__name__.lower()}_{name}_{dtype}").argtypes = (POINTER(call), c_int)
     return build
+
+
+def run_pass(word: str, call: Convolution | Norm, x: Tensor) -> None:
+    """One of the passes over tokens, "forward" or "backward", for numbers of the kind of x and about as many."""
+    name = f"titans_{type(call).__name__.lower()}_{word}_{DTYPES[x.dtype]}"
+    threads = min(torch.get_num_threads(), 1 + x.numel() // NUMBERS_OF_A_THREAD)
+    if getattr(library(), name)(byref(call), threads):
+        raise MemoryError("no memory for the buffers of a native pass")

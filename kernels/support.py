@@ -101,6 +101,17 @@ def _triton_is_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def native_pass(backend: str, x: Tensor) -> bool:
+    """Whether the passes over tokens around the memory (`native_convolution`, `native_norm`) run in C for x."""
+    asked = backend in ("auto", "native") and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return asked and _built()
+
+
+@torch.compiler.assume_constant_result
+def _built() -> bool:
+    return library() is not None
+
+
 @torch.compiler.assume_constant_result
 def machine_of(device_type: str, index: int | None) -> Machine:
     """The machine behind a device."""

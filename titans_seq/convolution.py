@@ -1,8 +1,12 @@
-"""SiLU of a causal depthwise convolution, on a CPU a block of the sequence at a time.
+"""From a projection to the tokens of the memory: a causal depthwise convolution, SiLU, and heads of length 1.
 
-Dimensions: B batch, T time, R taps, W channels.
+On a CPU compiled C does it in one pass, as for the memory itself. Without it, the convolution goes a block of the
+sequence at a time.
+
+Dimensions: B batch, T time, R taps, P parts, H heads, K width of a head, W channels.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from titans_seq.kernels.native_convolution import native_convolution
+from titans_seq.kernels.support import native_pass
+
+# As in native/convolution.c: what divides a head that is shorter.
+SHORTEST = 1e-6
 # Numbers of a block: its handful of temporaries fits a core's cache. Whole sequences through memory made this the
 # slowest part around the memory (docs/LOG.md).
 BLOCK = 1 << 17
@@ -36,14 +45,38 @@ def silu_conv(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"]) -> Float[Te
     return _SiluConv.apply(z, taps)
 
 
-def activated(z: Float[Tensor, "B Z W"], taps: Float[Tensor, "R W"] | None) -> Float[Tensor, "B T W"]:
-    """`silu_conv`, or silu alone where there are no taps; at the precision of the taps, for under autocast z is
-    narrower.
+def tokens_of(
+    z: Float[Tensor, "B Z W"],
+    taps: Float[Tensor, "R W"] | None,
+    heads: int,
+    *,
+    parts: int,
+    unit: int,
+    loudest: float = math.inf,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "B T H K"], ...]:
+    """P parts of silu(conv(z)), Z = R - 1 + T, at the precision of the taps: under autocast z is narrower.
+
+    Args:
+        z: channels lie as [P, H, K].
+        taps: None: no convolution.
+        heads: H. parts: P.
+        unit: of how many parts, the first ones, each head is divided by its length, at least 1e-6.
+        loudest: the other parts are clipped at +-loudest, but not in float16, which may not hold as much.
+        backend: as of the memory; "auto" and "native" take the compiled C on a CPU where it was built, for float32 and
+            float64.
     """
-    if taps is None:
-        return F.silu(z)
-    wide = torch.promote_types(z.dtype, taps.dtype)
-    return silu_conv(z.to(wide), taps.to(wide))
+    wide = z.dtype if taps is None else torch.promote_types(z.dtype, taps.dtype)
+    z, taps = z.to(wide), None if taps is None else taps.to(wide)
+    if native_pass(backend, z):
+        taps = z.new_ones(1, z.shape[2]) if taps is None else taps
+        return tuple(native_convolution(z, taps, parts, heads, unit, loudest))
+    h = F.silu(z) if taps is None else silu_conv(z, taps)
+    tokens = h.unflatten(-1, (parts, heads, -1)).unbind(-3)
+    # a norm is float32 under CUDA's autocast
+    units = (F.normalize(x, dim=-1, eps=SHORTEST).to(wide) for x in tokens[:unit])
+    clip = loudest < math.inf and wide != torch.float16
+    return (*units, *(x.clamp(-loudest, loudest) if clip else x for x in tokens[unit:]))
 
 
 class _SiluConv(torch.autograd.Function):

@@ -13,19 +13,33 @@ RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.Fr
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; while `Draws.dropping` lasts, its masks come from those draws, those of a copy do not."""
+    """`nn.Dropout`; while `Draws.dropping` lasts, its masks come from those draws, those of a copy do not.
+
+    On a CPU a mask takes 16 random bits per number, as many as p is rounded to; PyTorch's own takes 64, one by one, for
+    a quarter of the speed (docs/LOG.md). From equal generators, the global one or that of draws, come equal masks.
+    """
 
     draws: "Draws | None" = None
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.draws is None or not self.training or not 0 < self.p < 1:
+        here = input.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not self.training or not 0 < self.p < 1 or (self.draws is None and not here):
             return super().forward(input)
-        # PyTorch's own formula on a CPU, so with an equal generator its own masks
-        keep = 1 - self.p
-        return input * torch.empty_like(input).bernoulli_(keep, generator=self.draws.on(input.device)).div_(keep)
+        generator = None if self.draws is None else self.draws.on(input.device)
+        return input * _mask(input, 1 - self.p, generator)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "draws"}
+
+
+def _mask(x: Tensor, keep: float, generator: torch.Generator | None) -> Tensor:
+    """In the shape and dtype of x: 1 / keep with a probability of `keep`, else 0."""
+    if x.device.type != "cpu":
+        return torch.empty_like(x).bernoulli_(keep, generator=generator).div_(keep)
+    steps = min(max(round(keep * 2**16), 1), 2**16 - 1)
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    kept = bits.view(torch.int16)[: x.numel()].view(x.shape) < steps - 2**15
+    return kept.to(x.dtype).mul_(2**16 / steps)
 
 
 class Draws:

@@ -4,13 +4,24 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+
+
+def adamw(parameters: Iterable[Any], **options: Any) -> torch.optim.AdamW:
+    """AdamW over parameters or groups of them, on a CPU by PyTorch's one kernel for all (docs/LOG.md)."""
+    optimizer = torch.optim.AdamW(parameters, **options)
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    if all(type(p.data) is Tensor and p.device.type == "cpu" and p.is_floating_point() for p in weights):
+        # as an argument, `fused` also promises that the optimiser unscales gradients, and Lightning would not clip them
+        for group in (optimizer.defaults, *optimizer.param_groups):
+            group["fused"] = True
+    return optimizer
 
 
 class TrainedModule(L.LightningModule):
@@ -59,7 +70,7 @@ class TrainedModule(L.LightningModule):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW over all parameters; its options are checked here."""
-        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        return adamw(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def log_training(self, loss: Tensor, weight: int) -> None:
         """`train_loss`: the mean over an epoch's batches, and over processes, by their weights."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.attention import Attention, AttentionState, normed, rotated
-from titans_seq.convolution import activated, draw_taps, new_taps
+from titans_seq.convolution import draw_taps, new_taps, tokens_of
 from titans_seq.kernels import MemoryState, read_memory
 from titans_seq.kernels.checks import check_cache
 from titans_seq.kernels.state import BatchState, whole_number
@@ -198,9 +198,9 @@ class MAC(nn.Module):
 
     def _recall(self, history: Tensor, memory: MemoryState) -> Tensor:
         """h [B, W, D]: what the memory, as it stood before the segment, knows of the last W of history."""
-        q = activated(self.query(history), self.query_conv).unflatten(-1, (self.memory.heads, self.memory.head_dim))
-        q = F.normalize(q, dim=-1, eps=1e-6).to(history.dtype)
-        return self.recall(normed(self.recall_norm, read_memory(q, memory)).flatten(2))
+        z, heads, backend = self.query(history), self.memory.heads, self.memory.backend
+        (q,) = tokens_of(z, self.query_conv, heads, parts=1, unit=1, backend=backend)
+        return self.recall(normed(self.recall_norm, read_memory(q.to(history.dtype), memory)).flatten(2))
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, slot: Tensor) -> Tensor:
         """Attention of q [B, W, H, K] at slots [B, W] of the segment to P, h and x: [B, W, D]."""

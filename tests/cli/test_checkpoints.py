@@ -128,6 +128,7 @@ CHANGES: dict[str, Callable[[Checkpoint], None]] = {
     "a parameter twice": _put(*OPTIMIZER, "param_groups", 0, "params", 1, value=0),
     "rate in words": _put(*OPTIMIZER, "param_groups", 0, "lr", value="fast"),
     "other options": _put(*OPTIMIZER, "param_groups", 0, "amsgrad", value=True),
+    "a kernel in words": _put(*OPTIMIZER, "param_groups", 0, "fused", value="yes"),
     "no schedule": _drop("lr_schedulers"),
     "an empty schedule": _put(*SCHEDULE, value={}),
     "base rates in words": _put(*SCHEDULE, "base_lrs", value=["a"]),
@@ -154,6 +155,14 @@ def test_other_contents_are_refused(how: str, job: Job, last: Path) -> None:
 def test_what_is_not_changed_is_taken(job: Job, last: Path) -> None:
     checkpoints.write_checkpoint(last, checkpoints.load_checkpoint(last))
     checkpoints.check_resume(checkpoints.load_checkpoint(last), job.module, job.trainer, last)
+
+
+@pytest.mark.parametrize("fused", [None, False, True])
+def test_steps_of_another_kernel_are_taken(fused: bool | None, job: Job, last: Path) -> None:
+    """Those of a GPU, or of a version that took the other one."""
+    checkpoint = checkpoints.load_checkpoint(last)
+    _put(*OPTIMIZER, "param_groups", 0, "fused", value=fused)(checkpoint)
+    checkpoints.check_resume(checkpoint, job.module, job.trainer, last)
 
 
 @pytest.mark.parametrize("how", ["NaN", "rows of text", "negative progress", "other shapes", "scale of NaN"])

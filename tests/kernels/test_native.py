@@ -14,16 +14,12 @@ import pytest
 import torch
 from accuracy import assert_as_accurate_as, assert_equal_to
 from memory_oracle import Problem, gradients, oracle_memory, random_problem
+from native_builds import BUILDS, needs_build
 
 from titans_seq.kernels import MemoryState, native_library, native_memory, neural_memory
 
 ROOT = Path(__file__).parents[2]
-# where CI is set a missing build is a failure
-pytestmark = pytest.mark.skipif(
-    native_library.library() is None and "CI" not in os.environ, reason="the native kernels were not built"
-)
-CAPABILITY = torch.backends.cpu.get_cpu_capability()
-BUILDS = native_library.BUILDS.get(CAPABILITY, ("base",))  # those that run on this processor
+pytestmark = needs_build
 KERNELS = ("lanes", "rows")
 
 
@@ -293,8 +289,18 @@ for in_lanes in (True, False):
             (results[0].sum() + results[2].sum() + sum(w.sum() for w in results[1].weights)).backward()
             fresh = MemoryState.from_weights(fields[0])
             neural_memory(*tensors, fresh, **problem.options(), return_state=False, backend="native").sum().backward()
+native_library.NUMBERS_OF_A_THREAD = 1
+import native_passes
+for case in native_passes.CASES.values():
+    native_passes.assert_right(case())
+    results = native_passes.everything(case(), "native", torch.float32)
+    assert all(x.isfinite().all() for x in results.values())
 print("clean")
 """
+
+
+# every byte of new memory is 255, which makes NaN
+POISON = "detect_leaks=0:malloc_fill_byte=255:max_malloc_fill_size=1000000000"
 
 
 def test_sanitizers_find_nothing(tmp_path):
@@ -312,7 +318,7 @@ def test_sanitizers_find_nothing(tmp_path):
         [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()
     code = SANITIZED.format(paths=[str(ROOT), str(ROOT / "tests" / "helpers")], library=str(library))
-    environment = os.environ | {"LD_PRELOAD": runtime, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"LD_PRELOAD": runtime, "ASAN_OPTIONS": POISON, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "clean", done.stderr[-3000:]

@@ -242,7 +242,7 @@ def test_a_failed_fit_leaves_modules_and_state_alone():
 
 
 def test_draws_are_those_of_the_seeded_global_generator():
-    """Weights and masks, to the bit: results from before a training had draws of its own stay."""
+    """Weights and masks, to the bit."""
     torch.manual_seed(5)
     wanted = SimbaForecaster(24, 6, dim=8)
     x = torch.randn(2, 24, 3, generator=torch.Generator().manual_seed(0))
@@ -280,7 +280,7 @@ def test_building_reaches_every_kind_of_draw():
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 def test_dropout(p):
-    """Without draws of its own, and in evaluation, it is PyTorch's; gradients are masked as values are."""
+    """With and without draws of its own; gradients are masked as values are; nothing happens in evaluation."""
     layer, x, draws = Dropout(p), torch.ones(1000, requires_grad=True), Draws(1)
     with draws.dropping(layer):
         y = layer(x)
@@ -288,11 +288,28 @@ def test_dropout(p):
         assert torch.equal(layer.eval()(x), x)
     assert torch.equal(x.grad, y)
     assert abs(float((y == 0).float().mean()) - p) < 0.1
+    assert p == 1 or torch.allclose(y[y > 0], torch.tensor(1 / (1 - p)), rtol=1e-4)
     torch.manual_seed(1)
-    wanted = nn.functional.dropout(x, p)
-    assert torch.equal(y, wanted)
-    torch.manual_seed(1)
-    assert torch.equal(layer.train()(x), wanted)
+    assert torch.equal(layer.train()(x), y)
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.01, 0.2, 0.5, 0.99, 1 - 1e-6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_masks_keep_the_share_they_should_and_the_mean(p, dtype):
+    """Of a million numbers, an odd one of them, within 6 standard deviations; p is a multiple of 2^-16."""
+    size, p_in_steps = 10**6 + 1, min(max(round(p * 2**16), 1), 2**16 - 1) / 2**16
+    y = Dropout(p).train()(torch.ones(size, dtype=dtype)).double()
+    share = float((y == 0).double().mean())
+    assert abs(share - p_in_steps) < 6 * (p_in_steps * (1 - p_in_steps) / size) ** 0.5
+    kept = y[y > 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - p_in_steps)), rtol=1e-2, atol=0)
+
+
+def test_numbers_of_a_mask_are_independent():
+    """Any two of a mask, over many masks: four of them come from one draw of 64 bits."""
+    masks = torch.stack([Dropout(0.5).train()(torch.ones(64)) for _ in range(4000)]) - 1
+    correlations = masks.T @ masks / len(masks) - torch.eye(64)
+    assert correlations.abs().max() < 6 / len(masks) ** 0.5
 
 
 def test_operations_without_a_generator_draw_from_a_seed_of_the_draws():
@@ -338,7 +355,8 @@ def test_one_generator_per_gpu():
 
 def test_dropping_may_be_nested_and_copied():
     layer, x, outer = Dropout(0.5), torch.ones(100), Draws(1)
-    wanted = torch.empty(100).bernoulli_(0.5, generator=torch.Generator().manual_seed(1)) * 2
+    with Draws(1).dropping(layer):
+        wanted = layer(x)
     with outer.dropping(layer):
         with Draws(2).dropping(layer):
             assert not torch.equal(layer(x), wanted)

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from titans_seq.blocks import ModelState, continued
 from titans_seq.datamodules.tokenizers import IGNORED
 from titans_seq.language.model import LanguageModel
-from titans_seq.training import TrainedModule
+from titans_seq.training import TrainedModule, adamw
 
 Batch = dict[str, Tensor]
 
@@ -70,7 +70,7 @@ class LanguageModule(TrainedModule):
         for name, parameter in self.named_parameters():
             # not persistent tokens, taps, and the initial memory: a deep memory of small weights learns slowly
             groups[name.endswith(".weight") and parameter.ndim == 2].append(parameter)
-        return torch.optim.AdamW(
+        return adamw(
             [
                 {"params": groups[True], "weight_decay": self.weight_decay},
                 {"params": groups[False], "weight_decay": 0.0},

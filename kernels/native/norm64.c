@@ -1,0 +1,3 @@
+/* The same in float64. */
+#define DOUBLE
+#include "norm.c"
