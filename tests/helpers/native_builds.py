@@ -1,7 +1,6 @@
 """The builds of the native kernels that run on this processor."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,3 @@ needs_build = pytest.mark.skipif(
     native_library.library() is None and "CI" not in os.environ, reason="the native kernels were not built"
 )
 
-
-def build_of(name: str) -> Path:
-    (path,) = native_library.FOLDER.glob(f"_native_{name}.*")
-    return path

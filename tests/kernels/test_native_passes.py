@@ -5,7 +5,7 @@ what only compiled code can get wrong. Sanitizers run over them in `test_native.
 import pytest
 import torch
 from accuracy import assert_as_accurate_as
-from native_builds import BUILDS, build_of, needs_build
+from native_builds import BUILDS, needs_build
 from native_passes import CASES, WIDTHS, assert_right, convolution, everything, gated_norm
 
 from titans_seq.convolution import tokens_of
@@ -21,7 +21,7 @@ every_pass = pytest.mark.parametrize("make", PASSES.values(), ids=PASSES)
 @pytest.fixture(params=BUILDS)
 def build(request, monkeypatch) -> str:
     """Each build for this processor, in turn the one that runs."""
-    loaded = native_library.load(build_of(request.param))
+    loaded = native_library.load(native_library.path_of(request.param))
     monkeypatch.setattr(native_library, "library", lambda: loaded)
     return request.param
 
