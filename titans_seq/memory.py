@@ -74,9 +74,9 @@ class NeuralMemory(nn.Module):
         gate_per: "token", or "chunk": the gates of a whole chunk come from its first token (the paper's LTI form).
         max_surprise: theta_t is scaled by min(1, max_surprise / ||u_t||); None: never.
         theta_scale: how much a chunk may change the memory; the larger, the better a fact seen once is kept.
-        theta_start: how much it does at first. 4 learns fast from keys that differ. Where keys resemble each other, as
-            after attention or in smooth data, steps of 4 overshoot; outputs stay bounded, but gradients of long
-            sequences explode; those of 1 do not, as long as training leaves them there (`theta_scale=1` makes sure of
+        theta_start: how much it does at first. 4 learns fastest from keys that differ. Where keys resemble each other,
+            as after attention or in smooth data, steps of 4 overshoot: outputs stay bounded, but gradients of long
+            sequences explode. Those of 1 do not, as long as training leaves them there (`theta_scale=1` makes sure of
             it).
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
         backend: see `titans_seq.kernels.neural_memory`.
@@ -103,7 +103,7 @@ class NeuralMemory(nn.Module):
         gate_per: str = "token",
         max_surprise: float | None = 1.0,
         theta_scale: float = 4.0,
-        theta_start: float = 4.0,
+        theta_start: float = 1.0,
         num_persistent: int = 0,
         head_dim: int | None = None,
         backend: str = "auto",

@@ -190,6 +190,14 @@ def test_options_that_a_run_did_not_know_yet_have_their_defaults(plain: str, tmp
     assert (config.model.expansion, config.data.fill) == (2, None)
 
 
+def test_a_run_keeps_the_options_it_was_made_with(plain: str, tmp_path: Path) -> None:
+    """Defaults may have changed since."""
+    recorded = plain.replace("theta_start: 1.0", "theta_start: 4.0")
+    assert recorded != plain
+    (tmp_path / "config.yaml").write_text(recorded)
+    assert read_config(tmp_path, "forecast").model.theta_start == 4.0
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

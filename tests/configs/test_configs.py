@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
 from titans_seq.blocks import MIXERS as BLOCK_MIXERS
+from titans_seq.blocks import WITH_MEMORY
 from titans_seq.cli.config import build, compose
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN
 from titans_seq.cli.forecast import FORECAST
@@ -85,6 +86,8 @@ def test_every_choice_is_composed_and_built(task: Any, group: str, name: str) ->
         assert isinstance(network, KmerClassifier if name == "kmer" else DNAEncoder)
         if name != "kmer":
             assert network.bidirectional == (task is CLASSIFY)
+    if config.model.get("mixer") in WITH_MEMORY:
+        assert (config.model.theta_start, config.model.theta_scale) == (1, 4)
     if config.early_stopping is not None:
         assert isinstance(build(config.early_stopping, "early_stopping"), EarlyStopping)
     trainer = build(config.trainer, "trainer", logger=False, enable_progress_bar=False, enable_checkpointing=False)

@@ -396,6 +396,16 @@ def test_state_dict(options):
     assert torch.equal(layer(x), other(x))
 
 
+def test_the_start_of_theta_is_no_part_of_a_trained_layer():
+    """It decides where parameters start, and nothing else: what was trained from another start reads on as it is."""
+    layer, other, x = make({"theta_start": 4.0}), make({}, seed=9), tokens(9)
+    assert not torch.equal(layer.gates.bias, other.gates.bias)
+    other.load_state_dict(layer.state_dict())
+    y, state = layer(x, return_state=True)
+    assert torch.equal(other(x), y)
+    assert torch.equal(other(x, state=state), layer(x, state=state))
+
+
 def test_deepcopy():
     layer, x = make({"num_persistent": 2}), tokens(9)
     copied = copy.deepcopy(layer)
