@@ -17,6 +17,7 @@ demo: $(STAMP)  ## install, then train and test a forecaster on the embedded ser
 lint: $(STAMP)  ## install, then check style, format and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/clang-format --dry-run --Werror kernels/native/*.[ch]
 	.venv/bin/mypy
 
 # one process per core with one thread each takes half the time of one process with a thread per core

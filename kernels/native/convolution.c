@@ -131,7 +131,8 @@ static void read_gradient(const Convolution *c, const Tile *tile, int64_t sample
         const real *restrict d_y = token_of(c, j, sample, t);
         if (!d_y) memset(h, 0, sizeof(real) * (size_t)K);
         else if (j < c->unit * c->heads) unit_backward(h, d_y, K);
-        else for (long i = 0; i < K; i++) h[i] = h[i] >= -most && h[i] <= most ? d_y[i] : 0;
+        else
+            for (long i = 0; i < K; i++) h[i] = h[i] >= -most && h[i] <= most ? d_y[i] : 0;
     }
 }
 

@@ -1,4 +1,4 @@
-/* The memory operation with one memory in each lane: for small memories, whose matrices are too small to fill vectors. */
+/* The memory operation with one memory in each lane: for small memories, whose matrices do not fill vectors. */
 #include "vector.h"
 
 #define MEMORIES LANES

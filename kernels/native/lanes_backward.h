@@ -1,6 +1,6 @@
 /* One chunk of LANES memories, backward: gradients of its tokens, of the state before it, and of the weights W where it
- * took its inner gradient. Each function is the transpose of the one of the same name in lanes_chunk.h; d_x is the gradient of
- * x and is added to unless it says otherwise.
+ * took its inner gradient. Each function is the transpose of the one of the same name in lanes_chunk.h; d_x is the
+ * gradient of x and is added to unless it says otherwise.
  */
 #ifndef TITANS_LANES_BACKWARD_H
 #define TITANS_LANES_BACKWARD_H
@@ -8,13 +8,13 @@
 #include "lanes_chunk.h"
 
 typedef struct {
-    vf *d_y, *d_surprise;                    /* [n, V], [n]: given */
-    vf *d_v, *d_alpha, *d_eta, *d_theta;     /* of v [n, V] and the gates [n] */
-    vf *d_h[DEEPEST], *d_x[DEEPEST];         /* as h and x; d_h[0] is that of k, d_x[0] that of q */
-    vf *d_delta[DEEPEST], *d_z[DEEPEST];     /* as delta; of hidden pre-activations at the keys */
-    vf *d_A, *d_E, *d_beta, *d_f, d_e;       /* d_E [n]: of the last row; d_e: of the last slot */
-    vf *d_step;                              /* [n] */
-    vf *dots, *wide[2];                      /* [n, n]; [n, widest] */
+    vf *d_y, *d_surprise;                /* [n, V], [n]: given */
+    vf *d_v, *d_alpha, *d_eta, *d_theta; /* of v [n, V] and the gates [n] */
+    vf *d_h[DEEPEST], *d_x[DEEPEST];     /* as h and x; d_h[0] is that of k, d_x[0] that of q */
+    vf *d_delta[DEEPEST], *d_z[DEEPEST]; /* as delta; of hidden pre-activations at the keys */
+    vf *d_A, *d_E, *d_beta, *d_f, d_e;   /* d_E [n]: of the last row; d_e: of the last slot */
+    vf *d_step;                          /* [n] */
+    vf *dots, *wide[2];                  /* [n, n]; [n, widest] */
 } ChunkBackward;
 
 /* out[i] += sum over t >= i of weights[t, i] in[t]. */
@@ -80,7 +80,9 @@ static void mix_backward(Chunk *c, ChunkBackward *b, const vf *overlap) {
 }
 
 /* Gradient of what layer l makes of the queries. */
-INLINE vf *d_reading(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_y : b->d_x[l + 1]; }
+INLINE vf *d_reading(const Chunk *c, const ChunkBackward *b, int l) {
+    return l == c->depth - 1 ? b->d_y : b->d_x[l + 1];
+}
 
 /* From d_y through every layer to d_x[0]. */
 static void reading_backward(Chunk *c, ChunkBackward *b, vf *M, vf *S) {
@@ -126,7 +128,9 @@ static void steps_backward(Chunk *c, ChunkBackward *b) {
 }
 
 /* Gradient of what layer l makes of the keys. */
-INLINE vf *d_keys(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_delta[l] : b->d_z[l + 1]; }
+INLINE vf *d_keys(const Chunk *c, const ChunkBackward *b, int l) {
+    return l == c->depth - 1 ? b->d_delta[l] : b->d_z[l + 1];
+}
 
 /* From d_delta and d_h to d_v, d_h[0] and d_z. Leaves the gradient of pulled[l] in d_delta[l - 1]. */
 static void keys_backward(Chunk *c, ChunkBackward *b, vf *W) {

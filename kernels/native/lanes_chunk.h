@@ -22,18 +22,18 @@ typedef struct {
     long layer[DEEPEST + 1], numbers; /* where layer l begins in a state, and how long a state is */
     long row;                         /* numbers of the longest row that is read or written for one memory */
     real max_surprise;
-    vf *alpha, *eta, *theta, *real;   /* [n] */
-    vf *v, *y;                        /* [n, V] */
-    vf *h[DEEPEST], *x[DEEPEST];      /* [n, width[l]]: inputs of layer l at keys and at queries; h[0] = k, x[0] = q */
+    vf *alpha, *eta, *theta, *real; /* [n] */
+    vf *v, *y;                      /* [n, V] */
+    vf *h[DEEPEST], *x[DEEPEST];    /* [n, width[l]]: inputs of layer l at keys and at queries; h[0] = k, x[0] = q */
     vf *slope[DEEPEST], *curve[DEEPEST], *x_slope[DEEPEST]; /* silu' and silu'' at keys, silu' at queries */
-    vf *delta[DEEPEST];               /* [n, width[l + 1]]: gradient of the loss by the output of layer l */
-    vf *pulled[DEEPEST];              /* [n, width[l]]: W_l^T delta_l */
+    vf *delta[DEEPEST];                        /* [n, width[l + 1]]: gradient of the loss by the output of layer l */
+    vf *pulled[DEEPEST];                       /* [n, width[l]]: W_l^T delta_l */
     vf *h_norm[DEEPEST], *delta_norm[DEEPEST]; /* [n]: squares of norms */
-    vf *surprise, *scale, *step;      /* [n]: ||u||, min(1, max_surprise / ||u||), theta scale */
-    vf *beta, *e, *f, *A, *E;         /* [n], [n, n] */
-    vf *overlap[DEEPEST];             /* [n, n]: x_t . h_i, for i <= t */
-    vf *mixed;                        /* [n, n]: weights of a sum over i <= t, zero above the diagonal */
-    vf *wide[2];                      /* [n, widest]: room for one product */
+    vf *surprise, *scale, *step;               /* [n]: ||u||, min(1, max_surprise / ||u||), theta scale */
+    vf *beta, *e, *f, *A, *E;                  /* [n], [n, n] */
+    vf *overlap[DEEPEST];                      /* [n, n]: x_t . h_i, for i <= t */
+    vf *mixed;                                 /* [n, n]: weights of a sum over i <= t, zero above the diagonal */
+    vf *wide[2];                               /* [n, widest]: room for one product */
 } Chunk;
 
 INLINE Mat layer_of(const Chunk *c, vf *state, int l) { return mat(state + c->layer[l], c->width[l]); }
@@ -107,7 +107,8 @@ static void steps(Chunk *c) {
         }
         c->surprise[i] = square_root(squares);
         c->scale[i] = splat(1);
-        if (c->max_surprise < (real)__builtin_inf()) c->scale[i] = c->max_surprise / at_least(c->surprise[i], c->max_surprise);
+        if (c->max_surprise < (real)__builtin_inf())
+            c->scale[i] = c->max_surprise / at_least(c->surprise[i], c->max_surprise);
         c->step[i] = c->theta[i] * c->scale[i];
     }
 }
@@ -131,7 +132,8 @@ static void reading(Chunk *c, vf *M, vf *S, const int y) {
         if (l == last && !y) break;
         scale_rows(c->wide[0], c->beta, c->x[l], n, in);
         scale_rows(c->wide[1], c->f, c->x[l], n, in);
-        Pair of_M = {mat(c->wide[0], in), flip(layer_of(c, M, l))}, of_S = {mat(c->wide[1], in), flip(layer_of(c, S, l))};
+        Pair of_M = {mat(c->wide[0], in), flip(layer_of(c, M, l))},
+             of_S = {mat(c->wide[1], in), flip(layer_of(c, S, l))};
         two_products(mat(made, out), of_M, of_S, n, out, in);
         mix(c, c->overlap[l]);
         add_earlier(made, c->mixed, c->delta[l], n, out);

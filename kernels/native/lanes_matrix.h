@@ -45,7 +45,8 @@ INLINE vf start_at(Start start, Mat out, int i, int j) {
 }
 
 /* out = start + the sum of `count` products, for rows x cols entries from (i, j) on, which stay in registers. */
-INLINE void tile(Mat out, Start start, const Pair *pairs, int count, int depth, int i, int j, const int rows, const int cols) {
+INLINE void tile(Mat out, Start start, const Pair *pairs, int count, int depth, int i, int j, const int rows,
+                 const int cols) {
     vf sum[TILE][4];
     for (int r = 0; r < rows; r++)
         for (int s = 0; s < cols; s++) sum[r][s] = start_at(start, out, i + r, j + s);
@@ -102,7 +103,8 @@ typedef struct {
     int count;
 } Moving;
 
-INLINE void advance_tile(const Moving *P, vf mix, const Moving *Q, int depth, int i, int j, const int rows, const int cols) {
+INLINE void advance_tile(const Moving *P, vf mix, const Moving *Q, int depth, int i, int j, const int rows,
+                         const int cols) {
     tile(P->at, (Start){MIXTURE, P->keep, mix, Q->at}, P->pairs, P->count, depth, i, j, rows, cols);
     tile(Q->at, (Start){MIXTURE, Q->keep, splat(0), Q->at}, Q->pairs, Q->count, depth, i, j, rows, cols);
 }
@@ -125,7 +127,8 @@ INLINE vf dot(const vf *a, const vf *b, int count) {
     return sum;
 }
 
-enum { AHEAD = 64 }; /* numbers that are fetched before they are needed: a row for each lane is too many streams for the CPU */
+/* Numbers that are fetched before they are needed: a row for each lane is too many streams for the CPU. */
+enum { AHEAD = 64 };
 
 /* `count` numbers of each memory, consecutive at row[lane], into lanes: out[i][lane] = row[lane][i]. */
 static void gather(vf *out, const real *const row[LANES], long count) {

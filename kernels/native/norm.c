@@ -17,7 +17,7 @@
 enum { TILE = 256, PIECE = 1 << 14 }; /* numbers that are in the first cache together, and numbers of a piece */
 
 typedef struct {
-    int64_t rows, width;   /* width: K */
+    int64_t rows, width; /* width: K */
     double eps;
     const real *y, *w, *g; /* [rows, K], [K], [rows, K]; w and g NULL: as if w, and silu(g), were 1 */
     real *out;

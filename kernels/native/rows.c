@@ -1,4 +1,4 @@
-/* The memory operation with vectors along the rows of one memory's matrices: for memories of 64 and more numbers a side. */
+/* The memory operation with vectors along the rows of one memory's matrices: for large memories, or few. */
 #include "vector.h"
 
 #define MEMORIES 1
@@ -42,8 +42,8 @@ static __attribute__((noinline)) Chunk new_chunk(const Call *call, Arena *arena)
         c.layer[l + 1] = c.layer[l] + c.width[odd_side(l)] * c.vectors[even_side(l)];
     c.numbers = c.layer[c.depth];
     c.row = LANES;
-    vf **gates[] = {&c.alpha, &c.eta, &c.theta, &c.real, &c.surprise, &c.scale, &c.step, &c.beta, &c.e, &c.f,
-                    &c.slot[0], &c.slot[1]};
+    vf **gates[] = {&c.alpha, &c.eta,  &c.theta, &c.real, &c.surprise, &c.scale,
+                    &c.step,  &c.beta, &c.e,     &c.f,    &c.slot[0],  &c.slot[1]};
     for (unsigned i = 0; i < sizeof gates / sizeof *gates; i++) *gates[i] = take(arena, slots);
     c.v = take(arena, level_room(&c, c.depth, n)), c.y = take(arena, level_room(&c, c.depth, n));
     vf **tables[] = {&c.A, &c.E, &c.mixed, &c.turned_mixed};
@@ -67,8 +67,8 @@ static __attribute__((noinline)) ChunkBackward new_backward(const Call *call, co
     long n = most_slots(call), slots = vectors_for(n), widest = 0;
     for (int l = 0; l <= c->depth; l++)
         if (level_room(c, l, n) > widest) widest = level_room(c, l, n);
-    vf **gates[] = {&b.d_alpha, &b.d_eta, &b.d_theta, &b.d_surprise, &b.d_E, &b.d_beta, &b.d_f, &b.d_step,
-                    &b.slot[0], &b.slot[1], &b.slot[2], &b.slot[3]};
+    vf **gates[] = {&b.d_alpha, &b.d_eta,  &b.d_theta, &b.d_surprise, &b.d_E,     &b.d_beta,
+                    &b.d_f,     &b.d_step, &b.slot[0], &b.slot[1],    &b.slot[2], &b.slot[3]};
     for (unsigned i = 0; i < sizeof gates / sizeof *gates; i++) *gates[i] = take(arena, slots);
     b.d_y = take(arena, level_room(c, c->depth, n)), b.d_v = take(arena, level_room(c, c->depth, n));
     b.d_A = take(arena, n * slots), b.dots = take(arena, n * slots);

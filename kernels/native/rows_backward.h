@@ -64,7 +64,9 @@ static void mix_backward(Chunk *c, ChunkBackward *b, const vf *overlap) {
         }
 }
 
-INLINE vf *d_reading(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_y : b->d_x[l + 1]; }
+INLINE vf *d_reading(const Chunk *c, const ChunkBackward *b, int l) {
+    return l == c->depth - 1 ? b->d_y : b->d_x[l + 1];
+}
 
 static void reading_backward(Chunk *c, ChunkBackward *b, vf *M, vf *S) {
     for (int l = c->depth - 1; l >= 0; l--) {
@@ -107,7 +109,9 @@ static void steps_backward(Chunk *c, ChunkBackward *b) {
     }
 }
 
-INLINE vf *d_keys(const Chunk *c, const ChunkBackward *b, int l) { return l == c->depth - 1 ? b->d_delta[l] : b->d_z[l + 1]; }
+INLINE vf *d_keys(const Chunk *c, const ChunkBackward *b, int l) {
+    return l == c->depth - 1 ? b->d_delta[l] : b->d_z[l + 1];
+}
 
 static void keys_backward(Chunk *c, ChunkBackward *b, vf *W) {
     int last = c->depth - 1;
@@ -137,7 +141,8 @@ static void state_backward(Chunk *c, ChunkBackward *b, vf *d_M, vf *d_S, vf *d_W
     for (int l = 0; l < c->depth; l++) {
         scale_level(c, l + 1, by_M, c->beta, d_reading(c, b, l), 0);
         scale_level(c, l + 1, by_S, c->f, d_reading(c, b, l), 0);
-        Moving to_S = moving(c, l, d_S, e, outer(c, l, by_S, c->x[l])), to_M = moving(c, l, d_M, beta, outer(c, l, by_M, c->x[l]));
+        Moving to_S = moving(c, l, d_S, e, outer(c, l, by_S, c->x[l])),
+               to_M = moving(c, l, d_M, beta, outer(c, l, by_M, c->x[l]));
         Pair of_W[2] = {outer(c, l, d_keys(c, b, l), c->h[l])};
         if (l > 0) of_W[1] = outer(c, l, c->delta[l], b->d_delta[l - 1]);
         int rows = c->width[odd_side(l)], vectors = layer_row(c, l);

@@ -1,9 +1,9 @@
-/* One chunk of one memory, forward, with vectors along the rows of matrices: for memories of 64 and more numbers a side.
- * The formulas and the names are those of lanes_chunk.h.
+/* One chunk of one memory, forward, with vectors along the rows of matrices: for memories of 64 and more numbers a
+ * side. The formulas and the names are those of lanes_chunk.h.
  *
  * The widths between layers are levels 0 (keys, queries) to L (values). Tokens lie at even levels one after the other,
- * [n, width], at odd levels feature after feature, [width, n], and a layer is stored with the odd level's side first. So
- * every product has contiguous rows: odd = W even^T, even = odd^T W, W += odd even. Rows are filled up with zeros to
+ * [n, width], at odd levels feature after feature, [width, n], and a layer is stored with the odd level's side first.
+ * So every product has contiguous rows: odd = W even^T, even = odd^T W, W += odd even. Rows are filled up with zeros to
  * whole vectors; `rows` and `vectors` of a level are its shape.
  */
 #ifndef TITANS_ROWS_CHUNK_H
@@ -19,17 +19,17 @@ typedef struct {
     long layer[DEEPEST + 1], numbers; /* where layer l begins in a state, and how long a state is, in vectors */
     long row;
     real max_surprise;
-    vf *alpha, *eta, *theta, *real;   /* [n] */
-    vf *v, *y;                        /* level L */
+    vf *alpha, *eta, *theta, *real;                                                                     /* [n] */
+    vf *v, *y;                                                                                          /* level L */
     vf *h[DEEPEST], *x[DEEPEST], *slope[DEEPEST], *curve[DEEPEST], *x_slope[DEEPEST], *pulled[DEEPEST]; /* level l */
-    vf *delta[DEEPEST];               /* level l + 1 */
+    vf *delta[DEEPEST]; /* level l + 1 */
     vf *h_norm[DEEPEST], *delta_norm[DEEPEST];
     vf *surprise, *scale, *step, *beta, *e, *f;
     vf *A, *E, *mixed, *turned_mixed; /* [n, n] */
     vf *overlap[DEEPEST];
-    vf *wide[2], *turned;             /* room for one level */
-    vf *loaded;                       /* [n, V]: room for tokens on their way to and from an odd level */
-    vf *slot[2];                      /* [n]: room for a number per slot */
+    vf *wide[2], *turned; /* room for one level */
+    vf *loaded;           /* [n, V]: room for tokens on their way to and from an odd level */
+    vf *slot[2];          /* [n]: room for a number per slot */
 } Chunk;
 
 INLINE int even(int level) { return level % 2 == 0; }
@@ -46,7 +46,8 @@ INLINE View features(const Chunk *c, int level, const vf *at) {
     return even(level) ? flip(own) : own;
 }
 
-/* What W_l makes of `from` (one side of layer l) for `to` (the other side), added or not; the same in both directions. */
+/* What W_l makes of `from` (one side of layer l) for `to` (the other side), added or not; the same in both directions.
+ */
 INLINE void through(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from, const int add) {
     const vf *w = W + c->layer[l];
     int odd = odd_side(l), level = even_side(l);
@@ -60,8 +61,12 @@ INLINE void through(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf
     }
 }
 
-static void pass(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) { through(c, l, W, to_level, to, from, 0); }
-static void add_pass(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) { through(c, l, W, to_level, to, from, 1); }
+static void pass(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) {
+    through(c, l, W, to_level, to, from, 0);
+}
+static void add_pass(Chunk *c, int l, const vf *W, int to_level, vf *to, const vf *from) {
+    through(c, l, W, to_level, to, from, 1);
+}
 
 /* Factors of a sum over slots of one side of layer l times the other; above and below are the levels l + 1 and l. */
 INLINE Pair outer(const Chunk *c, int l, const vf *above, const vf *below) {
@@ -84,8 +89,8 @@ static void dot_earlier(Chunk *c, int level, vf *out, const vf *a, const vf *b) 
     View by_slot = flip(features(c, level, a));
     for (int t = 0; t < c->n; t += LANES) {
         int rows = c->n - t < LANES ? c->n - t : LANES;
-        product((Sums){out + t * c->slots, c->slots}, (View){by_slot.at + t * by_slot.row, by_slot.row, by_slot.col}, by_feature,
-                c->slots, rows, t / LANES + 1, c->width[level]);
+        product((Sums){out + t * c->slots, c->slots}, (View){by_slot.at + t * by_slot.row, by_slot.row, by_slot.col},
+                by_feature, c->slots, rows, t / LANES + 1, c->width[level]);
     }
 }
 
@@ -96,11 +101,11 @@ static void add_earlier(Chunk *c, int level, vf *out, vf *weights, const vf *in)
     for (int t = 0; t < c->n; t += LANES) {
         int rows = c->n - t < LANES ? c->n - t : LANES;
         if (even(level))
-            add_product((Sums){out + t * c->vectors[level], c->vectors[level]}, view((real *)weights + t * wide, wide), in,
-                    c->vectors[level], rows, c->vectors[level], t + rows);
+            add_product((Sums){out + t * c->vectors[level], c->vectors[level]}, view((real *)weights + t * wide, wide),
+                        in, c->vectors[level], rows, c->vectors[level], t + rows);
         else
-            add_product((Sums){out + t / LANES, c->slots}, features(c, level, in), c->turned_mixed + t / LANES, c->slots,
-                    c->width[level], 1, t + rows);
+            add_product((Sums){out + t / LANES, c->slots}, features(c, level, in), c->turned_mixed + t / LANES,
+                        c->slots, c->width[level], 1, t + rows);
     }
 }
 
@@ -110,13 +115,14 @@ static void add_later(Chunk *c, int level, vf *out, vf *weights, const vf *in) {
     for (int i = 0; i < c->n; i += LANES) {
         int rows = c->n - i < LANES ? c->n - i : LANES;
         if (even(level))
-            add_product((Sums){out + i * c->vectors[level], c->vectors[level]}, flip(view((real *)weights + i * wide + i, wide)),
-                    in + i * c->vectors[level], c->vectors[level], rows, c->vectors[level], c->n - i);
+            add_product((Sums){out + i * c->vectors[level], c->vectors[level]},
+                        flip(view((real *)weights + i * wide + i, wide)), in + i * c->vectors[level], c->vectors[level],
+                        rows, c->vectors[level], c->n - i);
         else {
             View from_i = features(c, level, in);
             from_i.at += i;
-            add_product((Sums){out + i / LANES, c->slots}, from_i, weights + i * c->slots + i / LANES, c->slots, c->width[level], 1,
-                    c->n - i);
+            add_product((Sums){out + i / LANES, c->slots}, from_i, weights + i * c->slots + i / LANES, c->slots,
+                        c->width[level], 1, c->n - i);
         }
     }
 }
@@ -238,7 +244,8 @@ static void update(Chunk *c, vf *M, vf *S) {
     for (int l = 0; l < c->depth; l++) {
         scale_level(c, l + 1, by_M, by_A, c->delta[l], 0);
         scale_level(c, l + 1, by_S, by_E, c->delta[l], 0);
-        Moving to_M = moving(c, l, M, beta, outer(c, l, by_M, c->h[l])), to_S = moving(c, l, S, e, outer(c, l, by_S, c->h[l]));
+        Moving to_M = moving(c, l, M, beta, outer(c, l, by_M, c->h[l])),
+               to_S = moving(c, l, S, e, outer(c, l, by_S, c->h[l]));
         advance(&to_M, f, &to_S, c->width[odd_side(l)], layer_row(c, l), c->n);
     }
 }

@@ -53,7 +53,8 @@ INLINE vf start_at(Start start, Sums out, long at) {
 }
 
 /* out = start + the sum of `count` products, for rows x vectors from (i, j) on, which stay in registers. */
-INLINE void tile(Sums out, Start start, const Pair *pairs, int count, int depth, int i, int j, const int rows, const int vectors) {
+INLINE void tile(Sums out, Start start, const Pair *pairs, int count, int depth, int i, int j, const int rows,
+                 const int vectors) {
     vf sum[12][MOST_VECTORS];
     for (int r = 0; r < rows; r++)
         for (int s = 0; s < vectors; s++) sum[r][s] = start_at(start, out, (i + r) * out.row + j + s);
@@ -74,7 +75,8 @@ INLINE void tile(Sums out, Start start, const Pair *pairs, int count, int depth,
 }
 
 /* Tiles of `size` rows from row i on; where they end. */
-INLINE int tiles(Sums out, Start start, const Pair *pairs, int count, int depth, int i, int rows, int j, const int vectors, const int size) {
+INLINE int tiles(Sums out, Start start, const Pair *pairs, int count, int depth, int i, int rows, int j,
+                 const int vectors, const int size) {
     if (size * vectors <= SUMS)
         for (; i + size <= rows; i += size) tile(out, start, pairs, count, depth, i, j, size, vectors);
     return i;
@@ -90,7 +92,8 @@ INLINE void column(Sums out, Start start, const Pair *pairs, int count, int rows
 
 INLINE void columns(Sums out, Start start, const Pair *pairs, int count, int rows, int vectors, int depth) {
     int j = 0;
-    for (; j + MOST_VECTORS <= vectors; j += MOST_VECTORS) column(out, start, pairs, count, rows, depth, j, MOST_VECTORS);
+    for (; j + MOST_VECTORS <= vectors; j += MOST_VECTORS)
+        column(out, start, pairs, count, rows, depth, j, MOST_VECTORS);
     for (; j + 2 <= vectors; j += 2) column(out, start, pairs, count, rows, depth, j, 2);
     for (; j < vectors; j++) column(out, start, pairs, count, rows, depth, j, 1);
 }
@@ -107,7 +110,9 @@ static void add_product(Sums out, View a, const vf *b, long b_row, int rows, int
 static void product(Sums out, View a, const vf *b, long b_row, int rows, int vectors, int depth) {
     Pair pair = {a, b, b_row};
     columns(out, (Start){.from = NOTHING}, &pair, 1, rows, vectors, depth < DEEP ? depth : DEEP);
-    if (depth > DEEP) add_product(out, (View){a.at + DEEP * a.col, a.row, a.col}, b + DEEP * b_row, b_row, rows, vectors, depth - DEEP);
+    if (depth > DEEP)
+        add_product(out, (View){a.at + DEEP * a.col, a.row, a.col}, b + DEEP * b_row, b_row, rows, vectors,
+                    depth - DEEP);
 }
 
 /* A state [rows, vectors] and what is added to it. */
@@ -118,8 +123,8 @@ typedef struct {
     int count;
 } Moving;
 
-INLINE int advance_tiles(const Moving *P, real mix, const Moving *Q, int depth, int i, int rows, int j, const int vectors,
-                         const int size) {
+INLINE int advance_tiles(const Moving *P, real mix, const Moving *Q, int depth, int i, int rows, int j,
+                         const int vectors, const int size) {
     for (; i + size <= rows; i += size) {
         tile(P->at, (Start){MIXTURE, P->keep, mix, Q->at.at}, P->pairs, P->count, depth, i, j, size, vectors);
         tile(Q->at, (Start){MIXTURE, Q->keep, 0, Q->at.at}, Q->pairs, Q->count, depth, i, j, size, vectors);

@@ -1,7 +1,7 @@
 /* Where the memories of a block stand in their streams: which token is in which slot of which chunk.
  *
- * A block is MEMORIES memories (sample, head) that walk through their chunks together. Real tokens follow each other from
- * the state's position on; masked tokens have no slot. Slots are counted from the beginning of the first chunk.
+ * A block is MEMORIES memories (sample, head) that walk through their chunks together. Real tokens follow each other
+ * from the state's position on; masked tokens have no slot. Slots are counted from the beginning of the first chunk.
  */
 #ifndef TITANS_STREAM_H
 #define TITANS_STREAM_H
@@ -27,18 +27,16 @@ typedef struct {
     int64_t sample[MEMORIES], head[MEMORIES];
     int64_t before[MEMORIES], end[MEMORIES]; /* slots filled before the call and after it */
     int memories;
-    int64_t chunks, first_slot;              /* first_slot: of the chunk being read */
-    real *nothing;                           /* a row of zeros to read where there is no token */
-    real *dump;                              /* a row to write where nobody reads */
+    int64_t chunks, first_slot; /* first_slot: of the chunk being read */
+    real *nothing;              /* a row of zeros to read where there is no token */
+    real *dump;                 /* a row to write where nobody reads */
 } Block;
 
 static int64_t filled_after(const Call *call, int64_t sample) {
     return call->position[sample] + (call->order ? call->count[sample] : call->tokens);
 }
 
-static int64_t chunks_of(const Call *call, int64_t slots) {
-    return (slots + call->chunk_size - 1) / call->chunk_size;
-}
+static int64_t chunks_of(const Call *call, int64_t slots) { return (slots + call->chunk_size - 1) / call->chunk_size; }
 
 static Block block_of(const Call *call, long index, real *rows, long row) {
     Block block = {.call = call, .nothing = rows, .dump = rows + row};

@@ -1,4 +1,5 @@
-/* One fork and join over pieces of work. No pool and no global state: safe after fork() and in several threads at once. */
+/* One fork and join over pieces of work. No pool and no global state: safe after fork() and in several threads at once.
+ */
 #ifndef TITANS_THREADS_H
 #define TITANS_THREADS_H
 

@@ -49,9 +49,20 @@ INLINE vf square_root(vf x) {
 
 /* e^x, x between LOWEST and HIGHEST or taken as these: x = n ln 2 + r, ln 2 in two parts, and a series in r. */
 INLINE vf exponential(vf x) {
-    static const real over_factorial[] = {
-        1, 1, 1 / (real)2, 1 / (real)6, 1 / (real)24, 1 / (real)120, 1 / (real)720, 1 / (real)5040, 1 / (real)40320,
-        1 / (real)362880, 1 / (real)3628800, 1 / (real)39916800, 1 / (real)479001600, 1 / (real)6227020800};
+    static const real over_factorial[] = {1,
+                                          1,
+                                          1 / (real)2,
+                                          1 / (real)6,
+                                          1 / (real)24,
+                                          1 / (real)120,
+                                          1 / (real)720,
+                                          1 / (real)5040,
+                                          1 / (real)40320,
+                                          1 / (real)362880,
+                                          1 / (real)3628800,
+                                          1 / (real)39916800,
+                                          1 / (real)479001600,
+                                          1 / (real)6227020800};
     const real round = (real)1.5 * ((whole)1 << MANTISSA); /* adding it leaves no digits behind the point */
     x = at_most(at_least(x, LOWEST), HIGHEST);
     vf n = (x * (real)1.44269504088896341 + round) - round;

@@ -2,8 +2,8 @@
  * results do not depend on how many threads there are. Forward keeps the state before every `every`-th chunk; backward
  * makes the states between anew, and with them everything else of a chunk.
  *
- * A kernel includes this behind its own Chunk and ChunkBackward, and the functions on them: how a memory lies in vectors
- * is known there only. Here a state is `c->numbers` vectors.
+ * A kernel includes this behind its own Chunk and ChunkBackward, and the functions on them: how a memory lies in
+ * vectors is known there only. Here a state is `c->numbers` vectors.
  */
 #ifndef TITANS_WALK_H
 #define TITANS_WALK_H
@@ -94,7 +94,7 @@ typedef struct {
     Forward forward;
     ChunkBackward backward;
     vf *d_M, *d_S, *d_W, *d_stood; /* d_W: of the chunk start that the call got */
-    vf *states; /* weights and momentum before each chunk of a segment */
+    vf *states;                    /* weights and momentum before each chunk of a segment */
 } Backward;
 
 static Backward new_backward_pass(const Call *call, Arena *arena) {
@@ -171,7 +171,8 @@ static void backward_block(const Call *call, Backward *b, const Gradients *given
         int64_t first = (last - 1) / call->every * call->every;
         remake_states(&block, b, index, first, last);
         for (int64_t i = last - 1; i >= first; i--) {
-            vf *M = b->states + 2 * c->numbers * (i - first), *d_W = i > 0 ? b->d_M : first_W; /* W is M, but in the first */
+            vf *M = b->states + 2 * c->numbers * (i - first),
+               *d_W = i > 0 ? b->d_M : first_W; /* W is M, but in the first */
             backward_of_chunk(&block, b, given, i, M, M + c->numbers, d_W);
             add_standing(&block, i, d_W, b->d_stood, c->numbers);
         }
