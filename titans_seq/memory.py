@@ -79,8 +79,8 @@ class NeuralMemory(nn.Module):
             sequences explode. Those of 1 do not, as long as training leaves them there (`theta_scale=1` makes sure of
             it).
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
-        backend: see `titans_seq.kernels.neural_memory`; with "auto" and "native" compiled C also runs what lies around the
-            memory, where it was built.
+        backend: see `titans_seq.kernels.neural_memory`; with "auto" and "native" compiled C also runs what lies around
+            the memory, where it was built.
 
     Numerics: the memory runs in float32 (float64 under float64), also under autocast. Layers of float32, bfloat16 and
     float16 are supported, float64 by all backends but "triton". A float16 layer (`.half()`) computes its
