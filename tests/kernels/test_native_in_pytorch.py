@@ -7,10 +7,11 @@ import sys
 import memory_cases
 import pytest
 import torch
+from accuracy import assert_equal_to
 from memory_oracle import Problem, random_problem
 
 from titans_seq import NeuralMemory
-from titans_seq.kernels import MemoryState, native_library, neural_memory
+from titans_seq.kernels import MemoryState, native_library, native_memory, neural_memory
 
 # where CI is set a missing build is a failure
 pytestmark = pytest.mark.skipif(
@@ -116,3 +117,21 @@ def test_the_second_derivative_is_refused(loss):
     (first,) = torch.autograd.grad(y.sum() if loss == "sum" else y.square().sum(), leaves[2], create_graph=True)
     with pytest.raises(RuntimeError, match="native_backward"):
         first.sum().backward()
+
+
+@pytest.mark.parametrize("most_in_a_lane", [2**60, 0], ids=["lanes", "rows"])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 19, 20, 21])
+def test_states_for_backward_fit_at_every_place_in_a_chunk(tokens, most_in_a_lane, monkeypatch):
+    """How many there is room for depends on sizes alone, so that a compiled graph has no break."""
+    monkeypatch.setattr(native_memory, "MOST_IN_A_LANE", most_in_a_lane)
+    for positions in ((0, 0), (1, 0), (1, 1)):
+        problem = random_problem(depth=2, chunk_size=2, T=tokens, positions=positions)
+        parts = (problem.state.weights, problem.state.momentum, problem.state.chunk_start)
+        state = MemoryState(*parts, problem.state.position, 2)
+        results = []
+        for backend in ("native", "chunked"):
+            leaves = [x.clone().requires_grad_() for x in problem.tensors]
+            y = neural_memory(*leaves, state, chunk_size=2, backend=backend)[0]
+            results.append(torch.autograd.grad(y.square().sum(), leaves))
+        for got, expected in zip(*results, strict=True):
+            assert_equal_to(got, expected, name=f"gradient from {positions}")
