@@ -8,7 +8,6 @@ Dimensions: B batch, T time, H heads, G = B * H, K key width, V value width, N c
 chunk, L depth, P numbers in the weights of all layers of one head.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,8 +97,8 @@ def memory_forward(
 
 @memory_forward.register_fake
 def _(q, k, v, alpha, eta, theta, real, current, state, max_surprise, hidden, depth, trained):
-    # how many groups there are is left open: a function of N here would compile a graph for every N
-    groups = torch.library.get_ctx().new_dynamic_size() if trained else 0
+    size = group_size(q.shape[0])
+    groups = (q.shape[0] + size - 1) // size if trained else 0
     kept = state.new_empty(groups, state.shape[0], 2, state.shape[2])
     return v.new_empty(v.shape), theta.new_empty(theta.shape), state.new_empty(state.shape), kept
 
@@ -288,9 +287,14 @@ class _GroupBackward:
         return self.d_q, self.gradients.k, -self.gradients.last, d_alpha, d_eta, self.d_step
 
 
+def group_size(chunks: int) -> int:
+    """max(sqrt(N), 16), also of an N that torch.compile leaves open: `math` would compile a graph for every N."""
+    return torch.sym_max(torch.sym_int(torch.sym_sqrt(torch.sym_float(chunks))), SMALLEST_GROUP)
+
+
 def group_ranges(chunks: int) -> list[range]:
     """Chunks in groups of sqrt(N), so that all that is kept for backward grows like sqrt(N)."""
-    size = max(math.isqrt(chunks), SMALLEST_GROUP)
+    size = group_size(chunks)
     return [range(first, min(first + size, chunks)) for first in range(0, chunks, size)]
 
 

@@ -99,6 +99,7 @@ def load(path: Path) -> ctypes.CDLL:
     """A build, with the types of its functions."""
     build = ctypes.CDLL(str(path))
     for kernel, dtype in itertools.product(KERNELS, ("float32", "float64")):
+        getattr(build, f"titans_{kernel}_memories_{dtype}").restype = c_int64
         kept, forward, backward = (getattr(build, f"titans_{kernel}_{name}_{dtype}") for name in FUNCTIONS)
         kept.restype, kept.argtypes = c_int64, (POINTER(Call),)
         forward.argtypes = (POINTER(Call), c_int)

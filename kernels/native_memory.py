@@ -10,19 +10,31 @@ Dimensions: B batch, T time, H heads, K key width, V value width, L depth, C chu
 
 import ctypes
 import itertools
-import math
 from collections.abc import Sequence
-from typing import Any
+from ctypes import c_int64
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from titans_seq.kernels.native_library import DEEPEST, FUNCTIONS, Call, Gradients, Layers, State, Tokens, library
+from titans_seq.kernels.native_library import (
+    DEEPEST,
+    FUNCTIONS,
+    KERNELS,
+    Call,
+    Gradients,
+    Layers,
+    State,
+    Tokens,
+    library,
+)
 from titans_seq.kernels.state import MemoryState
 
+TAIL = 2  # numbers behind the states that are kept for backward
 EVERY = 2  # chunks between two states that are kept for backward, with one memory in each lane
 MOST_IN_A_LANE = 2**13  # weights of a memory in one lane; the states of more do not stay in a core's cache
-ROWS_COST = 1.25  # of a weight in `rows` beside one in `lanes` with all lanes full; measured 1.1 to 1.5
+COST_OF_FOUR_IN_ROWS = 5  # of four weights in `rows`, in weights of `lanes` with all lanes full; measured 4.4 to 6
 WORK_OF_A_THREAD = 2**20  # multiplications below which a thread costs more than it brings
 
 
@@ -63,15 +75,15 @@ def native_forward(
     new = torch.zeros_like if mask is not None else torch.empty_like
     y, surprise = (new(x, memory_format=torch.contiguous_format) for x in (v, theta))
     final = [w.new_empty(w.shape) for w in [*state[:depth]] * 3] if return_state else []
-    kept = call.room_for_states() if trained else q.new_empty(0)
-    call.forward(y, surprise, final, kept)
+    kept = call.keep() if trained else q.new_empty(0)
+    call.forward(y, surprise, final)
     count = q.shape[1] if call.count is None else call.count
     return y, surprise, (position + count) % chunk_size, final, kept
 
 
 @native_forward.register_fake
 def _(q, k, v, alpha, eta, theta, state, depth, position, mask, chunk_size, bound, per_chunk, trained, return_state):
-    kept = q.new_empty(torch.library.get_ctx().new_dynamic_size() if trained else 0)
+    kept = q.new_empty(_numbers_kept(q, _widths(state, depth), chunk_size) if trained else 0)
     final = [w.new_empty(w.shape) for w in [*state[:depth]] * 3] if return_state else []
     return v.new_empty(v.shape), theta.new_empty(theta.shape), position.new_empty(position.shape), final, kept
 
@@ -148,6 +160,82 @@ def _whole_parts(wanted: Sequence[bool], depth: int) -> list[bool]:
 native_forward.register_autograd(_backward, setup_context=_setup)
 
 
+def _widths(state: Sequence[Tensor], depth: int) -> tuple[int, ...]:
+    return int(state[0].shape[3]), *(int(w.shape[2]) for w in state[:depth])
+
+
+class _Plan(NamedTuple):
+    """What a call takes in one kernel, by its sizes alone, with no condition on those that torch.compile and
+    torch.export leave open: a size that depended on values would break a compiled graph.
+
+    every: chunks between two states kept for backward, of streams at the start of a chunk. states: how many each memory
+    keeps. kept: numbers in all of them, with a tail: of a size of 0 or 1 a graph would be compiled for it alone.
+    """
+
+    build: ctypes.CDLL
+    kernel: str
+    widths: tuple[int, ...]
+    memories: int
+    every: int
+    states: int
+    kept: int
+
+    @classmethod
+    def of(cls, kernel: str, q: Tensor, widths: tuple[int, ...], chunk_size: int) -> "_Plan":
+        batch, tokens, heads, _ = q.shape
+        chunks = (tokens + chunk_size - 1) // chunk_size
+        every = EVERY if kernel == "lanes" else _every_in_rows(chunks)
+        states = (chunks - 1) // every
+        build = library()
+        assert build is not None, "resolve_backend checks it"
+        memories, numbers = _block(build, kernel, widths, q.dtype)
+        blocks = (batch * heads + memories - 1) // memories
+        return cls(build, kernel, widths, memories, every, states, blocks * states * numbers + TAIL)
+
+    def every_from(self, slots: int, chunk_size: int) -> int:
+        """Chunks between two states for streams with so many slots filled in the end: no more states than `states`."""
+        chunks = (slots + chunk_size - 1) // chunk_size
+        return max(self.every, (chunks - 1) // (self.states + 1) + 1)
+
+
+def _plans(q: Tensor, widths: tuple[int, ...], chunk_size: int) -> tuple[_Plan, _Plan, bool]:
+    """The plans of both kernels, and whether the first is taken."""
+    lanes, rows = (_Plan.of(kernel, q, widths, chunk_size) for kernel in KERNELS)
+    return lanes, rows, _fits_lanes(q.shape[0] * q.shape[2], widths, lanes.memories)
+
+
+def _plan(q: Tensor, widths: tuple[int, ...], chunk_size: int) -> _Plan:
+    lanes, rows, fits = _plans(q, widths, chunk_size)
+    return lanes if fits else rows
+
+
+def _numbers_kept(q: Tensor, widths: tuple[int, ...], chunk_size: int) -> int:
+    """That of the plan, also where the batch is left open: there the choice is part of the formula."""
+    lanes, rows, fits = _plans(q, widths, chunk_size)
+    return torch.sym_ite(fits, lanes.kept, rows.kept)
+
+
+def _every_in_rows(chunks: int) -> int:
+    """max(4, sqrt(N) / 2), also of a size that is left open."""
+    return torch.sym_max(4, torch.sym_int(torch.sym_sqrt(torch.sym_float(chunks))) // 2)
+
+
+@cache
+def _block(build: ctypes.CDLL, kernel: str, widths: tuple[int, ...], dtype: torch.dtype) -> tuple[int, int]:
+    """Memories in a block, and numbers in a state of one: two chunks of one token keep one state."""
+    memories = _function(build, kernel, "memories", dtype)()
+    position = c_int64(0)
+    call = Call(batch=1, tokens=2, heads=1, depth=len(widths) - 1, chunk_size=1, every=1)
+    call.position = ctypes.addressof(position)
+    call.width[: len(widths)] = widths
+    return memories, _function(build, kernel, "kept", dtype)(ctypes.byref(call))
+
+
+def _function(build: ctypes.CDLL, kernel: str, word: str, dtype: torch.dtype) -> Any:
+    name = {torch.float32: "float32", torch.float64: "float64"}[dtype]
+    return getattr(build, f"titans_{kernel}_{word}_{name}")
+
+
 class _Call:
     """A call as the C sees it; keeps alive what it points to."""
 
@@ -155,25 +243,18 @@ class _Call:
         self, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, eta: Tensor, theta: Tensor, state: Sequence[Tensor],
         depth: int, position: Tensor, mask: Tensor | None, chunk_size: int, max_surprise: float, per_chunk: bool,
     ) -> None:  # fmt: skip
-        build = library()
-        assert build is not None, "resolve_backend checks it"
         self.dtype = q.dtype
         self.alive: list[Tensor] = []
         batch, tokens, heads, _ = q.shape
-        self.depth = depth
-        widths = [state[0].shape[3], *(w.shape[2] for w in state[:depth])]
-        self.numbers = sum(a * b for a, b in itertools.pairwise(widths))
-        name = {torch.float32: "float32", torch.float64: "float64"}[q.dtype]
-        lanes = ctypes.c_int64.in_dll(build, f"titans_lanes_memories_{name}").value
-        kernel = "lanes" if _fits_lanes(batch * heads, widths, lanes) else "rows"
-        self.functions = {word: getattr(build, f"titans_{kernel}_{word}_{name}") for word in FUNCTIONS}
-        chunks = -(-tokens // chunk_size)
-        every = EVERY if kernel == "lanes" else max(4, math.isqrt(chunks) // 2)
+        self.depth, plan = depth, _plan(q, _widths(state, depth), chunk_size)
+        self.numbers = sum(a * b for a, b in itertools.pairwise(plan.widths))
+        self.functions = {word: _function(plan.build, plan.kernel, word, q.dtype) for word in FUNCTIONS}
+        self.plan, self.position = plan, position
         self.call = Call(
-            batch=batch, tokens=tokens, heads=heads, depth=self.depth, chunk_size=chunk_size, every=every,
+            batch=batch, tokens=tokens, heads=heads, depth=self.depth, chunk_size=chunk_size, every=1,
             gate_per_chunk=per_chunk, max_surprise=max_surprise,
         )  # fmt: skip
-        self.call.width[: len(widths)] = widths
+        self.call.width[: len(plan.widths)] = plan.widths
         for name, x in (("q", q), ("k", k), ("v", v), ("alpha", alpha), ("eta", eta), ("theta", theta)):
             setattr(self.call, name, self._tokens(x))
         self.call.state = self._state(state)
@@ -186,20 +267,29 @@ class _Call:
             self.call.count = self._pointer(self.count)
             self.call.order = self._pointer(torch.argsort(~mask, dim=1, stable=True))
 
-    def room_for_states(self) -> Tensor:
-        """Memory that begins where the C can load whole vectors."""
-        return torch.empty(self.functions["kept"](ctypes.byref(self.call)), dtype=self.dtype)
+    def keep(self, kept: Tensor | None = None) -> Tensor:
+        """Say where the states for backward lie, the same in forward and backward. None: new memory, which begins where
+        the C can load whole vectors, and of which every number is written.
+        """
+        position = int(self.position.max())
+        self.call.every = self.plan.every_from(position + self.call.tokens, self.call.chunk_size)
+        if kept is None:
+            kept = torch.empty(self.plan.kept, dtype=self.dtype)
+            # some memories may have fewer chunks than others
+            (kept if position or self.count is not None else kept[-TAIL:]).zero_()
+        assert self.functions["kept"](ctypes.byref(self.call)) <= len(kept)
+        self.call.kept = kept.data_ptr()
+        return kept
 
-    def forward(self, y: Tensor, surprise: Tensor, final: Sequence[Tensor], kept: Tensor) -> None:
+    def forward(self, y: Tensor, surprise: Tensor, final: Sequence[Tensor]) -> None:
         self.call.y, self.call.surprise, self.call.final = self._tokens(y), self._tokens(surprise), self._state(final)
-        self.call.kept = kept.data_ptr() if len(kept) else None
         self._checked(self.functions["forward"](ctypes.byref(self.call), self._threads()))
 
     def backward(
         self, d_y: Tensor | None, d_surprise: Tensor | None, d_final: Sequence[Tensor], kept: Tensor,
         d_tokens: Sequence[Tensor], d_state: Sequence[Tensor],
     ) -> None:  # fmt: skip
-        self.call.kept = kept.data_ptr() if len(kept) else None
+        self.keep(kept)
         q, k, v, alpha, eta, theta = (self._tokens(x) for x in d_tokens)
         gradients = Gradients(
             y=Tokens() if d_y is None else self._tokens(d_y),
@@ -248,7 +338,9 @@ def _fits_lanes(memories: int, widths: Sequence[int], lanes: int) -> bool:
     for layer in range(len(widths) - 1):
         even, odd = widths[layer + layer % 2], widths[layer + 1 - layer % 2]  # as in rows_chunk.h
         rows += odd * _filled_up(even, lanes)
-    return numbers <= MOST_IN_A_LANE and _filled_up(memories, lanes) * numbers <= ROWS_COST * memories * rows
+    if numbers > MOST_IN_A_LANE:
+        return False
+    return 4 * _filled_up(memories, lanes) * numbers <= COST_OF_FOUR_IN_ROWS * memories * rows
 
 
 def _filled_up(count: int, lanes: int) -> int:

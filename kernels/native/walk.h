@@ -213,7 +213,7 @@ static int run_blocks(const void *argument, long first, long last) {
 static long blocks(const Call *call) { return (call->batch * call->heads + MEMORIES - 1) / MEMORIES; }
 
 /* Memories in a block of this kernel. */
-const int64_t NAME(memories) = MEMORIES;
+int64_t NAME(memories)(void) { return MEMORIES; }
 
 /* How many numbers `kept` must hold, aligned to sizeof(vf). */
 int64_t NAME(kept)(const Call *call) {

@@ -69,6 +69,9 @@ for a, b in zip(torch.autograd.grad(compiled(x).square().sum(), list(layer.param
     torch.testing.assert_close(a, b, **CLOSE)
 print("layer")
 
+breaks = torch._dynamo.explain(layer)(x).break_reasons  # fullgraph=True allows more than torch.compile alone
+assert not breaks, breaks
+
 # lengths are not compiled in: ten of them stay within PyTorch's limit of eight graphs
 linear = NeuralMemory(4, heads=1, depth=1, chunk_size=2, backend="triton").to(DEVICE)
 compiled = torch.compile(linear, fullgraph=True, backend=BACKEND)

@@ -12,4 +12,3 @@ BUILDS = native_library.BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("ba
 needs_build = pytest.mark.skipif(
     native_library.library() is None and "CI" not in os.environ, reason="the native kernels were not built"
 )
-

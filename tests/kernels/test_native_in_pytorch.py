@@ -7,10 +7,11 @@ import sys
 import memory_cases
 import pytest
 import torch
+from accuracy import assert_equal_to
 from memory_oracle import Problem, random_problem
 
 from titans_seq import NeuralMemory
-from titans_seq.kernels import MemoryState, native_library, neural_memory
+from titans_seq.kernels import MemoryState, native_library, native_memory, neural_memory
 
 # where CI is set a missing build is a failure
 pytestmark = pytest.mark.skipif(
@@ -66,7 +67,8 @@ for gate_per, strict in (("token", False), ("chunk", True)):
     # autocast is switched off around the operator, for which an exported program has a graph of its own
     called = [node.target for graph in program.graph_module.modules() for node in graph.graph.nodes]
     ours = [target for target in called if "titans_seq" in str(target)]
-    assert ours == [torch.ops.titans_seq.native_forward.default], ours
+    names = [target.name().removeprefix("titans_seq::") for target in ours]
+    assert sorted(names) == ["convolution_forward", "native_forward", "norm_forward", "norm_forward"], names
     for shape in ((2, 9), (3, 4), (5, 30)):
         other = torch.randn(*shape, 8)
         assert torch.equal(program.module()(other), layer(other))
@@ -81,7 +83,7 @@ print("gradients of a compiled layer")
 """
 
 
-def test_an_exported_layer_has_one_operator_for_all_sizes_and_a_compiled_one_its_gradients():
+def test_an_exported_layer_has_one_memory_operator_for_all_sizes_and_a_compiled_one_its_gradients():
     """In a process of its own: shapes in annotations, which tests check, cannot be traced."""
     done = subprocess.run([sys.executable, "-P", "-c", ONE_OPERATOR], capture_output=True, text=True, check=False)
     said = ["token False", "chunk True", "gradients of a compiled layer"]
@@ -116,3 +118,21 @@ def test_the_second_derivative_is_refused(loss):
     (first,) = torch.autograd.grad(y.sum() if loss == "sum" else y.square().sum(), leaves[2], create_graph=True)
     with pytest.raises(RuntimeError, match="native_backward"):
         first.sum().backward()
+
+
+@pytest.mark.parametrize("in_lanes", [True, False], ids=["lanes", "rows"])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 19, 20, 21])
+def test_states_for_backward_fit_at_every_place_in_a_chunk(tokens, in_lanes, monkeypatch):
+    """How many there is room for depends on sizes alone, so that a compiled graph has no break."""
+    monkeypatch.setattr(native_memory, "_fits_lanes", lambda *_: in_lanes)
+    for positions in ((0, 0), (1, 0), (1, 1)):
+        problem = random_problem(depth=2, chunk_size=2, T=tokens, positions=positions)
+        parts = (problem.state.weights, problem.state.momentum, problem.state.chunk_start)
+        state = MemoryState(*parts, problem.state.position, 2)
+        results = []
+        for backend in ("native", "chunked"):
+            leaves = [x.clone().requires_grad_() for x in problem.tensors]
+            y = neural_memory(*leaves, state, chunk_size=2, backend=backend)[0]
+            results.append(torch.autograd.grad(y.square().sum(), leaves))
+        for got, expected in zip(*results, strict=True):
+            assert_equal_to(got, expected, name=f"gradient from {positions}")
