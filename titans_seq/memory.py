@@ -76,8 +76,8 @@ class NeuralMemory(nn.Module):
         theta_scale: how much a chunk may change the memory; the larger, the better a fact seen once is kept.
         theta_start: how much it does at first. 4 learns fastest from keys that differ. Where keys resemble each other,
             as after attention or in smooth data, steps of 4 overshoot: outputs stay bounded, but gradients of long
-            sequences explode. Those of 1 do not, as long as training leaves them there (`theta_scale=1` makes sure of
-            it).
+            sequences explode. Those of 1 do not; deep memories with small chunks may need 0.25 (docs/memory.md).
+            Training may leave this start; with `theta_scale=1` steps at most double.
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
         backend: see `titans_seq.kernels.neural_memory`; with "auto" and "native" compiled C also runs what lies around
             the memory, where it was built.
