@@ -11,7 +11,7 @@ before. Absolute times belong to one machine; compare the ratios.
 import argparse
 import itertools
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor
 from titans_seq.kernels import MemoryState, neural_memory
 
 BACKENDS = ("native", "chunked")
+SHORTEST = 0.01  # seconds that are timed together, of calls shorter than that
 
 
 class Shape(NamedTuple):
@@ -80,13 +81,20 @@ def both(tensors: list[Tensor], chunk_size: int, backend: str) -> None:
     torch.autograd.grad(y, tensors, tensors[2])  # any gradient of y: v has its shape
 
 
+def calls(count: int, *arguments: Any) -> None:
+    for _ in range(count):
+        both(*arguments)
+
+
 def measure(name: str, shape: Shape, repeats: int) -> list[str]:
     tensors = arguments_of(shape)
+    both(tensors, shape.chunk_size, "native")
+    count = 1 + int(SHORTEST / seconds(both, tensors, shape.chunk_size, "native"))
     times: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
     rates = [product_rate()]
     for repeat in range(repeats + 1):
         for backend in BACKENDS:
-            took = seconds(both, tensors, shape.chunk_size, backend)
+            took = seconds(calls, count, tensors, shape.chunk_size, backend) / count
             times[backend] += [took] if repeat else []
         rates.append(product_rate(50))
     native, chunked = (statistics.median(times[backend]) for backend in BACKENDS)
