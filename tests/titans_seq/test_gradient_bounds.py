@@ -77,7 +77,7 @@ def test_of_every_language_model(mixer):
 
 
 def test_of_the_forecaster():
-    """8,192 patches; its chunk is 4, at 64 large steps would overshoot."""
+    """8,192 patches, at its own chunk of 4 and at the layer's."""
     series = walk(8 * T, 1)
     for chunk_size in (4, 64):
         found = gradient(
