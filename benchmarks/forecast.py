@@ -3,8 +3,9 @@
     python benchmarks/forecast.py [--dataset ETTh1] [--horizon 96] [--epochs 3] [--threads 2] [--mixers memory none]
         [--batches N]
 
-Every mixer is measured in one process on the same windows, configured as `titans-seq fit forecast` configures it;
-compare the ratios, absolute times belong to one machine. The first epoch warms up; the median of the others counts.
+"memory, chunked" is the memory in PyTorch instead of C. Every mixer is measured in one process on the same windows,
+configured as `titans-seq fit forecast` configures it; compare the ratios, absolute times belong to one machine. The
+first epoch warms up; the median of the others counts.
 """
 
 import argparse
@@ -26,6 +27,9 @@ from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.datamodules.series import DataError
 from titans_seq.forecast import MIXERS
+
+CHUNKED = {"memory, chunked": ["model=memory", "model.backend=chunked"]}
+ROWS = {mixer: [f"model={mixer}"] for mixer in MIXERS} | CHUNKED
 
 
 class EpochTimes(L.Callback):
@@ -76,7 +80,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=3, help="measured epochs, after one to warm up")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--mixers", nargs="+", choices=list(MIXERS), default=list(MIXERS))
+    parser.add_argument("--mixers", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--batches", type=positive, help="the most of an epoch, to see that it runs; default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -85,9 +89,7 @@ def main() -> None:
     overrides = [f"data={arguments.dataset.lower()}", f"data.horizon={arguments.horizon}"]
     with one_line(DataError, UsageError):
         rows = {
-            mixer: measure(
-                compose(FORECAST.schema, [*overrides, f"model={mixer}"]), arguments.epochs, arguments.batches
-            )
+            mixer: measure(compose(FORECAST.schema, [*overrides, *ROWS[mixer]]), arguments.epochs, arguments.batches)
             for mixer in arguments.mixers
         }
 
