@@ -20,6 +20,7 @@ SMALL = {
     "memory": ("--tokens 32 --repeats 1 --chunks 16 --depths 1 --threads 1", "| 1 | 16 | 32 | ours, chunked |"),
     "operation": ("--only one_sample,_one_token --repeats 1 --threads 1", "| one sample, one token |"),
     "language_speed": ("--dim 16 --layers 1 --tokens 32 --lengths 32 --rounds 1 --threads 1", "| transformer |"),
+    "steps": ("--tokens 32 --repeats 1 --threads 1", "| LMM, one token |"),
     "stream": ("--tokens 200 --piece 100 --threads 1", "| 200 |"),
     "scale": ("--quick", "| 3 | 720 |"),
     "anomalies": ("--quick", "| rolling z-score |"),
