@@ -33,6 +33,10 @@ FLAGS = [
 
 
 class BuildLibraries(build_ext):
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = None  # all builds write their objects to the same files, one build after the other
+
     def get_ext_filename(self, fullname: str) -> str:
         """With a dot in its stem no import and no walk over modules takes the file for a module."""
         *package, name = fullname.split(".")

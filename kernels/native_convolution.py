@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from titans_seq.kernels.native_library import Convolution, Tokens, run_pass
+from titans_seq.kernels.native_library import Convolution, Tokens, no_second_derivative, run_pass
 
 
 def native_convolution(z: Tensor, taps: Tensor, parts: int, heads: int, unit: int, loudest: float) -> list[Tensor]:
@@ -74,6 +74,7 @@ def _backward(ctx: Any, d_parts: list[Tensor | None]) -> tuple[Any, ...]:
 
 
 convolution_forward.register_autograd(_backward, setup_context=_setup)
+convolution_backward.register_autograd(no_second_derivative)
 
 
 def _call(z: Tensor, taps: Tensor, parts: int, heads: int, unit: int, loudest: float) -> Convolution:

@@ -6,6 +6,7 @@ the processor has (ATEN_CPU_CAPABILITY lowers it, for this library too).
 
 import ctypes
 import itertools
+import sys
 from ctypes import POINTER, Structure, byref, c_double, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -81,13 +82,41 @@ class Norm(Structure):
     )
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """The build for this processor; None: no build that runs here."""
+    """The build for this processor; None: no build that runs here, and `obstacle` says why."""
+    return _found()[0]
+
+
+AGAIN = "titans-seq again: pip install --force-reinstall --no-deps --no-cache-dir titans-seq (or . in its source tree)"
+
+
+def obstacle() -> str:
+    """Why there is no build, and what helps; one line."""
+    if sys.platform == "win32":
+        return "the native kernels are not built on Windows"
+    unusable = _found()[1]
+    if unusable:
+        return f"{unusable}: install {AGAIN}"
+    if (FOLDER / "native").is_dir():  # the C lies beside the Python in a source tree only
+        return (
+            f"the native kernels were not built in the source tree {FOLDER.resolve().parent}, which Python imports "
+            "here: run `pip install -e .` there, with a C compiler (gcc or clang), or start Python elsewhere"
+        )
+    return f"the native kernels were not built: install a C compiler (gcc or clang), then {AGAIN}"
+
+
+@cache
+def _found() -> tuple[ctypes.CDLL | None, str]:
+    """The first build that can be loaded, and else why the last one cannot."""
+    why = ""
     for name in BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("base",)):
-        if (path := path_of(name)).is_file():
-            return load(path)
-    return None
+        if not (path := path_of(name)).is_file():
+            continue
+        try:
+            return load(path), ""
+        except (OSError, AttributeError) as error:  # what ctypes raises for a file, and for a function it lacks
+            why = f"{path.name} cannot be loaded ({str(error).replace(chr(10), ' ')})"
+    return None, why
 
 
 def path_of(name: str) -> Path:
@@ -96,8 +125,15 @@ def path_of(name: str) -> Path:
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """A build, with the types of its functions."""
+    """A build, with the types of its functions.
+
+    Raises:
+        OSError, AttributeError: no library for this machine, or of another version of the package.
+    """
     build = ctypes.CDLL(str(path))
+    build.titans_sizes.restype = c_int64
+    if build.titans_sizes() != ctypes.sizeof(Call) + ctypes.sizeof(Gradients):
+        raise OSError("of another version of titans-seq")
     for kernel, dtype in itertools.product(KERNELS, ("float32", "float64")):
         getattr(build, f"titans_{kernel}_memories_{dtype}").restype = c_int64
         kept, forward, backward = (getattr(build, f"titans_{kernel}_{name}_{dtype}") for name in FUNCTIONS)
@@ -116,3 +152,9 @@ def run_pass(word: str, call: Convolution | Norm, x: Tensor) -> None:
     threads = min(torch.get_num_threads(), 1 + x.numel() // NUMBERS_OF_A_THREAD)
     if getattr(library(), name)(byref(call), threads):
         raise MemoryError("no memory for the buffers of a native pass")
+
+
+def no_second_derivative(*_: object) -> None:
+    raise RuntimeError(
+        'backend="native" has no second derivative; backend="reference" has (a layer also needs conv_size=0)'
+    )

@@ -28,6 +28,7 @@ from titans_seq.kernels.native_library import (
     State,
     Tokens,
     library,
+    no_second_derivative,
 )
 from titans_seq.kernels.state import MemoryState
 
@@ -158,6 +159,7 @@ def _whole_parts(wanted: Sequence[bool], depth: int) -> list[bool]:
 
 
 native_forward.register_autograd(_backward, setup_context=_setup)
+native_backward.register_autograd(no_second_derivative)
 
 
 def _widths(state: Sequence[Tensor], depth: int) -> tuple[int, ...]:

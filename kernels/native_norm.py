@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from titans_seq.kernels.native_library import Norm, run_pass
+from titans_seq.kernels.native_library import Norm, no_second_derivative, run_pass
 
 
 def native_norm(y: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float) -> Tensor:
@@ -72,6 +72,7 @@ def _backward(ctx: Any, d_out: Tensor) -> tuple[Any, ...]:
 
 
 norm_forward.register_autograd(_backward, setup_context=_setup)
+norm_backward.register_autograd(no_second_derivative)
 
 
 def _call(y: Tensor, weight: Tensor | None, gate: Tensor | None, eps: float) -> Norm:

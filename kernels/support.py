@@ -7,14 +7,13 @@ Knows neither triton nor the kernels, so it also answers where triton cannot be 
 import importlib.util
 import logging
 import os
-import sys
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from titans_seq.kernels.native_library import DEEPEST, library
+from titans_seq.kernels.native_library import DEEPEST, library, obstacle
 from titans_seq.kernels.state import MemoryState
 
 BACKENDS = ("auto", "reference", "chunked", "native", "triton")
@@ -79,14 +78,7 @@ def native_obstacle(machine: Machine) -> str | None:
     """Why no native kernel runs here; None: they run."""
     if machine.device != "cpu":
         return f"the tensors are on {machine.device}, not on the CPU"
-    if not machine.built:
-        if sys.platform == "win32":
-            return "the native kernels are not built on Windows"
-        return (
-            "the native kernels were not built: install a C compiler (gcc or clang), then titans-seq again "
-            "(pip install --force-reinstall --no-deps --no-cache-dir)"
-        )
-    return None
+    return None if machine.built else obstacle()
 
 
 def native_gap(machine: Machine, case: Case) -> str | None:
@@ -161,7 +153,8 @@ def _automatic(machine: Machine, case: Case | None) -> str:
         return compiled
     # a log line would break the graph
     if machine.device in ("cuda", "cpu") and not torch.compiler.is_compiling():
-        _say_once(f"backend auto takes chunked, not {compiled}: {why}")
+        slow = machine.device == "cpu" and not machine.built  # several times slower, for a reason outside of the call
+        _say_once(f"backend auto takes chunked, not {compiled}: {why}", logging.WARNING if slow else logging.INFO)
     return "chunked"
 
 
@@ -177,5 +170,5 @@ def why_not_auto(machine: Machine, case: Case | None = None) -> str | None:
 
 
 @cache
-def _say_once(message: str) -> None:
-    log.info(message)
+def _say_once(message: str, level: int) -> None:
+    log.log(level, message)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from installed_build import BUILDS
+from setuptools._distutils.core import run_setup
 
 ROOT = Path(__file__).parents[1]
 INSTALLED_BUILD = ROOT / "tests" / "helpers" / "installed_build.py"
@@ -151,3 +152,12 @@ def test_the_release_builds_for_every_python_and_pins_what_it_runs() -> None:
     versions = [line.split()[-1] for line in PYPROJECT["project"]["classifiers"] if "Python :: 3." in line]
     assert wheels["build"] == [f"cp{version.replace('.', '')}-*" for version in versions]
     assert f"python -P {{project}}/{INSTALLED_BUILD.relative_to(ROOT)}" in wheels["test-command"]
+
+
+def test_builds_are_not_compiled_side_by_side(monkeypatch):
+    """Their objects have the same names: AVX-512 would come into the library for older processors."""
+    monkeypatch.chdir(ROOT)
+    command = run_setup("setup.py", stop_after="init").get_command_obj("build_ext")
+    command.parallel = 3
+    command.ensure_finalized()
+    assert command.parallel is None

@@ -116,7 +116,7 @@ def test_the_second_derivative_is_refused(loss):
     leaves = [x.clone().requires_grad_() for x in problem.tensors]
     y = run(problem, leaves)
     (first,) = torch.autograd.grad(y.sum() if loss == "sum" else y.square().sum(), leaves[2], create_graph=True)
-    with pytest.raises(RuntimeError, match="native_backward"):
+    with pytest.raises(RuntimeError, match="no second derivative.*reference"):
         first.sum().backward()
 
 

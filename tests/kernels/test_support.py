@@ -1,12 +1,14 @@
 """Which backend runs where: decided from a table of machines and cases, no device needed."""
 
+import _ctypes
 import logging
+import shutil
 import sys
 
 import pytest
 import torch
 
-from titans_seq.kernels import support
+from titans_seq.kernels import native_library, support
 from titans_seq.kernels.support import Case, Machine, machine_of, resolve_backend
 
 H100 = Machine("cuda", (9, 0), installed=True, interpreted=False)
@@ -46,9 +48,43 @@ def test_auto_takes_the_kernels_of_the_device_for_cases_they_cover(machine, case
     assert resolve_backend("auto", MACHINES[machine], CASES[case]) == expected
 
 
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """The folder of an install without a build."""
+    monkeypatch.setattr(native_library, "FOLDER", tmp_path)
+    native_library._found.cache_clear()
+    yield tmp_path
+    native_library._found.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        (None, "not built: install a C compiler"),
+        (__file__, r"native.base.so cannot be loaded \(.*native.base.so.*\): install titans-seq again"),
+        (_ctypes.__file__, r"native.base.so cannot be loaded \(.*titans_sizes.*\): install titans-seq again"),
+    ],
+    ids=["no compiler", "no library", "another library"],
+)
+def test_an_install_without_a_usable_build_says_why_and_takes_chunked(install, file, why, caplog):
+    if file is not None:
+        shutil.copy(file, install / "native.base.so")
+    support._say_once.cache_clear()
+    machine = machine_of("cpu", None)
+    assert resolve_backend("auto", machine, CASES["usual"]) == "chunked"
+    (said,) = caplog.records
+    assert said.levelname == "WARNING" and "\n" not in said.message
+    with pytest.raises(RuntimeError, match=f"{why}.*auto"):
+        resolve_backend("native", machine, CASES["usual"])
+
+
+def test_a_source_tree_that_hides_the_install_is_named(install):
+    (install / "native").mkdir()
+    with pytest.raises(RuntimeError, match=r"source tree .*pip install -e \.` there"):
+        resolve_backend("native", machine_of("cpu", None), CASES["usual"])
+
+
 def test_native_where_it_cannot_run_names_the_obstacle_and_the_way_out():
-    with pytest.raises(RuntimeError, match="not built: install a C compiler.*auto"):
-        resolve_backend("native", MACHINES["CPU without a compiler"], CASES["usual"])
     with pytest.raises(RuntimeError, match="on cuda, not on the CPU.*auto"):
         resolve_backend("native", H100, CASES["usual"])
     with pytest.raises(RuntimeError, match="does not cover depth 5.*auto"):
