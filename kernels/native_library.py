@@ -134,13 +134,13 @@ def load(path: Path) -> ctypes.CDLL:
     build.titans_sizes.restype = c_int64
     if build.titans_sizes() != ctypes.sizeof(Call) + ctypes.sizeof(Gradients):
         raise OSError("of another version of titans-seq")
-    for kernel, dtype in itertools.product(KERNELS, ("float32", "float64")):
+    for kernel, dtype in itertools.product(KERNELS, DTYPES.values()):
         getattr(build, f"titans_{kernel}_memories_{dtype}").restype = c_int64
         kept, forward, backward = (getattr(build, f"titans_{kernel}_{name}_{dtype}") for name in FUNCTIONS)
         kept.restype, kept.argtypes = c_int64, (POINTER(Call),)
         forward.argtypes = (POINTER(Call), c_int)
         backward.argtypes = (POINTER(Call), POINTER(Gradients), c_int)
-    passes = itertools.product((Convolution, Norm), ("forward", "backward"), ("float32", "float64"))
+    passes = itertools.product((Convolution, Norm), ("forward", "backward"), DTYPES.values())
     for call, name, dtype in passes:
         getattr(build, f"titans_{call.__name__.lower()}_{name}_{dtype}").argtypes = (POINTER(call), c_int)
     return build

@@ -2,8 +2,8 @@
 backward.
 
 The algorithm is that of `chunked`. Small memories lie one in each lane of the processor's vectors (`lanes.c`), larger
-ones along vectors (`rows.c`). Tokens are read and written where they lie; a mask or a carried state costs nothing more.
-Results do not depend on the number of threads.
+ones, and too few to fill the lanes, along vectors (`rows.c`). Tokens are read and written where they lie. Results do
+not depend on the number of threads.
 
 Dimensions: B batch, T time, H heads, K key width, V value width, L depth, C chunk size.
 """
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from titans_seq.kernels.native_library import (
     DEEPEST,
+    DTYPES,
     FUNCTIONS,
     KERNELS,
     Call,
@@ -234,8 +235,7 @@ def _block(build: ctypes.CDLL, kernel: str, widths: tuple[int, ...], dtype: torc
 
 
 def _function(build: ctypes.CDLL, kernel: str, word: str, dtype: torch.dtype) -> Any:
-    name = {torch.float32: "float32", torch.float64: "float64"}[dtype]
-    return getattr(build, f"titans_{kernel}_{word}_{name}")
+    return getattr(build, f"titans_{kernel}_{word}_{DTYPES[dtype]}")
 
 
 class _Call:
@@ -336,12 +336,12 @@ class _Call:
 def _fits_lanes(memories: int, widths: Sequence[int], lanes: int) -> bool:
     """Whether a memory in each lane costs less than one after the other, with rows filled up to whole vectors."""
     numbers = sum(a * b for a, b in itertools.pairwise(widths))
+    if numbers > MOST_IN_A_LANE:
+        return False
     rows = 0
     for layer in range(len(widths) - 1):
         even, odd = widths[layer + layer % 2], widths[layer + 1 - layer % 2]  # as in rows_chunk.h
         rows += odd * _filled_up(even, lanes)
-    if numbers > MOST_IN_A_LANE:
-        return False
     return 4 * _filled_up(memories, lanes) * numbers <= COST_OF_FOUR_IN_ROWS * memories * rows
 
 

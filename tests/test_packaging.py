@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import yaml
 from installed_build import BUILDS
-from setuptools._distutils.core import run_setup
 
 ROOT = Path(__file__).parents[1]
 INSTALLED_BUILD = ROOT / "tests" / "helpers" / "installed_build.py"
@@ -112,7 +111,7 @@ def test_no_module_can_be_taken_for_a_build() -> None:
 
 
 def test_without_a_compiler_the_install_succeeds(tmp_path: Path) -> None:
-    """The backend is then `chunked`, and `titans-seq doctor` says why."""
+    """`tests/kernels/test_support.py` has what such an install takes and says."""
     (tmp_path / "source").mkdir()
     without = _build(tmp_path / "source", tmp_path / "wheel", CC="/bin/false")
     assert not [name for name in zipfile.ZipFile(without).namelist() if name.endswith(".so")]
@@ -154,10 +153,17 @@ def test_the_release_builds_for_every_python_and_pins_what_it_runs() -> None:
     assert f"python -P {{project}}/{INSTALLED_BUILD.relative_to(ROOT)}" in wheels["test-command"]
 
 
-def test_builds_are_not_compiled_side_by_side(monkeypatch):
+BUILD_SIDE_BY_SIDE = """
+from distutils.core import run_setup
+command = run_setup("setup.py", stop_after="init").get_command_obj("build_ext")
+command.parallel = 3
+command.ensure_finalized()
+print(command.parallel)
+"""
+
+
+def test_builds_are_not_compiled_side_by_side() -> None:
     """Their objects have the same names: AVX-512 would come into the library for older processors."""
-    monkeypatch.chdir(ROOT)
-    command = run_setup("setup.py", stop_after="init").get_command_obj("build_ext")
-    command.parallel = 3
-    command.ensure_finalized()
-    assert command.parallel is None
+    command = [sys.executable, "-c", "import setuptools" + BUILD_SIDE_BY_SIDE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None"]

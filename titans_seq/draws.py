@@ -15,8 +15,9 @@ RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.Fr
 class Dropout(nn.Dropout):
     """`nn.Dropout`; while `Draws.dropping` lasts, its masks come from those draws, those of a copy do not.
 
-    On a CPU a mask takes 16 random bits per number, as many as p is rounded to; PyTorch's own takes 64, one by one, for
-    a quarter of the speed (docs/LOG.md). From equal generators, the global one or that of draws, come equal masks.
+    On a CPU a mask takes 16 random bits per number, and p is rounded to as many; PyTorch's own mask takes 64, one by
+    one, and four times as long (docs/LOG.md). Equal generators, the global one or that of draws, give equal masks.
+    `vmap` does not take it with randomness="different".
     """
 
     draws: "Draws | None" = None

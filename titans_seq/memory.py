@@ -25,9 +25,6 @@ from titans_seq.places import real_first, take
 # exp(-0.3): at 1e-5 a memory of depth 4 has lost too much to learn again (docs/LOG.md). The floor bounds the state.
 FORGETTING = 3e-6
 FORGETTING_FLOOR = 1e-6
-# alpha = sigmoid(.)^4: at this start a plain sigmoid would have to move its logit by 13 to forget at all, this one by
-# 3.
-FORGETTING_POWER = 4
 # Values are at most this where updates are clipped, where only the direction of an error counts. A factor of the inner
 # gradient is as large as the error times the weights of the layers above it, all of which may grow to thousands: at
 # depth 4 values of 1e12 leave float32 within some thousand tokens.
@@ -76,7 +73,7 @@ class NeuralMemory(nn.Module):
         theta_scale: how much a chunk may change the memory; the larger, the better a fact seen once is kept.
         theta_start: how much it does at first. 4 learns fastest from keys that differ. Where keys resemble each other,
             as after attention or in smooth data, steps of 4 overshoot: outputs stay bounded, but gradients of long
-            sequences explode. Those of 1 do not; deep memories with small chunks may need 0.25 (docs/memory.md).
+            sequences explode. Those of 1 do not on a random walk; slower streams may need 0.25 (docs/memory.md).
             Training may leave this start; with `theta_scale=1` steps at most double.
         num_persistent: learned tokens read before the first real token of a stream; their outputs are dropped.
         backend: see `titans_seq.kernels.neural_memory`; with "auto" and "native" compiled C also runs what lies around
@@ -169,7 +166,8 @@ class NeuralMemory(nn.Module):
         if self.momentum:
             starts.append(_logit(1 - 1 / (1 + math.sqrt(self.chunk_size))))
         if self.forgetting:
-            starts.append(_logit((FORGETTING - FORGETTING_FLOOR) ** (1 / FORGETTING_POWER)))
+            # alpha = sigmoid(.)^4: a plain sigmoid would have to move its logit by 13 to forget at all, this one by 3
+            starts.append(_logit((FORGETTING - FORGETTING_FLOOR) ** 0.25))
         with torch.no_grad():
             self.gates.bias.copy_(torch.tensor(starts).repeat_interleave(self.heads))
 

@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 
 def adamw(parameters: Iterable[Any], **options: Any) -> torch.optim.AdamW:
-    """AdamW over parameters or groups of them, on a CPU by PyTorch's one kernel for all (docs/LOG.md)."""
+    """AdamW over parameters or groups of them, on a CPU by PyTorch's one kernel for all (docs/LOG.md).
+
+    That kernel reads numbers in the order of memory: a gradient that is set by hand must lie as its parameter does.
+    Those of `backward` do.
+    """
     optimizer = torch.optim.AdamW(parameters, **options)
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     if all(type(p.data) is Tensor and p.device.type == "cpu" and p.is_floating_point() for p in weights):

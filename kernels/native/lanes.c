@@ -21,7 +21,7 @@ static __attribute__((noinline)) Chunk new_chunk(const Call *call, Arena *arena)
     }
     c.numbers = c.layer[c.depth];
     c.row = (widest * widest + LANES - 1) / LANES * LANES;
-    vf **gates[] = {&c.alpha, &c.eta, &c.theta, &c.real, &c.surprise, &c.scale, &c.step, &c.beta, &c.e, &c.f};
+    vf **gates[] = {&c.alpha, &c.eta, &c.theta, &c.filled, &c.surprise, &c.scale, &c.step, &c.beta, &c.e, &c.f};
     for (unsigned i = 0; i < sizeof gates / sizeof *gates; i++) *gates[i] = take(arena, n);
     c.v = take(arena, n * c.width[c.depth]), c.y = take(arena, n * c.width[c.depth]);
     c.A = take(arena, n * n), c.E = take(arena, n * n), c.mixed = take(arena, n * n);
@@ -89,7 +89,7 @@ static void load_chunk(const Block *block, Chunk *c, int n) {
     load_gate(block, call->eta, c->eta, n, 1);
     load_gate(block, call->theta, c->theta, n, 0);
     for (int slot = 0; slot < n; slot++)
-        for (int lane = 0; lane < LANES; lane++) c->real[slot][lane] = token_in(block, lane, slot) >= 0;
+        for (int lane = 0; lane < LANES; lane++) c->filled[slot][lane] = token_in(block, lane, slot) >= 0;
 }
 
 static void store_results(const Block *block, const Chunk *c, Tokens y, Tokens surprise) {
@@ -108,10 +108,10 @@ static void load_gradients(const Block *block, const Chunk *c, ChunkBackward *b,
 /* Gradients of alpha and eta, the same for all tokens of a chunk, are summed at the first of them. */
 static void sum_at_first(const Chunk *c, vf *gradient) {
     vf total = {0}, open = splat(1);
-    for (int t = 0; t < c->n; t++) total += c->real[t] * gradient[t];
+    for (int t = 0; t < c->n; t++) total += c->filled[t] * gradient[t];
     for (int t = 0; t < c->n; t++) {
-        gradient[t] = open * c->real[t] * total;
-        open *= 1 - c->real[t];
+        gradient[t] = open * c->filled[t] * total;
+        open *= 1 - c->filled[t];
     }
 }
 

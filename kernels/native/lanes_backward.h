@@ -182,14 +182,14 @@ static void gate_table_backward(Chunk *c, ChunkBackward *b) {
     int n = c->n;
     vf *d_E = b->d_E, d_beta = {0}, d_f = {0}, d_e = b->d_e;
     for (int t = n - 1; t >= 0; t--) {
-        vf keep = 1 - c->alpha[t], eta = c->eta[t], real = c->real[t];
+        vf keep = 1 - c->alpha[t], eta = c->eta[t], filled = c->filled[t];
         vf *d_A = b->d_A + t * n, *A = c->A + (t - 1) * n, *E = c->E + (t - 1) * n; /* A, E: the slot before */
         d_beta += b->d_beta[t], d_f += b->d_f[t];
-        d_e += real * d_f;
+        d_e += filled * d_f;
         vf d_keep = d_beta * (t ? c->beta[t - 1] : splat(1)) + d_f * (t ? c->f[t - 1] : splat(0));
         vf d_eta = d_e * (t ? c->e[t - 1] : splat(1));
         for (int i = 0; i < t; i++) {
-            vf of_E = d_E[i] + real * d_A[i];
+            vf of_E = d_E[i] + filled * d_A[i];
             d_keep += d_A[i] * A[i];
             d_eta += of_E * E[i];
             d_A[i - n] += keep * d_A[i];

@@ -5,10 +5,10 @@
  *     M_t x = beta_t M_0 x + f_t S_0 x - sum_{i<=t} A[t, i] step_i delta_i (h_i . x)
  *     S_t   = e_t S_0 - sum_{i<=t} E[t, i] step_i delta_i h_i^T
  *
- * with the ratio-free recurrences, exact at gates of 0 and 1 (real_t = 0: an empty slot, where nothing may change)
+ * with the ratio-free recurrences, exact at gates of 0 and 1 (filled_t = 0: an empty slot, where nothing may change)
  *
- *     beta_t = (1 - alpha_t) beta_{t-1}     e_t = eta_t e_{t-1}     f_t = (1 - alpha_t) f_{t-1} + real_t e_t
- *     E[t, i] = eta_t E[t-1, i]             A[t, i] = (1 - alpha_t) A[t-1, i] + real_t E[t, i]
+ *     beta_t = (1 - alpha_t) beta_{t-1}     e_t = eta_t e_{t-1}     f_t = (1 - alpha_t) f_{t-1} + filled_t e_t
+ *     E[t, i] = eta_t E[t-1, i]             A[t, i] = (1 - alpha_t) A[t-1, i] + filled_t E[t, i]
  */
 #ifndef TITANS_LANES_CHUNK_H
 #define TITANS_LANES_CHUNK_H
@@ -22,9 +22,9 @@ typedef struct {
     long layer[DEEPEST + 1], numbers; /* where layer l begins in a state, and how long a state is */
     long row;                         /* numbers of the longest row that is read or written for one memory */
     real max_surprise;
-    vf *alpha, *eta, *theta, *real; /* [n] */
-    vf *v, *y;                      /* [n, V] */
-    vf *h[DEEPEST], *x[DEEPEST];    /* [n, width[l]]: inputs of layer l at keys and at queries; h[0] = k, x[0] = q */
+    vf *alpha, *eta, *theta, *filled; /* [n] */
+    vf *v, *y;                        /* [n, V] */
+    vf *h[DEEPEST], *x[DEEPEST];      /* [n, width[l]]: inputs of layer l at keys and at queries; h[0] = k, x[0] = q */
     vf *slope[DEEPEST], *curve[DEEPEST], *x_slope[DEEPEST]; /* silu' and silu'' at keys, silu' at queries */
     vf *delta[DEEPEST];                        /* [n, width[l + 1]]: gradient of the loss by the output of layer l */
     vf *pulled[DEEPEST];                       /* [n, width[l]]: W_l^T delta_l */
@@ -64,16 +64,16 @@ static void gate_table(Chunk *c) {
     int n = c->n;
     vf beta = splat(1), e = splat(1), f = splat(0);
     for (int t = 0; t < n; t++) {
-        vf keep = 1 - c->alpha[t], eta = c->eta[t], real = c->real[t];
+        vf keep = 1 - c->alpha[t], eta = c->eta[t], filled = c->filled[t];
         vf *A = c->A + t * n, *E = c->E + t * n;
         c->beta[t] = beta = keep * beta;
         c->e[t] = e = eta * e;
-        c->f[t] = f = keep * f + real * e;
+        c->f[t] = f = keep * f + filled * e;
         for (int i = 0; i < t; i++) {
             E[i] = eta * E[i - n];
-            A[i] = keep * A[i - n] + real * E[i];
+            A[i] = keep * A[i - n] + filled * E[i];
         }
-        E[t] = splat(1), A[t] = real;
+        E[t] = splat(1), A[t] = filled;
         fill(A + t + 1, n - t - 1, 0);
     }
 }

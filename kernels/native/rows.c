@@ -38,12 +38,11 @@ static __attribute__((noinline)) Chunk new_chunk(const Call *call, Arena *arena)
         if (level_room(&c, l, n) > widest) widest = level_room(&c, l, n);
         if (even(l) && c.width[l] * slots > turned) turned = c.width[l] * slots;
     }
-    for (int l = 0; l < c.depth && l < DEEPEST; l++)
-        c.layer[l + 1] = c.layer[l] + c.width[odd_side(l)] * c.vectors[even_side(l)];
+    for (int l = 0; l < c.depth; l++) c.layer[l + 1] = c.layer[l] + c.width[odd_side(l)] * c.vectors[even_side(l)];
     c.numbers = c.layer[c.depth];
     c.row = LANES;
-    vf **gates[] = {&c.alpha, &c.eta,  &c.theta, &c.real, &c.surprise, &c.scale,
-                    &c.step,  &c.beta, &c.e,     &c.f,    &c.slot[0],  &c.slot[1]};
+    vf **gates[] = {&c.alpha, &c.eta,  &c.theta, &c.filled, &c.surprise, &c.scale,
+                    &c.step,  &c.beta, &c.e,     &c.f,      &c.slot[0],  &c.slot[1]};
     for (unsigned i = 0; i < sizeof gates / sizeof *gates; i++) *gates[i] = take(arena, slots);
     c.v = take(arena, level_room(&c, c.depth, n)), c.y = take(arena, level_room(&c, c.depth, n));
     vf **tables[] = {&c.A, &c.E, &c.mixed, &c.turned_mixed};
@@ -128,8 +127,8 @@ static void load_chunk(const Block *block, Chunk *c, int n) {
     load_gate(block, c, call->alpha, c->alpha, 0);
     load_gate(block, c, call->eta, c->eta, 1);
     load_gate(block, c, call->theta, c->theta, 0);
-    fill(c->real, c->slots, 0);
-    for (int slot = 0; slot < n; slot++) ((real *)c->real)[slot] = token_in(block, 0, slot) >= 0;
+    fill(c->filled, c->slots, 0);
+    for (int slot = 0; slot < n; slot++) ((real *)c->filled)[slot] = token_in(block, 0, slot) >= 0;
 }
 
 static void store_results(const Block *block, const Chunk *c, Tokens y, Tokens surprise) {
@@ -146,12 +145,12 @@ static void load_gradients(const Block *block, const Chunk *c, ChunkBackward *b,
 
 /* Gradients of alpha and eta, the same for all tokens of a chunk, are summed at the first of them. */
 static void sum_at_first(const Chunk *c, vf *gradient) {
-    const real *is_real = (const real *)c->real;
+    const real *filled = (const real *)c->filled;
     real *at = (real *)gradient, sum = 0, open = 1;
-    for (int t = 0; t < c->n; t++) sum += is_real[t] * at[t];
+    for (int t = 0; t < c->n; t++) sum += filled[t] * at[t];
     for (int t = 0; t < c->n; t++) {
-        at[t] = open * is_real[t] * sum;
-        open *= 1 - is_real[t];
+        at[t] = open * filled[t] * sum;
+        open *= 1 - filled[t];
     }
 }
 

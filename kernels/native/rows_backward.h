@@ -155,20 +155,20 @@ static void state_backward(Chunk *c, ChunkBackward *b, vf *d_M, vf *d_S, vf *d_W
 }
 
 static void gate_table_backward(Chunk *c, ChunkBackward *b) {
-    const real *alpha = (real *)c->alpha, *etas = (real *)c->eta, *reals = (real *)c->real;
+    const real *alpha = (real *)c->alpha, *etas = (real *)c->eta, *filled = (real *)c->filled;
     const real *betas = (real *)c->beta, *es = (real *)c->e, *fs = (real *)c->f;
     real d_beta = 0, d_f = 0, d_e = b->d_e;
     fill(b->d_alpha, c->slots, 0), fill(b->d_eta, c->slots, 0);
     for (int t = c->n - 1; t >= 0; t--) {
-        real keep = 1 - alpha[t], eta = etas[t], real_t = reals[t];
+        real keep = 1 - alpha[t], eta = etas[t], filled_t = filled[t];
         vf *d_A = b->d_A + t * c->slots, *before = d_A - c->slots;
         const vf *A = c->A + (t - 1) * c->slots, *E = c->E + (t - 1) * c->slots; /* of the slot before */
         d_beta += ((real *)b->d_beta)[t], d_f += ((real *)b->d_f)[t];
-        d_e += real_t * d_f;
+        d_e += filled_t * d_f;
         real d_keep = d_beta * (t ? betas[t - 1] : 1) + d_f * (t ? fs[t - 1] : 0), d_eta = d_e * (t ? es[t - 1] : 1);
         vf keeps = {0}, etas_ = {0};
         for (long i = 0; i * LANES < t; i++) { /* A and E of the slot before are zero from slot t on */
-            vf of_E = b->d_E[i] + real_t * d_A[i];
+            vf of_E = b->d_E[i] + filled_t * d_A[i];
             keeps += d_A[i] * A[i];
             etas_ += of_E * E[i];
             before[i] += keep * d_A[i];

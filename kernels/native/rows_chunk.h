@@ -1,5 +1,5 @@
-/* One chunk of one memory, forward, with vectors along the rows of matrices: for memories of 64 and more numbers a
- * side. The formulas and the names are those of lanes_chunk.h.
+/* One chunk of one memory, forward, with vectors along the rows of matrices: for large memories, and for
+ * too few to fill the lanes. The formulas and the names are those of lanes_chunk.h.
  *
  * The widths between layers are levels 0 (keys, queries) to L (values). Tokens lie at even levels one after the other,
  * [n, width], at odd levels feature after feature, [width, n], and a layer is stored with the odd level's side first.
@@ -19,7 +19,7 @@ typedef struct {
     long layer[DEEPEST + 1], numbers; /* where layer l begins in a state, and how long a state is, in vectors */
     long row;
     real max_surprise;
-    vf *alpha, *eta, *theta, *real;                                                                     /* [n] */
+    vf *alpha, *eta, *theta, *filled;                                                                   /* [n] */
     vf *v, *y;                                                                                          /* level L */
     vf *h[DEEPEST], *x[DEEPEST], *slope[DEEPEST], *curve[DEEPEST], *x_slope[DEEPEST], *pulled[DEEPEST]; /* level l */
     vf *delta[DEEPEST]; /* level l + 1 */
@@ -160,22 +160,22 @@ static void dot_slots(const Chunk *c, int level, vf *out, const vf *a, const vf 
 }
 
 static void gate_table(Chunk *c) {
-    const real *alpha = (real *)c->alpha, *etas = (real *)c->eta, *reals = (real *)c->real;
+    const real *alpha = (real *)c->alpha, *etas = (real *)c->eta, *filled = (real *)c->filled;
     real beta = 1, e = 1, f = 0;
     long wide = c->slots;
     fill(c->A, c->n * wide, 0), fill(c->E, c->n * wide, 0);
     fill(c->beta, wide, 0), fill(c->e, wide, 0), fill(c->f, wide, 0);
     for (int t = 0; t < c->n; t++) {
-        real keep = 1 - alpha[t], eta = etas[t], real_t = reals[t];
+        real keep = 1 - alpha[t], eta = etas[t], filled_t = filled[t];
         vf *A = c->A + t * wide, *E = c->E + t * wide;
         ((real *)c->beta)[t] = beta = keep * beta;
         ((real *)c->e)[t] = e = eta * e;
-        ((real *)c->f)[t] = f = keep * f + real_t * e;
+        ((real *)c->f)[t] = f = keep * f + filled_t * e;
         for (int i = 0; i * LANES < t; i++) {
             E[i] = eta * E[i - wide];
-            A[i] = keep * A[i - wide] + real_t * E[i];
+            A[i] = keep * A[i - wide] + filled_t * E[i];
         }
-        ((real *)E)[t] = 1, ((real *)A)[t] = real_t;
+        ((real *)E)[t] = 1, ((real *)A)[t] = filled_t;
     }
 }
 

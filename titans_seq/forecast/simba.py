@@ -188,9 +188,8 @@ class SimbaForecaster(nn.Module):
         if x.ndim != 3 or x.shape[1] != self.lookback:
             raise ValueError(f"past_target must be [B, {self.lookback}, C]; got {tuple(x.shape)}")
         mean = x.mean(dim=1, keepdim=True)
-        x = x - mean
-        std = torch.sqrt(x.square().mean(dim=1, keepdim=True) + 1e-5)  # `var` takes ten times as long
-        return x / std, mean, std
+        std = torch.sqrt(x.var(dim=1, keepdim=True, unbiased=False) + 1e-5)
+        return (x - mean) / std, mean, std
 
     def _tokens(self, x: Tensor) -> Tensor:
         """[B, L, C] -> patch tokens [B * C, N, D]."""
