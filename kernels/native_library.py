@@ -6,6 +6,7 @@ the processor has (ATEN_CPU_CAPABILITY lowers it, for this library too).
 
 import ctypes
 import itertools
+import os
 import sys
 from ctypes import POINTER, Structure, byref, c_double, c_int, c_int64, c_void_p
 from functools import cache
@@ -140,10 +141,36 @@ def load(path: Path) -> ctypes.CDLL:
         kept.restype, kept.argtypes = c_int64, (POINTER(Call),)
         forward.argtypes = (POINTER(Call), c_int)
         backward.argtypes = (POINTER(Call), POINTER(Gradients), c_int)
+    pool = c_void_p.in_dll(build, "titans_pool")
+    pool.value = _pool()
+    _pools.append(pool)
     passes = itertools.product((Convolution, Norm), ("forward", "backward"), DTYPES.values())
     for call, name, dtype in passes:
         getattr(build, f"titans_{call.__name__.lower()}_{name}_{dtype}").argtypes = (POINTER(call), c_int)
     return build
+
+
+_pools: list[c_void_p] = []  # of all loaded builds
+
+
+def _pool() -> int | None:
+    """Where the function is that runs another in the threads of PyTorch's OpenMP; None: none is found in this process.
+
+    libgomp and the OpenMP of LLVM and Intel have it under GCC's name, and PyTorch makes their names visible to all.
+    """
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, c_void_p).value
+    except AttributeError:
+        return None
+
+
+def _leave_pools() -> None:
+    for pool in _pools:
+        pool.value = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_pools)  # its threads are not there
 
 
 def run_pass(word: str, call: Convolution | Norm, x: Tensor) -> None:

@@ -145,6 +145,8 @@ static void store_state(const Block *block, const Chunk *c, const Layers *layers
 #include "walk.h"
 
 #ifndef DOUBLE
+void (*titans_pool)(void (*)(void *), void *, unsigned, unsigned);
+
 /* Of what Python fills in: a library of another version says so. */
 int64_t titans_sizes(void) { return sizeof(Call) + sizeof(Gradients); }
 #endif

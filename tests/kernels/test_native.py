@@ -146,19 +146,42 @@ def big() -> tuple[Problem, dict[str, torch.Tensor]]:
     return problem, everything(problem, dtype=torch.float32)
 
 
-def test_results_do_not_depend_on_the_number_of_threads(kernel, monkeypatch):
-    monkeypatch.setattr(native_memory, "WORK_OF_A_THREAD", 1)
-    before = torch.get_num_threads()
+@pytest.fixture(params=["OpenMP", "own"])
+def pool(request):
+    """Whose threads the work runs in."""
+    before = [pool.value for pool in native_library._pools]
+    if request.param == "own":
+        native_library._leave_pools()
+    elif not all(before):
+        pytest.skip("no OpenMP in this process")
+    yield
+    for pool, value in zip(native_library._pools, before, strict=True):
+        pool.value = value
+
+
+def test_results_do_not_depend_on_the_number_of_threads(kernel, pool, monkeypatch):
     results = []
     for threads in (1, 2, 3, 7):
-        torch.set_num_threads(threads)
+        monkeypatch.setattr(native_memory._Call, "_threads", lambda _, threads=threads: threads)
         results.append(big()[1])
-    torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(other[name], value) for name, value in results[0].items())
 
 
-def test_threads_of_python_and_a_fork_at_once(kernel):
+def test_one_thread_for_little_work_and_those_of_pytorch_for_much(monkeypatch):
+    problem, _ = big()
+    asked = []
+    share = native_memory._Call._threads
+    monkeypatch.setattr(native_memory._Call, "_threads", lambda call: asked.append(share(call)) or 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    for work in (2**40, 1):
+        monkeypatch.setattr(native_memory, "WORK_OF_A_THREAD", work)
+        run(problem.tensors, problem.state, **problem.options())
+    assert asked == [1, 5]
+
+
+def test_threads_of_python_and_a_fork_at_once(kernel, pool, monkeypatch):
+    monkeypatch.setattr(native_memory._Call, "_threads", lambda _: 3)
     expected = big()[1]
     results = []
     threads = [threading.Thread(target=lambda: results.append(big()[1])) for _ in range(4)]
