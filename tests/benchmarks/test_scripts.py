@@ -84,6 +84,7 @@ def test_every_script_is_run() -> None:
     assert all((Path(__file__).parent / place).is_file() for place in ELSEWHERE.values())
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # titans-pytorch, where it is installed
 @pytest.mark.parametrize("script", SMALL)
 def test_it_runs(run: Callable[[str, list[str]], str], script: str) -> None:
     words, expected = SMALL[script]
