@@ -108,7 +108,7 @@ def neural_memory(
         if backend == "reference":
             mask = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if mask is None else mask
             y, state, surprise = reference_memory(q, k, v, alpha, eta, theta, state, chunk_size, max_surprise, mask)
-        elif q.shape[0] == 0 or q.shape[1] == 0:
+        elif q.shape[0] == 0 or q.shape[1] == 0 or q.shape[2] == 0:
             y, surprise = torch.zeros_like(v), torch.zeros_like(alpha)
             state = replace(state, chunk_size=chunk_size)
         else:

@@ -23,8 +23,6 @@ INLINE void store(real *at, vf x, long left) {
     else memcpy(at, &x, sizeof(real) * (size_t)left);
 }
 
-INLINE long vectors_for(long numbers) { return (numbers + LANES - 1) / LANES; }
-
 INLINE real dot(const real *a, const real *b, long count) {
     vf sum = {0};
     v4 few = {0};

@@ -20,8 +20,6 @@ INLINE real *place_of(const Block *block, Tokens tokens, int slot) {
     return *place;
 }
 
-INLINE long vectors_for(long numbers) { return (numbers + LANES - 1) / LANES; }
-
 /* Room for a level of n slots. */
 INLINE long level_room(const Chunk *c, int level, long n) {
     return even(level) ? n * c->vectors[level] : c->width[level] * vectors_for(n);

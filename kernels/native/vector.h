@@ -33,6 +33,9 @@ typedef whole i4 __attribute__((vector_size(sizeof(real) * 4)));
 #define PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (i4){i, j, k, l})
 #endif
 
+/* Whole vectors that hold so many numbers. */
+INLINE long vectors_for(long numbers) { return (numbers + LANES - 1) / LANES; }
+
 INLINE vf splat(real x) { return x - (vf){0}; }
 
 INLINE vf choose(vi where, vf yes, vf no) { return (vf)((where & (vi)yes) | (~where & (vi)no)); }

@@ -136,3 +136,12 @@ def test_states_for_backward_fit_at_every_place_in_a_chunk(tokens, in_lanes, mon
             results.append(torch.autograd.grad(y.square().sum(), leaves))
         for got, expected in zip(*results, strict=True):
             assert_equal_to(got, expected, name=f"gradient from {positions}")
+
+
+@pytest.mark.parametrize("size", [(0, 3, 2), (2, 0, 2), (2, 3, 0)], ids=["no samples", "no tokens", "no heads"])
+@pytest.mark.parametrize("backend", ["native", "chunked"])
+def test_nothing_gives_nothing(size, backend):
+    q, gate = torch.randn(*size, 4), torch.rand(size)
+    state = MemoryState.from_weights((torch.randn(size[0], size[2], 4, 4),))
+    y, state, surprise = neural_memory(q, q, q, gate, gate, gate, state, return_surprise=True, backend=backend)
+    assert (y.shape, surprise.shape, state.chunk_size) == ((*size, 4), size, 64)
