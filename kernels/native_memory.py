@@ -34,7 +34,7 @@ from titans_seq.kernels.native_library import (
 from titans_seq.kernels.state import MemoryState
 
 TAIL = 2  # numbers behind the states that are kept for backward
-EVERY = 2  # chunks between two states that are kept for backward, with one memory in each lane
+EVERY = 4  # chunks between two states that are kept for backward, with one memory in each lane
 MOST_IN_A_LANE = 2**13  # weights of a memory in one lane; the states of more do not stay in a core's cache
 COST_OF_FOUR_IN_ROWS = 5  # of four weights in `rows`, in weights of `lanes` with all lanes full; measured 4.4 to 6
 WORK_OF_A_THREAD = 2**20  # multiplications below which a thread costs more than it brings
