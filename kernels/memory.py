@@ -41,7 +41,7 @@ def neural_memory(
     return_surprise: bool = False,
     backend: str = "auto",
     check: bool = False,
-) -> Any:
+) -> Any:  # what is returned depends on two flags
     """Write T tokens into the memory and read it after each of them.
 
         u_t = grad_W ||M(k_t) - v_t||^2      at the weights at the START of t's chunk (no 1/2, sum over V)

@@ -17,7 +17,7 @@ def native_convolution(z: Tensor, taps: Tensor, parts: int, heads: int, unit: in
     """P tensors [B, T, H, K] from z [B, Z, W] and taps [R, W]: silu of the convolution, heads of length 1 in the first
     `unit` parts, clipped at +-loudest in the others.
 
-    Numerics: z and taps are float32, or both float64, and so is everything between. There is no second derivative.
+    Numerics: all in the dtype of z and taps, float32 or float64. There is no second derivative.
     """
     if torch.autograd.forward_ad._current_level >= 0:  # the operator would pass on a tangent of zero
         raise RuntimeError('backend="native" has no forward-mode derivative; backend="reference" has')

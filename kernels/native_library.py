@@ -92,7 +92,7 @@ AGAIN = "titans-seq again: pip install --force-reinstall --no-deps --no-cache-di
 
 
 def obstacle() -> str:
-    """Why there is no build, and what helps; one line."""
+    """One line: why there is no build, and what to do."""
     if sys.platform == "win32":
         return "the native kernels are not built on Windows"
     unusable = _found()[1]
@@ -156,7 +156,7 @@ _pools: list[c_void_p] = []  # of all loaded builds
 def _pool() -> int | None:
     """Where the function is that runs another in the threads of PyTorch's OpenMP; None: none is found in this process.
 
-    libgomp and the OpenMP of LLVM and Intel have it under GCC's name, and PyTorch makes their names visible to all.
+    It has this name in GCC's libgomp, which PyTorch's wheels for Linux bring and make visible to all.
     """
     try:
         return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, c_void_p).value

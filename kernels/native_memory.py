@@ -132,23 +132,9 @@ def _backward(ctx: Any, d_y: Any, d_surprise: Any, _position: Any, d_final: Any,
         d_final = []
     wanted = _whole_parts(ctx.needs_input_grad[6], ctx.depth)
     *d_tokens, d_state = native_backward(
-        d_y,
-        d_surprise,
-        d_final,
-        q,
-        k,
-        v,
-        alpha,
-        eta,
-        theta,
-        state,
-        wanted,
-        ctx.depth,
-        position,
-        mask,
-        kept,
+        d_y, d_surprise, d_final, q, k, v, alpha, eta, theta, state, wanted, ctx.depth, position, mask, kept,
         *ctx.options,
-    )
+    )  # fmt: skip
     d_state = [d if is_wanted else None for d, is_wanted in zip(d_state, wanted, strict=True)]
     return *d_tokens, d_state, *[None] * 8
 
@@ -196,7 +182,7 @@ class _Plan(NamedTuple):
         return cls(build, kernel, widths, memories, every, states, blocks * states * numbers + TAIL)
 
     def every_from(self, slots: int, chunk_size: int) -> int:
-        """Chunks between two states for streams with so many slots filled in the end: no more states than `states`."""
+        """Chunks between two states that are kept of a stream of so many slots, so that there are at most `states`."""
         chunks = (slots + chunk_size - 1) // chunk_size
         return max(self.every, (chunks - 1) // (self.states + 1) + 1)
 

@@ -15,7 +15,7 @@ def native_norm(y: Tensor, weight: Tensor | None, gate: Tensor | None, eps: floa
 
     gate: as many numbers as y has, in the same order.
 
-    Numerics: all are float32, or all float64, and so is everything between. There is no second derivative.
+    Numerics: all in the dtype of the arguments, float32 or float64. There is no second derivative.
     """
     if torch.autograd.forward_ad._current_level >= 0:  # the operator would pass on a tangent of zero
         raise RuntimeError('backend="native" has no forward-mode derivative; backend="reference" has')

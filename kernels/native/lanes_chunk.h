@@ -106,9 +106,7 @@ static void steps(Chunk *c) {
             squares += c->h_norm[l][i] * c->delta_norm[l][i];
         }
         c->surprise[i] = square_root(squares);
-        c->scale[i] = splat(1);
-        if (c->max_surprise < (real)__builtin_inf())
-            c->scale[i] = c->max_surprise / at_least(c->surprise[i], c->max_surprise);
+        c->scale[i] = clip(c->surprise[i], c->max_surprise);
         c->step[i] = c->theta[i] * c->scale[i];
     }
 }

@@ -202,9 +202,7 @@ static void steps(Chunk *c) {
         vf squares = {0};
         for (int l = 0; l < c->depth; l++) squares += c->h_norm[l][i] * c->delta_norm[l][i];
         c->surprise[i] = square_root(squares);
-        c->scale[i] = splat(1);
-        if (c->max_surprise < (real)__builtin_inf())
-            c->scale[i] = c->max_surprise / at_least(c->surprise[i], c->max_surprise);
+        c->scale[i] = clip(c->surprise[i], c->max_surprise);
         c->step[i] = c->theta[i] * c->scale[i];
     }
 }

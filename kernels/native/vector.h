@@ -87,6 +87,11 @@ INLINE void activate(vf *h, vf *slope, vf *curve, long count) {
     }
 }
 
+/* min(1, most / ||u||); most infinite: no bound. */
+INLINE vf clip(vf surprise, real most) {
+    return most < (real)__builtin_inf() ? most / at_least(surprise, most) : splat(1);
+}
+
 INLINE void fill(vf *out, long count, real value) {
     for (long i = 0; i < count; i++) out[i] = splat(value);
 }
