@@ -133,11 +133,11 @@ def resolve_backend(backend: str, machine: Machine, case: Case | None = None) ->
             raise RuntimeError(f'backend="{backend}" cannot run here: {why}; {advice}')
         uncovered = gap(machine, case) if case else None
         if uncovered is not None:
-            raise RuntimeError(f'backend="{backend}" does not cover {uncovered}; backend="auto" takes the PyTorch form')
+            raise RuntimeError(f'backend="{backend}" does not cover {uncovered}; backend="auto" takes what covers it')
     return backend
 
 
-_AUTO = 'backend="auto" takes the PyTorch form'
+_AUTO = 'backend="auto" takes what runs here'
 _COMPILED = {
     "triton": (
         triton_obstacle, triton_gap, f"{_AUTO}; TRITON_INTERPRET=1 in the environment runs the kernels slowly anywhere",
