@@ -25,7 +25,7 @@ from rich.table import Table
 from titans_seq.cli.config import build, compose
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.common.errors import DataError
 from titans_seq.forecast import MIXERS
 
 CHUNKED = {"memory, chunked": ["model=memory", "model.backend=chunked"]}

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from stream import resident_mib
 
 from titans_seq import ModelState
-from titans_seq.datamodules.long_context import NOISE, passkey_parts
+from titans_seq.datamodules.language.long_context import NOISE, passkey_parts
 from titans_seq.language import LanguageModel, load_model
 from titans_seq.language.generation import read
 

@@ -36,12 +36,12 @@ from arguments import QUICK, one_line, positive
 from pages import line, replace_part, row
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules import panel_data
-from titans_seq.datamodules.csv_files import read_published_csv
-from titans_seq.datamodules.registry import find_spec, locate, missing
-from titans_seq.datamodules.scaling import fit_scaler
-from titans_seq.datamodules.series import DataError
-from titans_seq.datamodules.splits import split_borders
+from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast import panel_data
+from titans_seq.datamodules.forecast.csv_files import read_published_csv
+from titans_seq.datamodules.forecast.protocol import split_borders
+from titans_seq.datamodules.forecast.registry import find_spec, locate, missing
+from titans_seq.datamodules.forecast.scaling import fit_scaler
 from titans_seq.forecast.online import Stream
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -31,10 +31,10 @@ from gluonts.torch import DeepAREstimator, PatchTSTEstimator
 from pages import line, replace_part, row
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules.csv_files import read_published_csv
-from titans_seq.datamodules.registry import find_spec, locate, missing
-from titans_seq.datamodules.scaling import fit_scaler
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast.csv_files import read_published_csv
+from titans_seq.datamodules.forecast.registry import find_spec, locate, missing
+from titans_seq.datamodules.forecast.scaling import fit_scaler
 from titans_seq.forecast.metrics import evaluate
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -36,8 +36,9 @@ import torch
 from pages import line, replace_part, row
 
 from titans_seq import NeuralMemory, TitansForecaster
-from titans_seq.datamodules import ForecastDataModule, download_dataset, registry
-from titans_seq.datamodules.registry import DatasetSpec
+from titans_seq.datamodules import ForecastDataModule, download_dataset
+from titans_seq.datamodules.forecast import registry
+from titans_seq.datamodules.forecast.registry import DatasetSpec
 from titans_seq.forecast import SimbaForecaster
 
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from titans_seq.cli.tables import show_table
-from titans_seq.datamodules.intervals import (
+from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.common.files import data_folder, user_path
+from titans_seq.datamodules.genomics.intervals import (
     Intervals,
     OverlapCounts,
     OverlapReport,
@@ -21,9 +23,6 @@ from titans_seq.datamodules.intervals import (
     read_bed,
     read_interval_lists,
 )
-from titans_seq.datamodules.paths import user_path
-from titans_seq.datamodules.registry import data_folder
-from titans_seq.datamodules.series import DataError
 from titans_seq.printable import printable
 
 COLUMNS = (

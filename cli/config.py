@@ -26,7 +26,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from titans_seq.blocks import WITH_MEMORY
 from titans_seq.cli import bounds, registry
 from titans_seq.cli.errors import UsageError
-from titans_seq.datamodules.paths import user_path
+from titans_seq.datamodules.common.files import user_path
 from titans_seq.memory import NeuralMemory
 
 CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer

@@ -7,8 +7,8 @@ from pathlib import Path
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_table
 from titans_seq.datamodules import check_dataset, data_folder, download_dataset, list_datasets
-from titans_seq.datamodules.genomic_benchmarks import BENCHMARKS, benchmark_folder, download_benchmark
-from titans_seq.datamodules.registry import UNVERIFIED
+from titans_seq.datamodules.forecast.registry import UNVERIFIED
+from titans_seq.datamodules.genomics.benchmarks import BENCHMARKS, benchmark_folder, download_benchmark
 
 
 def list_command(arguments: argparse.Namespace) -> None:

@@ -19,10 +19,10 @@ from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import DataError, DNAClassData, GenomeData, Labelled
-from titans_seq.datamodules.dna import PROTOCOLS, classes_of
-from titans_seq.datamodules.genomic_benchmarks import benchmark_folder
-from titans_seq.datamodules.intervals import label_by_length
-from titans_seq.datamodules.paths import user_path
+from titans_seq.datamodules.common.files import user_path
+from titans_seq.datamodules.genomics.benchmarks import benchmark_folder
+from titans_seq.datamodules.genomics.data import PROTOCOLS, classes_of
+from titans_seq.datamodules.genomics.intervals import label_by_length
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
 from titans_seq.pictures import plot_training

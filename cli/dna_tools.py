@@ -20,12 +20,12 @@ from titans_seq.cli.dna import CLASSIFY, PRETRAIN, on_device, require_unstranded
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
-from titans_seq.datamodules.alphabet import encode
-from titans_seq.datamodules.dna import DNAClassData, TokenDataset, classes_of, collate
-from titans_seq.datamodules.fasta import Genome
-from titans_seq.datamodules.labelled import Sequences, read_sequences
-from titans_seq.datamodules.paths import user_path
-from titans_seq.datamodules.variants import read_variants
+from titans_seq.datamodules.common.files import user_path
+from titans_seq.datamodules.genomics.alphabet import encode
+from titans_seq.datamodules.genomics.data import DNAClassData, TokenDataset, classes_of, collate
+from titans_seq.datamodules.genomics.genome import Genome
+from titans_seq.datamodules.genomics.labelled import Sequences, read_sequences
+from titans_seq.datamodules.genomics.variants import read_variants
 from titans_seq.files import replacing
 from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule
 from titans_seq.genomics.features import features, pool

@@ -27,8 +27,7 @@ from titans_seq.cli import checkpoints, recorded, registry, runs, sizes, trainin
 from titans_seq.cli.config import CALLBACKS, GROUPS, SECTIONS, Schema, build, complete, compose, overrides_of, parse
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
-from titans_seq.datamodules.paths import user_path
-from titans_seq.datamodules.registry import data_folder
+from titans_seq.datamodules.common.files import data_folder, user_path
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
 from titans_seq.training import TrainedModule

@@ -21,8 +21,8 @@ from titans_seq.cli.memory import PEAK_OF_MEMORY, require_memory
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule, download_dataset, future_dates
-from titans_seq.datamodules.paths import user_path
-from titans_seq.datamodules.registry import EMBEDDED, find_spec, locate
+from titans_seq.datamodules.common.files import EMBEDDED, user_path
+from titans_seq.datamodules.forecast.registry import find_spec, locate
 from titans_seq.files import replacing
 from titans_seq.forecast import ForecastModule, SimbaForecaster
 from titans_seq.forecast.anomalies import Span, spans, surprise_of_values

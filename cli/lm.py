@@ -23,9 +23,9 @@ from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules import LongContextData, TextData
-from titans_seq.datamodules.long_context import TASKS
-from titans_seq.datamodules.paths import user_path
-from titans_seq.datamodules.text import read_text
+from titans_seq.datamodules.common.files import user_path
+from titans_seq.datamodules.language.long_context import TASKS
+from titans_seq.datamodules.language.text import read_text
 from titans_seq.language import (
     VARIANTS,
     ByteTokenizer,

@@ -23,9 +23,9 @@ from titans_seq.cli.fitting import Job
 from titans_seq.cli.forecast import FORECAST, MARKED, has_surprise, load_run, module_of, series_of
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules import ForecastDataModule
-from titans_seq.datamodules.paths import user_path
-from titans_seq.datamodules.splits import SPLITS
-from titans_seq.datamodules.windows import Batch, as_is
+from titans_seq.datamodules.common.files import user_path
+from titans_seq.datamodules.common.loaders import Batch, as_is
+from titans_seq.datamodules.forecast.protocol import SPLITS
 from titans_seq.files import replacing
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.forecast.anomalies import spans, surprise_of_values

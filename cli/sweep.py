@@ -19,7 +19,7 @@ from titans_seq.cli.config import complete, compose_sweep, overrides_of, quoted,
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import Task, fit, on_one_device, prepare
 from titans_seq.cli.tables import show_paths, show_table
-from titans_seq.datamodules.paths import user_path
+from titans_seq.datamodules.common.files import user_path
 from titans_seq.printable import printable
 
 

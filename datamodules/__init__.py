@@ -1,17 +1,18 @@
 """Readers and LightningDataModules. They know neither model nor kernel."""
 
-from titans_seq.datamodules.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
-from titans_seq.datamodules.csv_files import read_user_csv
-from titans_seq.datamodules.dna import DNAClassData, GenomeData
-from titans_seq.datamodules.download import download_dataset
-from titans_seq.datamodules.embedded import embedded_series
-from titans_seq.datamodules.forecast import ForecastDataModule
-from titans_seq.datamodules.labelled import Labelled
-from titans_seq.datamodules.long_context import LongContextData
-from titans_seq.datamodules.registry import data_folder
-from titans_seq.datamodules.series import DataError, DataWarning, Series, future_dates
-from titans_seq.datamodules.text import TextData
-from titans_seq.datamodules.windows import WindowDataset
+from titans_seq.datamodules.common.errors import DataError, DataWarning
+from titans_seq.datamodules.common.files import data_folder
+from titans_seq.datamodules.forecast.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
+from titans_seq.datamodules.forecast.csv_files import read_user_csv
+from titans_seq.datamodules.forecast.data import ForecastDataModule
+from titans_seq.datamodules.forecast.download import download_dataset
+from titans_seq.datamodules.forecast.embedded import embedded_series
+from titans_seq.datamodules.forecast.series import Series, future_dates
+from titans_seq.datamodules.forecast.windows import WindowDataset
+from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData
+from titans_seq.datamodules.genomics.labelled import Labelled
+from titans_seq.datamodules.language.long_context import LongContextData
+from titans_seq.datamodules.language.text import TextData
 
 __all__ = [
     "DNAClassData",

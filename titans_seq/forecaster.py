@@ -22,21 +22,14 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from titans_seq.blocks import ModelState
-from titans_seq.datamodules.frames import (
-    Columns,
-    Panel,
-    joined,
-    known_ahead,
-    long_from_wide,
-    named,
-    plain_freq,
-    read_panel,
-)
-from titans_seq.datamodules.panel import PanelScaling, PanelWindows
-from titans_seq.datamodules.panel_data import PanelData
-from titans_seq.datamodules.parquet import Parts, sort_parquet
-from titans_seq.datamodules.paths import user_path
-from titans_seq.datamodules.series import DataError, DataWarning
+from titans_seq.datamodules.common.errors import DataError, DataWarning
+from titans_seq.datamodules.common.files import user_path
+from titans_seq.datamodules.forecast.calendar import plain_freq
+from titans_seq.datamodules.forecast.panel import Columns, Panel, joined, named
+from titans_seq.datamodules.forecast.panel_data import PanelData
+from titans_seq.datamodules.forecast.panel_windows import PanelScaling, PanelWindows
+from titans_seq.datamodules.forecast.parquet import Parts, sort_parquet
+from titans_seq.datamodules.forecast.reading import known_ahead, long_from_wide, read_panel
 from titans_seq.draws import Draws
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream, surprise_of

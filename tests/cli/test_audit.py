@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from titans_seq.cli.audit import audit_command
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.common.errors import DataError
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from titans_seq.cli.checkpoints import load_checkpoint
 from titans_seq.cli.main import main
-from titans_seq.datamodules.alphabet import encode
+from titans_seq.datamodules.genomics.alphabet import encode
 from titans_seq.genomics import DNAEncoder, DNALanguageModel
 from titans_seq.genomics.scoring import log_likelihood
 

@@ -16,8 +16,9 @@ from titans_seq.cli import runs
 from titans_seq.cli.config import compose
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.main import main
-from titans_seq.datamodules import csv_files, download, embedded_series, registry
-from titans_seq.datamodules.registry import DatasetSpec, find_spec
+from titans_seq.datamodules import embedded_series
+from titans_seq.datamodules.forecast import csv_files, download, registry
+from titans_seq.datamodules.forecast.registry import DatasetSpec, find_spec
 
 DATA = os.environ.get("TITANS_SEQ_DATA")  # before the tests' own folder takes its place
 METRICS = {

@@ -20,7 +20,7 @@ from titans_seq.cli.dna import CLASSIFY
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.recorded import DEEPEST, MOST_BYTES, read_config, require_readable
-from titans_seq.datamodules import registry
+from titans_seq.datamodules.forecast import registry
 
 Refused = Callable[[list[str]], str]
 AT_ONCE = 2.0  # seconds; mostly 0.02, on a machine that may be busy

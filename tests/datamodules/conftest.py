@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from titans_seq.datamodules import catalog, registry
-from titans_seq.datamodules.csv_files import csv_sha256
-from titans_seq.datamodules.registry import DatasetSpec
+from titans_seq.datamodules.forecast import catalog, registry
+from titans_seq.datamodules.forecast.csv_files import csv_sha256
+from titans_seq.datamodules.forecast.registry import DatasetSpec
 
 
 @pytest.fixture

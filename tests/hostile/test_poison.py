@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from titans_seq import NeuralMemory, TitansForecaster
 from titans_seq.blocks import Block
 from titans_seq.datamodules import ForecastDataModule
-from titans_seq.datamodules.fasta import Genome
-from titans_seq.datamodules.frames import Columns, read_panel
-from titans_seq.datamodules.panel import PanelScaling
+from titans_seq.datamodules.forecast.panel import Columns
+from titans_seq.datamodules.forecast.panel_windows import PanelScaling
+from titans_seq.datamodules.forecast.reading import read_panel
+from titans_seq.datamodules.genomics.genome import Genome
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.stream import read_stream

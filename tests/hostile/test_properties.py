@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from titans_seq import MemoryState, load_state, save_state
 from titans_seq.datamodules import DataError
-from titans_seq.datamodules.csv_files import FILLS, read_user_csv
-from titans_seq.datamodules.fasta import Genome
-from titans_seq.datamodules.intervals import read_bed
-from titans_seq.datamodules.labelled import read_sequences
-from titans_seq.datamodules.variants import read_variants
+from titans_seq.datamodules.forecast.csv_files import FILLS, read_user_csv
+from titans_seq.datamodules.genomics.genome import Genome
+from titans_seq.datamodules.genomics.intervals import read_bed
+from titans_seq.datamodules.genomics.labelled import read_sequences
+from titans_seq.datamodules.genomics.variants import read_variants
 
 BOUNDED = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 pytestmark = pytest.mark.filterwarnings("default::titans_seq.datamodules.DataWarning")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules.panel import PanelWindows
-from titans_seq.datamodules.series import DataError, DataWarning
+from titans_seq.datamodules.common.errors import DataError, DataWarning
+from titans_seq.datamodules.forecast.panel_windows import PanelWindows
 from titans_seq.forecast.panel import blocks_of, inputs_of
 
 L, H = 16, 4

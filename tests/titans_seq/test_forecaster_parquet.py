@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules import parquet
-from titans_seq.datamodules.series import DataError
+from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast import parquet
 
 SMALL = {
     "horizon": 4,

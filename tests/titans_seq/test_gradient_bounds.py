@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from titans_seq import NeuralMemory
 from titans_seq.blocks import WITH_MEMORY, Block
-from titans_seq.datamodules.alphabet import FIRST_BASE, KNOWN
+from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, KNOWN
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.model import base_loss

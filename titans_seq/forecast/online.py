@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from titans_seq.blocks import ModelState, choose
-from titans_seq.datamodules.frames import Panel
-from titans_seq.datamodules.panel import PanelScaling, PanelWindows
-from titans_seq.datamodules.windows import Batch
+from titans_seq.datamodules.common.loaders import Batch
+from titans_seq.datamodules.forecast.panel import Panel
+from titans_seq.datamodules.forecast.panel_windows import PanelScaling, PanelWindows
 from titans_seq.forecast.panel import PanelForecaster, inputs_of, on_device
 
 AT_ONCE = 1024  # series per call of the network

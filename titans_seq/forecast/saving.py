@@ -13,10 +13,9 @@ from gluonts.torch.distributions import Output
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from titans_seq.datamodules.frames import Columns
-from titans_seq.datamodules.panel import PanelScaling
-from titans_seq.datamodules.panel_io import packed, unpacked
-from titans_seq.datamodules.scaling import scaler_from
+from titans_seq.datamodules.forecast.panel import Columns, packed, unpacked
+from titans_seq.datamodules.forecast.panel_windows import PanelScaling
+from titans_seq.datamodules.forecast.scaling import scaler_from
 from titans_seq.files import parse_json, read_content, write_files
 from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.online import Stream

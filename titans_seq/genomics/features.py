@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from titans_seq.datamodules.alphabet import START
+from titans_seq.datamodules.genomics.alphabet import START
 from titans_seq.genomics.model import DNAClassifier, DNALanguageModel, pooled
 
 POOLINGS = ("mean", "max", "last")

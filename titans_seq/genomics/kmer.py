@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from titans_seq.datamodules.alphabet import FIRST_BASE, KNOWN
+from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, KNOWN
 
 
 def kmer_frequencies(tokens: UInt8[np.ndarray, " T"], k: int) -> Float[np.ndarray, " 4**k"]:

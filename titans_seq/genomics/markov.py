@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from titans_seq.datamodules.alphabet import COMPLEMENT, FIRST_BASE, KNOWN
+from titans_seq.datamodules.genomics.alphabet import COMPLEMENT, FIRST_BASE, KNOWN
 
 MAX_ORDER = 11  # 180 MB for the model, 260 while it is fitted; four times as much for the next one
 BLOCK = 2**20  # bases looked at together

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from titans_seq.blocks import ModelState
-from titans_seq.datamodules.alphabet import COMPLEMENT, FIRST_BASE, KNOWN, SIZE, START
+from titans_seq.datamodules.genomics.alphabet import COMPLEMENT, FIRST_BASE, KNOWN, SIZE, START
 from titans_seq.encoder import Encoder, Surprises
 from titans_seq.places import turned
 

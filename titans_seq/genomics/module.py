@@ -20,7 +20,7 @@ from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 from titans_seq.blocks import ModelState, continued
-from titans_seq.datamodules.alphabet import FIRST_BASE, KNOWN, MASK, START
+from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, KNOWN, MASK, START
 from titans_seq.genomics.model import DNALanguageModel, base_loss, reverse_complement
 from titans_seq.training import TrainedModule
 

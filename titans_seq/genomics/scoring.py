@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
-from titans_seq.datamodules.alphabet import COMPLEMENT, FIRST_BASE, KNOWN, MASK, PAD, decode
+from titans_seq.datamodules.genomics.alphabet import COMPLEMENT, FIRST_BASE, KNOWN, MASK, PAD, decode
 from titans_seq.genomics.model import DNALanguageModel, reverse_complement
 
 Alleles = tuple[UInt8[np.ndarray, " R"], UInt8[np.ndarray, " A"]]  # windows: reference, alternative

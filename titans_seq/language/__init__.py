@@ -1,6 +1,12 @@
 """Language models and their training."""
 
-from titans_seq.datamodules.tokenizers import ByteTokenizer, FileTokenizer, Tokenizer, read_tokenizer, train_bpe
+from titans_seq.datamodules.language.tokenizers import (
+    ByteTokenizer,
+    FileTokenizer,
+    Tokenizer,
+    read_tokenizer,
+    train_bpe,
+)
 from titans_seq.language.generation import generate
 from titans_seq.language.model import VARIANTS, LanguageModel
 from titans_seq.language.module import LanguageModule

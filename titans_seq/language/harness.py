@@ -13,7 +13,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from torch import Tensor
 
-from titans_seq.datamodules.tokenizers import Tokenizer
+from titans_seq.datamodules.language.tokenizers import Tokenizer
 from titans_seq.language.evaluation import read_stream
 from titans_seq.language.generation import generate
 from titans_seq.language.model import LanguageModel

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from titans_seq.blocks import ModelState, continued
-from titans_seq.datamodules.tokenizers import IGNORED
+from titans_seq.datamodules.language.tokenizers import IGNORED
 from titans_seq.language.model import LanguageModel
 from titans_seq.training import TrainedModule, adamw
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from titans_seq.datamodules.tokenizers import FILE, LARGEST, Tokenizer, read_tokenizer
+from titans_seq.datamodules.language.tokenizers import FILE, LARGEST, Tokenizer, read_tokenizer
 from titans_seq.files import read_content, read_json, write_files
 from titans_seq.language.model import LanguageModel
 from titans_seq.tensor_files import read_tensors, tensor_file

@@ -14,7 +14,7 @@ from hostile.states import TENSORS, copied, tensors_edited
 from hostile.writing import sign
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules.tokenizers import read_tokenizer
+from titans_seq.datamodules.language.tokenizers import read_tokenizer
 
 MODEL, FORECASTER, METRICS = "model folder", "forecaster folder", "metrics.json"
 NAMES = {MODEL: "model", FORECASTER: "forecaster"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from accuracy import assert_equal_to
 
-from titans_seq.datamodules.alphabet import FIRST_BASE, KNOWN, PAD, START
+from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, KNOWN, PAD, START
 from titans_seq.genomics.features import POOLINGS, features, pool
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel
 

@@ -10,8 +10,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 
-from titans_seq.datamodules.alphabet import encode
-from titans_seq.datamodules.labelled import read_labelled_csv
+from titans_seq.datamodules.genomics.alphabet import encode
+from titans_seq.datamodules.genomics.labelled import read_labelled_csv
 from titans_seq.genomics.kmer import KmerClassifier, kmer_frequencies
 
 

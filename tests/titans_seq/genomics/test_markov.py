@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from titans_seq.datamodules.alphabet import MASK, PAD, encode
+from titans_seq.datamodules.genomics.alphabet import MASK, PAD, encode
 from titans_seq.genomics import markov
 from titans_seq.genomics.markov import MarkovModel
 

@@ -8,7 +8,7 @@ import torch
 from accuracy import assert_equal_to
 
 from titans_seq.blocks import MIXERS, ModelState
-from titans_seq.datamodules.alphabet import FIRST_BASE, MASK, PAD, SIZE, UNKNOWN, decode, encode
+from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, MASK, PAD, SIZE, UNKNOWN, decode, encode
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel, base_loss, reverse_complement
 from titans_seq.state_io import load_state, save_state
 

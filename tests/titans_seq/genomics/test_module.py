@@ -11,8 +11,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, roc_auc
 from torch import nn
 from torch.utils.data import DataLoader
 
-from titans_seq.datamodules.alphabet import BASES, FIRST_BASE, KNOWN, MASK, PAD, SIZE, START, decode, encode
-from titans_seq.datamodules.dna import TokenDataset, collate
+from titans_seq.datamodules.genomics.alphabet import BASES, FIRST_BASE, KNOWN, MASK, PAD, SIZE, START, decode, encode
+from titans_seq.datamodules.genomics.data import TokenDataset, collate
 from titans_seq.genomics import module as dna_module
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.module import DNAModule, mask_bases

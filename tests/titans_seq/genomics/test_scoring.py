@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from titans_seq.datamodules.alphabet import BASES, MASK, encode
+from titans_seq.datamodules.genomics.alphabet import BASES, MASK, encode
 from titans_seq.genomics.model import DNAEncoder, DNALanguageModel
 from titans_seq.genomics.scoring import alleles, score_variants
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accuracy import assert_equal_to
 
-from titans_seq.datamodules.alphabet import FIRST_BASE, SIZE, UNKNOWN, encode
+from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, SIZE, UNKNOWN, encode
 from titans_seq.genomics.model import DNAEncoder, DNALanguageModel
 from titans_seq.genomics.stream import bin_mean, read_stream, write_bedgraph
 

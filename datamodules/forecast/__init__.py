@@ -1,0 +1,1 @@
+"""Time series: readers, panels, windows, the benchmark's protocol and the LightningDataModule."""

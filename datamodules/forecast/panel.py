@@ -1,0 +1,239 @@
+"""The one type of time series: a panel, every series on a regular grid of time, what is missing left missing.
+
+R rows of all series one after another, N series, F future covariates, G past ones.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast.calendar import future_times, stamp_text
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a long frame's columns.
+
+    Args:
+        id: of the series; None where the frame holds one series without a name.
+        time, target: time stamps or whole numbers; values.
+        past: covariates known up to now. known: those known ahead. static: those of the series, one value each.
+    """
+
+    id: str | None = "unique_id"
+    time: str = "ds"
+    target: str = "y"
+    past: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All that a table must have."""
+        key = [] if self.id is None else [self.id]
+        return [*key, self.time, self.target, *self.past, *self.known, *self.static]
+
+
+def named(columns: Columns, names: Collection[Any]) -> Columns:
+    """The columns of a table of these names: without an id column of the default name it holds one series."""
+    return replace(columns, id=None) if columns.id == Columns().id and columns.id not in names else columns
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """N series, each a run of rows at a regular step, in the order of their first appearance.
+
+    Args:
+        ids: N names. freq: pandas alias of the step, or a whole number for numbered rows.
+        times: R time stamps (or numbers), ascending inside a series.
+        offsets: N + 1; series i has rows offsets[i] to offsets[i + 1].
+        target: float64 [R], NaN where missing.
+        past: float64 [R, G], known: float64 [R, F]; NaN where missing.
+        static: one row per series.
+        columns: the names it was read by.
+    """
+
+    ids: pd.Index
+    freq: str | int
+    times: pd.Index
+    offsets: Int[np.ndarray, " N1"]
+    target: Float[np.ndarray, " R"]
+    past: Float[np.ndarray, "R G"]
+    known: Float[np.ndarray, "R F"]
+    static: pd.DataFrame
+    columns: Columns = field(default_factory=Columns)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        return np.diff(self.offsets)
+
+    @property
+    def series(self) -> Int[np.ndarray, " R"]:
+        """Which series a row belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def rows(self, begin: Int[np.ndarray, " N"], end: Int[np.ndarray, " N"]) -> "Panel":
+        """The panel of the rows [begin, end) of each series, counted inside the series; series left without any are
+        gone.
+        """
+        begin, end = np.clip(begin, 0, self.lengths), np.clip(end, 0, self.lengths)
+        kept = np.flatnonzero(end > begin)
+        return self._runs(kept, (self.offsets[:-1] + begin)[kept], (end - begin)[kept])
+
+    def taken(self, which: Int[np.ndarray, " M"]) -> "Panel":
+        """The panel of these series, in this order."""
+        return self._runs(which, self.offsets[:-1][which], self.lengths[which])
+
+    def divided(self, rows: int) -> Iterator["Panel"]:
+        """Panels of whole series, in their order, each of about so many rows or of one longer series."""
+        part = (self.offsets[1:] - 1) // rows
+        for each in np.split(np.arange(len(self)), np.flatnonzero(np.diff(part)) + 1):
+            yield self if len(each) == len(self) else self.taken(each)
+
+    def _runs(
+        self, which: Int[np.ndarray, " M"], first: Int[np.ndarray, " M"], lengths: Int[np.ndarray, " M"]
+    ) -> "Panel":
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
+        return replace(
+            self, ids=self.ids[which], times=self.times[rows], offsets=offsets, target=self.target[rows],
+            past=self.past[rows], known=self.known[rows], static=self.static.iloc[which].reset_index(drop=True),
+        )  # fmt: skip
+
+    def until(self, steps: int) -> "Panel":
+        """The panel without the last `steps` rows of each series."""
+        return self.rows(np.zeros(len(self), dtype=np.int64), self.lengths - steps)
+
+    def tail(self, steps: int) -> "Panel":
+        """The last `steps` rows of each series."""
+        return self.rows(self.lengths - steps, self.lengths)
+
+    def followed(self, later: "Panel") -> "Panel":
+        """The panel with the rows of `later`, whose series are among these, after its own.
+
+        Raises:
+            DataError: a series is new, or its first later row does not follow its last one here; the message names it
+                and the time.
+        """
+        which = self.ids.get_indexer(later.ids)
+        if (which < 0).any():
+            raise DataError(
+                f"series {later.ids[int(np.argmin(which))]} is new; only series observed from the start go on"
+            )
+        last = self.times[self.offsets[1:][which] - 1]
+        wanted, first = future_times(last, 1, self.freq), later.times[later.offsets[:-1]]
+        wrong = np.asarray(first != wanted)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            what = "was observed already" if first[i] <= last[i] else f"leaves a gap after {stamp_text(last[i])}"
+            raise DataError(
+                f"series {later.ids[i]}: {self.columns.time} {stamp_text(first[i])} {what}; the next row is "
+                f"{stamp_text(wanted[i])} "
+                "(give missing rows as NaN)"
+            )
+        order = np.argsort(np.concatenate([self.series, which[later.series]]), kind="stable")
+        lengths = self.lengths.copy()
+        lengths[which] += later.lengths
+
+        def both(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            return np.concatenate([mine, theirs])[order]
+
+        return replace(
+            self,
+            times=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            target=both(self.target, later.target),
+            past=both(self.past, later.past),
+            known=both(self.known, later.known),
+        )
+
+    def extended(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
+        """The panel with `steps` more rows per series: target and past covariates missing, the known ones given [N,
+        steps, F].
+        """
+        lengths = self.lengths + steps
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        old = np.arange(len(self.target)) + np.repeat(np.arange(len(self)) * steps, self.lengths)
+        new = (offsets[1:, None] - steps + np.arange(steps)).ravel()
+
+        def grown(values: np.ndarray) -> np.ndarray:
+            out = np.full((offsets[-1], *values.shape[1:]), np.nan)
+            out[old] = values
+            return out
+
+        grown_known = grown(self.known)
+        if known is not None:
+            grown_known[new] = known.reshape(len(new), -1)
+        ahead = future_times(self.times[self.offsets[1:] - 1], steps, self.freq)
+        times = np.empty(offsets[-1], dtype=self.times.dtype)
+        times[old], times[new] = self.times.to_numpy(), ahead.to_numpy()
+        return replace(
+            self,
+            times=pd.Index(times),
+            offsets=offsets,
+            target=grown(self.target),
+            past=grown(self.past),
+            known=grown_known,
+        )
+
+
+def joined(panels: Sequence[Panel]) -> Panel:
+    """One panel of the series of several."""
+    first, *others = panels
+    if not others:
+        return first
+    lengths = np.concatenate([panel.lengths for panel in panels])
+    return replace(
+        first,
+        ids=first.ids.append([panel.ids for panel in others]),
+        times=first.times.append([panel.times for panel in others]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        target=np.concatenate([panel.target for panel in panels]),
+        past=np.concatenate([panel.past for panel in panels]),
+        known=np.concatenate([panel.known for panel in panels]),
+        static=pd.concat([panel.static for panel in panels], ignore_index=True),
+    )
+
+
+def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What JSON can hold (names, step, static covariates), and arrays (times as whole numbers)."""
+    about = {
+        "ids": panel.ids.tolist(),
+        "freq": panel.freq,
+        "dates": not np.issubdtype(panel.times.dtype, np.integer),
+        "static": {name: panel.static[name].tolist() for name in panel.static},
+        "id": panel.columns.id,
+    }
+    arrays = {
+        "times": panel.times.to_numpy().astype(np.int64),
+        "offsets": panel.offsets,
+        "target": panel.target,
+        "past": panel.past,
+        "known": panel.known,
+    }
+    return about, arrays
+
+
+def unpacked(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Columns) -> Panel:
+    """The panel again; columns: its names, but for that of the series, which frames of one series lack."""
+    times = arrays["times"]
+    ids = pd.Index(about["ids"])
+    return Panel(
+        ids=ids,
+        freq=about["freq"],
+        times=pd.DatetimeIndex(times.view("datetime64[ns]")) if about["dates"] else pd.Index(times),
+        offsets=arrays["offsets"],
+        target=arrays["target"],
+        past=arrays["past"],
+        known=arrays["known"],
+        static=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
+        columns=replace(columns, id=about["id"]),
+    )

@@ -1,0 +1,1 @@
+"""Genomes and labelled sequences: readers and LightningDataModules."""

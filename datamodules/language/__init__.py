@@ -1,0 +1,1 @@
+"""Text and synthetic tasks: readers, tokenizers and LightningDataModules."""
