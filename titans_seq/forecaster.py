@@ -426,7 +426,7 @@ class TitansForecaster(BaseEstimator):
             isinstance(df, pd.DataFrame) and self.target_col not in df.columns and self.id_col not in df.columns
         )
         if wide:
-            if columns.past or columns.known or columns.static:
+            if columns.past_covariates or columns.future_covariates or columns.static_covariates:
                 raise DataError(
                     f"covariates need a long frame with columns {self.id_col!r}, {self.time_col!r} and "
                     f"{self.target_col!r}"
@@ -660,7 +660,7 @@ class TitansForecaster(BaseEstimator):
         first = long_enough.lengths - cut
         rows = (long_enough.offsets[:-1] + first)[:, None] + np.arange(self.horizon)
         _require_known(long_enough, rows)
-        ahead = past.extended(self.horizon, long_enough.known[rows])
+        ahead = past.extended(self.horizon, long_enough.future_covariates[rows])
         found = self._forecast(ahead, past.lengths, self.scaling_.with_series(history), level)
         frame = self._frame(ahead, past.lengths, found)
         frame.insert(
@@ -745,11 +745,11 @@ def _warn_of_empty(names: list[Any]) -> None:
 
 def _require_known(panel: Panel, rows: np.ndarray) -> None:
     """A covariate that is known ahead must be known where there is something to score, as `predict` demands it."""
-    lost = np.isnan(panel.known[rows]).any(axis=-1) & ~np.isnan(panel.target[rows])
+    lost = np.isnan(panel.future_covariates[rows]).any(axis=-1) & ~np.isnan(panel.target[rows])
     if lost.any():
         i, step = np.argwhere(lost)[0]
         row = rows[i, step]
-        name = panel.columns.known[int(np.argmax(np.isnan(panel.known[row])))]
+        name = panel.columns.future_covariates[int(np.argmax(np.isnan(panel.future_covariates[row])))]
         raise DataError(
             f"column {name!r} is missing in series {panel.ids[i]} at {panel.times[row]}, which is to be forecast"
         )

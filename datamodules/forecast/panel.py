@@ -22,21 +22,21 @@ class Columns:
     Args:
         id: of the series; None where the frame holds one series without a name.
         time, target: time stamps or whole numbers; values.
-        past: covariates known up to now. known: those known ahead. static: those of the series, one value each.
+        past_covariates, future_covariates, static_covariates: known up to now, known ahead, one value per series.
     """
 
     id: str | None = "unique_id"
     time: str = "ds"
     target: str = "y"
-    past: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    static: tuple[str, ...] = ()
+    past_covariates: tuple[str, ...] = ()
+    future_covariates: tuple[str, ...] = ()
+    static_covariates: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
         """All that a table must have."""
         key = [] if self.id is None else [self.id]
-        return [*key, self.time, self.target, *self.past, *self.known, *self.static]
+        return [*key, self.time, self.target, *self.past_covariates, *self.future_covariates, *self.static_covariates]
 
 
 def named(columns: Columns, names: Collection[Any]) -> Columns:
@@ -53,8 +53,8 @@ class Panel:
         times: R time stamps (or numbers), ascending inside a series.
         offsets: N + 1; series i has rows offsets[i] to offsets[i + 1].
         target: float64 [R], NaN where missing.
-        past: float64 [R, G], known: float64 [R, F]; NaN where missing.
-        static: one row per series.
+        past_covariates, future_covariates: float64 [R, G] and [R, F], NaN where missing.
+        static_covariates: one row per series.
         columns: the names it was read by.
     """
 
@@ -63,9 +63,9 @@ class Panel:
     times: pd.Index
     offsets: Int[np.ndarray, " N1"]
     target: Float[np.ndarray, " R"]
-    past: Float[np.ndarray, "R G"]
-    known: Float[np.ndarray, "R F"]
-    static: pd.DataFrame
+    past_covariates: Float[np.ndarray, "R G"]
+    future_covariates: Float[np.ndarray, "R F"]
+    static_covariates: pd.DataFrame
     columns: Columns = field(default_factory=Columns)
 
     def __len__(self) -> int:
@@ -104,9 +104,15 @@ class Panel:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
         return replace(
-            self, ids=self.ids[which], times=self.times[rows], offsets=offsets, target=self.target[rows],
-            past=self.past[rows], known=self.known[rows], static=self.static.iloc[which].reset_index(drop=True),
-        )  # fmt: skip
+            self,
+            ids=self.ids[which],
+            times=self.times[rows],
+            offsets=offsets,
+            target=self.target[rows],
+            past_covariates=self.past_covariates[rows],
+            future_covariates=self.future_covariates[rows],
+            static_covariates=self.static_covariates.iloc[which].reset_index(drop=True),
+        )
 
     def until(self, steps: int) -> "Panel":
         """The panel without the last `steps` rows of each series."""
@@ -151,8 +157,8 @@ class Panel:
             times=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())),
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             target=both(self.target, later.target),
-            past=both(self.past, later.past),
-            known=both(self.known, later.known),
+            past_covariates=both(self.past_covariates, later.past_covariates),
+            future_covariates=both(self.future_covariates, later.future_covariates),
         )
 
     def extended(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
@@ -169,7 +175,7 @@ class Panel:
             out[old] = values
             return out
 
-        grown_known = grown(self.known)
+        grown_known = grown(self.future_covariates)
         if known is not None:
             grown_known[new] = known.reshape(len(new), -1)
         ahead = future_times(self.times[self.offsets[1:] - 1], steps, self.freq)
@@ -180,8 +186,8 @@ class Panel:
             times=pd.Index(times),
             offsets=offsets,
             target=grown(self.target),
-            past=grown(self.past),
-            known=grown_known,
+            past_covariates=grown(self.past_covariates),
+            future_covariates=grown_known,
         )
 
 
@@ -197,9 +203,9 @@ def joined(panels: Sequence[Panel]) -> Panel:
         times=first.times.append([panel.times for panel in others]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         target=np.concatenate([panel.target for panel in panels]),
-        past=np.concatenate([panel.past for panel in panels]),
-        known=np.concatenate([panel.known for panel in panels]),
-        static=pd.concat([panel.static for panel in panels], ignore_index=True),
+        past_covariates=np.concatenate([panel.past_covariates for panel in panels]),
+        future_covariates=np.concatenate([panel.future_covariates for panel in panels]),
+        static_covariates=pd.concat([panel.static_covariates for panel in panels], ignore_index=True),
     )
 
 
@@ -209,15 +215,15 @@ def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "ids": panel.ids.tolist(),
         "freq": panel.freq,
         "dates": not np.issubdtype(panel.times.dtype, np.integer),
-        "static": {name: panel.static[name].tolist() for name in panel.static},
+        "static": {name: panel.static_covariates[name].tolist() for name in panel.static_covariates},
         "id": panel.columns.id,
     }
     arrays = {
         "times": panel.times.to_numpy().astype(np.int64),
         "offsets": panel.offsets,
         "target": panel.target,
-        "past": panel.past,
-        "known": panel.known,
+        "past_covariates": panel.past_covariates,
+        "future_covariates": panel.future_covariates,
     }
     return about, arrays
 
@@ -232,8 +238,8 @@ def unpacked(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Colu
         times=pd.DatetimeIndex(times.view("datetime64[ns]")) if about["dates"] else pd.Index(times),
         offsets=arrays["offsets"],
         target=arrays["target"],
-        past=arrays["past"],
-        known=arrays["known"],
-        static=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
+        past_covariates=arrays["past_covariates"],
+        future_covariates=arrays["future_covariates"],
+        static_covariates=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
         columns=replace(columns, id=about["id"]),
     )

@@ -48,11 +48,11 @@ class PanelScaling:
         categories: dict[str, set[str]] = {}
         for panel in [panels] if isinstance(panels, Panel) else panels:
             scales.append(series_scales(panel))
-            covariates.learn(np.concatenate([panel.past, panel.known], axis=1))
-            numeric = list(panel.static.select_dtypes("number"))
-            numbers.learn(panel.static[numeric].to_numpy(dtype=np.float64))
-            for name in panel.static.columns.difference(numeric, sort=False):
-                categories.setdefault(name, set()).update(panel.static[name].unique())
+            covariates.learn(np.concatenate([panel.past_covariates, panel.future_covariates], axis=1))
+            numeric = list(panel.static_covariates.select_dtypes("number"))
+            numbers.learn(panel.static_covariates[numeric].to_numpy(dtype=np.float64))
+            for name in panel.static_covariates.columns.difference(numeric, sort=False):
+                categories.setdefault(name, set()).update(panel.static_covariates[name].unique())
         return cls(
             scales=pd.concat(scales),
             covariates=covariates.scaler(),
@@ -81,10 +81,10 @@ class PanelScaling:
         A column that has gaps in training or here would need a mark of its own: each covariate is followed by one, 1
             where missing.
         """
-        both = np.concatenate([panel.past, panel.known], axis=1)
+        both = np.concatenate([panel.past_covariates, panel.future_covariates], axis=1)
         if self.covariates is not None:
             both = self.covariates.transform(both)
-        past, known = both[:, : panel.past.shape[1]], both[:, panel.past.shape[1] :]
+        past, known = both[:, : panel.past_covariates.shape[1]], both[:, panel.past_covariates.shape[1] :]
         calendar = calendar_features(panel) if self.calendar else np.empty((len(both), 0))
         ahead = np.concatenate([calendar, _marked(known)], axis=1)
         return np.concatenate([ahead, _marked(past)], axis=1), ahead.shape[1]
@@ -95,17 +95,17 @@ class PanelScaling:
         Raises:
             DataError: a covariate is a number here and text in training, or the other way round.
         """
-        found = set(panel.static.select_dtypes("number"))
+        found = set(panel.static_covariates.select_dtypes("number"))
         changed = sorted(found ^ set(self.numeric))
         if changed:
             was, now = ("numbers", "text") if changed[0] in self.numeric else ("text", "numbers")
             raise DataError(f"static covariate {changed[0]!r} held {was} in training and holds {now} here")
-        parts = [panel.static[self.numeric].to_numpy(dtype=np.float64)]
+        parts = [panel.static_covariates[self.numeric].to_numpy(dtype=np.float64)]
         if self.numbers is not None:
             parts = [self.numbers.transform(parts[0])]
         for name, values in self.categories.items():
             encoder = OneHotEncoder(categories=[values], handle_unknown="ignore", sparse_output=False)
-            column = panel.static[[name]].to_numpy(dtype=object)
+            column = panel.static_covariates[[name]].to_numpy(dtype=object)
             parts.append(encoder.fit(np.array(values, dtype=object)[:, None]).transform(column))
         return np.concatenate(parts, axis=1)
 

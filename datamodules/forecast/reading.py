@@ -72,9 +72,9 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: str | int | None = N
         times=_grid_times(times, codes, steps, step),
         offsets=offsets,
         target=dense([columns.target])[:, 0],
-        past=dense(columns.past),
-        known=dense(columns.known),
-        static=_static(frame, columns, codes, ids, order),
+        past_covariates=dense(columns.past_covariates),
+        future_covariates=dense(columns.future_covariates),
+        static_covariates=_static(frame, columns, codes, ids, order),
         columns=columns,
     )
 
@@ -142,16 +142,18 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
         DataError: the frame, a column, a series, a row or a value is missing; the message names it.
     """
     columns = panel.columns
-    if not columns.known:
+    if not columns.future_covariates:
         if future is not None:
             raise DataError("future was given, but future_covariates names no column of it")
         return None
     if not isinstance(future, pd.DataFrame | None):
         raise DataError(f"future must be a DataFrame; got {type(future).__name__}")
     if future is None:
-        raise DataError(f"the covariates {', '.join(columns.known)} are needed over the horizon; give them as future=")
+        raise DataError(
+            f"the covariates {', '.join(columns.future_covariates)} are needed over the horizon; give them as future="
+        )
     key = [columns.id] if columns.id is not None else []
-    for name in (*key, columns.time, *columns.known):
+    for name in (*key, columns.time, *columns.future_covariates):
         if name not in future.columns:
             raise DataError(f"future has no column {name!r}; it has: {_listed(future.columns)}")
     ahead = future_times(panel.times[panel.offsets[1:] - 1], steps, panel.freq)
@@ -170,10 +172,12 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
         raise DataError(
             f"future has no row for {_shown(wanted[lost])}; it must cover the {steps} steps after each series' end"
         )
-    values = np.stack([_numbers(future, name, columns, what="future")[place] for name in columns.known], axis=-1)
+    values = np.stack(
+        [_numbers(future, name, columns, what="future")[place] for name in columns.future_covariates], axis=-1
+    )
     if np.isnan(values).any():
         row, column = np.argwhere(np.isnan(values))[0]
-        raise DataError(f"future: column {columns.known[column]!r} is missing at {_shown(wanted[row])}")
+        raise DataError(f"future: column {columns.future_covariates[column]!r} is missing at {_shown(wanted[row])}")
     return values.reshape(len(panel), steps, -1)
 
 
@@ -353,7 +357,7 @@ def _static(frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.In
     """One row per series: numbers stay numbers, all else is text."""
     found: dict[str, Any] = {}
     firsts = np.searchsorted(codes, np.arange(len(ids)))
-    for name in columns.static:
+    for name in columns.static_covariates:
         values = frame[name].iloc[order].reset_index(drop=True)
         empty = values.isna().to_numpy()
         if empty.any():

@@ -219,7 +219,7 @@ def _check_arrays(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None
     rising = offsets.dtype == times.dtype == np.int64 and offsets.shape == (len(ids) + 1,) and times.ndim == 1
     if not rising or offsets[0] != 0 or offsets[-1] != len(times) or (np.diff(offsets) < 0).any():
         raise ValueError("the rows are not those of the series")
-    for name in ("target", "past", "known"):
+    for name in ("target", "past_covariates", "future_covariates"):
         if len(arrays[name]) != len(times):
             raise ValueError(f"{name} has {len(arrays[name])} rows; there are {len(times)} times")
     scales = arrays["scales"]

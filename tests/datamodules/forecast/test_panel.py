@@ -11,7 +11,7 @@ from titans_seq.datamodules.forecast.panel_windows import PanelScaling, PanelWin
 from titans_seq.datamodules.forecast.reading import read_panel
 
 L, H = 8, 3
-COLUMNS = Columns(past=("temp",), known=("price",), static=("kind", "size"))
+COLUMNS = Columns(past_covariates=("temp",), future_covariates=("price",), static_covariates=("kind", "size"))
 
 
 def panel(lengths=(20, 6, 30), seed=0, columns=COLUMNS) -> Panel:
@@ -71,7 +71,7 @@ def test_scaling_is_that_of_observed_rows():
     features, ahead = scaling.features(data)
     assert ahead == 2
     temp, missing = features[:, 2], features[:, 3]
-    assert (missing == np.isnan(data.past[:, 0])).all() and (temp[missing == 1] == 0).all()
+    assert (missing == np.isnan(data.past_covariates[:, 0])).all() and (temp[missing == 1] == 0).all()
     assert temp[missing == 0].mean() == pytest.approx(0, abs=1e-9) and temp[missing == 0].std() == pytest.approx(1)
 
 
@@ -86,9 +86,9 @@ def test_nothing_after_the_training_rows_enters_scaling_or_windows(poison):
         data.times,
         data.offsets,
         np.where(late, poison, data.target),
-        np.where(late[:, None], poison, data.past),
-        np.where(late[:, None], poison, data.known),
-        data.static,
+        np.where(late[:, None], poison, data.past_covariates),
+        np.where(late[:, None], poison, data.future_covariates),
+        data.static_covariates,
         data.columns,
     )
     made = [PanelData(each, lookback=L, horizon=H, val_rows=6) for each in (data, bad)]

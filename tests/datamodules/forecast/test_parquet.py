@@ -19,7 +19,7 @@ from titans_seq.datamodules.forecast.panel_windows import PanelScaling
 from titans_seq.datamodules.forecast.parquet import Parts, sort_parquet
 from titans_seq.datamodules.forecast.reading import read_panel
 
-COLUMNS = Columns(past=("temp",), known=("price",), static=("kind", "size"))
+COLUMNS = Columns(past_covariates=("temp",), future_covariates=("price",), static_covariates=("kind", "size"))
 LENGTHS = (40, 25, 60, 5, 33, 41, 38, 52, 47, 1)
 
 
@@ -62,7 +62,7 @@ def same(one: Panel, other: Panel) -> None:
     pd.testing.assert_index_equal(one.times, other.times, check_names=False)
     for name in ("offsets", "target", "past", "known"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    pd.testing.assert_frame_equal(one.static, other.static)
+    pd.testing.assert_frame_equal(one.static_covariates, other.static_covariates)
 
 
 def test_parts_are_the_rows_of_the_frame(tmp_path):

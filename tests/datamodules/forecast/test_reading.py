@@ -74,17 +74,17 @@ def test_wide_frames():
 
 
 def test_rows_tails_and_rows_ahead():
-    panel = read_panel(long_frame((5, 3), price=1.5), Columns(known=("price",)), "h")
+    panel = read_panel(long_frame((5, 3), price=1.5), Columns(future_covariates=("price",)), "h")
     assert list(panel.until(3).target) == [0, 1] and list(panel.until(3).ids) == ["s0"]
     assert list(panel.tail(2).target) == [3, 4, 11, 12]
     ahead = panel.tail(1).extended(2, np.arange(4.0).reshape(2, 2, 1))
     np.testing.assert_array_equal(ahead.target, [4, np.nan, np.nan, 12, np.nan, np.nan])
-    np.testing.assert_array_equal(ahead.known[:, 0], [1.5, 0, 1, 1.5, 2, 3])
+    np.testing.assert_array_equal(ahead.future_covariates[:, 0], [1.5, 0, 1, 1.5, 2, 3])
     assert list(ahead.times[:3]) == list(pd.date_range("2024-01-31 04:00", periods=3, freq="h"))
 
 
 def test_known_covariates_ahead_are_matched_by_series_and_time():
-    panel = read_panel(long_frame((5, 3), price=0.0), Columns(known=("price",)), "h")
+    panel = read_panel(long_frame((5, 3), price=0.0), Columns(future_covariates=("price",)), "h")
     future = pd.DataFrame({"unique_id": ["s1", "s1", "s0", "s0"], "price": [3.0, 4.0, 1.0, 2.0]})
     future["ds"] = pd.to_datetime(["2024-01-31 03:00", "2024-01-31 04:00", "2024-01-31 05:00", "2024-01-31 06:00"])
     np.testing.assert_array_equal(known_ahead(future, panel, 2)[..., 0], [[1, 2], [3, 4]])
@@ -143,11 +143,11 @@ def test_wrong_frequencies_and_static_covariates():
     with pytest.raises(DataError, match="no series has two rows"):
         read_panel(long_frame((1, 1)), Columns())
     with pytest.raises(DataError, match=r"static covariate 'kind' changes inside series s1 \(row 7\)"):
-        read_panel(long_frame(kind=list("aaaaabbc")), Columns(static=("kind",)), "h")
+        read_panel(long_frame(kind=list("aaaaabbc")), Columns(static_covariates=("kind",)), "h")
     with pytest.raises(DataError, match=r"static covariate 'size' is empty in series s0"):
-        read_panel(long_frame(size=[np.nan] * 5 + [1.0] * 3), Columns(static=("size",)), "h")
+        read_panel(long_frame(size=[np.nan] * 5 + [1.0] * 3), Columns(static_covariates=("size",)), "h")
     with pytest.raises(DataError, match="column 'y' has two roles"):
-        read_panel(long_frame(), Columns(past=("y",)), "h")
+        read_panel(long_frame(), Columns(past_covariates=("y",)), "h")
 
 
 @pytest.mark.parametrize("freq, lost", [("B", 60), ("MS", 5), ("ME", 7), ("QS", 3), ("YE", 4), ("D", 5), ("h", 5)])
