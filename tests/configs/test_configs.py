@@ -146,7 +146,7 @@ trainer.overfit_batches=3
 trainer.log_every_n_steps=1
 trainer.accumulate_grad_batches=32
 training.learning_rate=1e-7
-training.loss=mae
+training.output=mae
 model.max_surprise=null
 model.head_dim=16
 model.theta_scale=8
@@ -156,7 +156,7 @@ model=attention model.heads=8
 seed=4294967295
 data.lookback=720
 data.num_workers=4
-data=csv data.csv='/data/[x] {y}.csv' data.fill=linear
+data=csv data.csv='/data/[x] {y}.csv'
 data=csv data.csv='ü.csv'
 output='a b/c: d #e'
 output='0123'

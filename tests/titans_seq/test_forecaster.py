@@ -286,7 +286,7 @@ def test_nothing_after_a_cutoff_is_seen(poison, refit):
     pd.testing.assert_frame_equal(models[0].scaling_.scales, models[1].scaling_.scales)
     weights = [model.module_.state_dict() for model in models]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    np.testing.assert_array_equal(models[0].conformal_.margin, models[1].conformal_.margin)
+    np.testing.assert_array_equal(models[0].fitted_.conformal.margin, models[1].fitted_.conformal.margin)
 
 
 def test_a_wide_backtest_sees_nothing_either():
@@ -304,7 +304,7 @@ def test_a_backtest_is_fit_and_predict_at_each_cutoff():
     data.loc[[3, 50, 200], "y"] = np.nan
     model = TitansForecaster(**SMALL, **COVARIATES)
     found = model.backtest(data, windows=3, step=4)
-    assert not hasattr(model, "module_")
+    assert not hasattr(model, "fitted_")
     end = data.groupby("unique_id")["ds"].transform("max")
     assert found.groupby("unique_id")["cutoff"].nunique().eq(3).all() and len(found) == 3 * 3 * H
     fresh = clone(model).fit(data[data["ds"] <= end - pd.Timedelta(hours=H + 8)])
@@ -353,7 +353,7 @@ def test_scores_do_not_depend_on_the_batch_size(size, monkeypatch):
         return evaluate(found.merge(truth, on=["ds", "unique_id"]))
 
     whole = scores()
-    monkeypatch.setattr("titans_seq.forecaster.EVAL_BATCH", size)
+    monkeypatch.setattr("titans_seq.forecast.fitted.EVAL_SAMPLES", size)
     assert scores() == pytest.approx(whole, rel=1e-5)
     exact = (model.predict(level=None).to_numpy() - wide.iloc[-H:].to_numpy()) ** 2
     assert whole["mse"] == pytest.approx(exact.mean(), rel=1e-5)
@@ -413,18 +413,18 @@ def test_it_learns():
 
 
 def test_ctrl_c_leaves_the_forecaster_as_it_was(data, monkeypatch):
-    from titans_seq.forecast.panel import PanelModule
+    from titans_seq.forecast.module import ForecastModule
 
     model = TitansForecaster(**SMALL).fit(data)
     before = model.predict()
     monkeypatch.setattr(
-        PanelModule, "on_train_epoch_end", lambda self: (_ for _ in ()).throw(KeyboardInterrupt), raising=False
+        ForecastModule, "on_train_epoch_end", lambda self: (_ for _ in ()).throw(KeyboardInterrupt), raising=False
     )
     with pytest.raises(KeyboardInterrupt):
         model.fit(data)
     with pytest.raises(KeyboardInterrupt):
         (fresh := clone(model)).fit(data)
-    assert not hasattr(fresh, "module_")
+    assert not hasattr(fresh, "fitted_")
     pd.testing.assert_frame_equal(model.predict(), before)
 
 

@@ -35,8 +35,9 @@ from gluonts.transform import (
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from titans_seq.draws import Draws
+from titans_seq.forecast.module import ForecastModule
+from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import arguments, make_output, raw_size
-from titans_seq.forecast.panel import PanelForecaster, PanelModule
 from titans_seq.forecast.series_inputs import CATEGORIES, KNOWN, PAST, STATIC, SeriesInputs
 from titans_seq.training import interruptible
 
@@ -60,11 +61,11 @@ class SeededSampler(ExpectedNumInstanceSampler):
         return first + np.flatnonzero(drawn < self.num_instances * self.n / self.total_length)
 
 
-class TitansLightningModule(PanelModule):
-    """A `PanelModule` that GluonTS can write to a file and read again: it is made of plain arguments.
+class TitansLightningModule(ForecastModule):
+    """A `ForecastModule` that GluonTS can write to a file and read again: it is made of plain arguments.
 
     Args:
-        network: arguments of `PanelForecaster`, but for `outputs`, which the distribution decides.
+        network: arguments of `SimbaForecaster`, but for `outputs`, which the distribution decides.
         distr_output: what a forecast is.
         lr, weight_decay: of AdamW; see `TrainedModule`.
     """
@@ -77,7 +78,7 @@ class TitansLightningModule(PanelModule):
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
     ) -> None:
-        made = PanelForecaster(**network, outputs=raw_size(distr_output))
+        made = SimbaForecaster(**{"min_scale": 0.0, **network}, outputs=raw_size(distr_output))
         super().__init__(made, output=distr_output, learning_rate=lr, weight_decay=weight_decay)
 
 
