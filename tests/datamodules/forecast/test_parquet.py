@@ -60,7 +60,7 @@ def same(one: Panel, other: Panel) -> None:
     assert list(one.ids) == list(other.ids)
     assert (one.freq, one.columns) == (other.freq, other.columns)
     pd.testing.assert_index_equal(one.times, other.times, check_names=False)
-    for name in ("offsets", "target", "past", "known"):
+    for name in ("offsets", "target", "past_covariates", "future_covariates"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     pd.testing.assert_frame_equal(one.static_covariates, other.static_covariates)
 
