@@ -162,7 +162,7 @@ import re, sys
 from pathlib import Path
 import pandas as pd
 from titans_seq import TitansForecaster
-from titans_seq.datamodules import panel_data, parquet
+from titans_seq.datamodules.forecast import panel_data, parquet
 
 parquet.PART_ROWS, parquet.BUFFERED_ROWS, parquet.BATCH_ROWS, panel_data.MOST_HELD = 50_000, 20_000, 8_000, 20_000
 path, framed = sys.argv[1:]
