@@ -15,7 +15,8 @@ from titans_seq.datamodules.common.errors import DataError
 Step: TypeAlias = BaseOffset | int
 LAST = np.iinfo(np.int64).max  # nanoseconds since 1970 (in the year 2262), or a row's number
 FEW = 5  # so many equal gaps are no accident: months and quarters have different lengths
-_MONTHS = {1: "M", 3: "Q", 12: "Y"}
+_UNITS = {12: "Y", 3: "Q", 1: "M"}
+_NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
 # steps ---------------------------------------------------------------------------------------------------------------
@@ -42,7 +43,7 @@ def to_step(freq: Any) -> Step | None:
         raise DataError(f"freq must be a pandas frequency such as 'h', or a whole number; got {freq!r}")
     if (step if isinstance(step, int) else step.n) < 1:
         raise DataError(f"freq must be a step forward; got {freq!r}")
-    if step is freq and to_step(plain_step(step)) != step:
+    if isinstance(freq, BaseOffset) and to_step(plain_step(step)) != step:
         raise DataError(f"freq {freq!r} cannot be saved; give one that has an alias, or a CustomBusinessDay")
     return step
 
@@ -106,12 +107,12 @@ def find_step(dates: pd.DatetimeIndex) -> BaseOffset | None:
     usual = pd.Timedelta(pd.Series(gaps).mode().iloc[0])
     even = not (gaps % usual.to_timedelta64()).astype(np.int64).any()
     clock = dates - dates.normalize()
-    if (found := _months(dates, usual.days, even)) is not None:
+    if usual.days >= 28 and (found := _months(dates, usual.days, even)) is not None:
         return found
     if (clock != clock[0]).any() or usual.days < 1:
         return pd.tseries.frequencies.to_offset(usual)
     weekday = dates.dayofweek
-    if usual.days == 1 and max(weekday) < 5 and (dates[-1] - dates[0]).days >= 5 - weekday[0]:
+    if usual.days == 1 and weekday.max() < 5 and (dates[-1] - dates[0]).days >= 5 - weekday[0]:
         return pd.offsets.BDay()
     if usual.days % 7 == 0 and even:
         return pd.offsets.Week(usual.days // 7, weekday=int(weekday[0]))
@@ -133,16 +134,17 @@ def _months(dates: pd.DatetimeIndex, days: int, even: bool) -> BaseOffset | None
 def _month_steps(first: pd.Timestamp, months: int) -> list[BaseOffset]:
     """Every rule by which dates may lie `months` apart from the first one on."""
     count, unit = _split(months)
-    begins = {"M": "", "Q": first.month - (first.month - 1) // 3 * 3, "Y": first.month}[unit]
-    ends = begins + 9 if unit == "Q" else begins
-    names = [f"{count}{side}" for side in (f"{unit}S", f"{unit}E", f"B{unit}S", f"B{unit}E")]
-    if unit != "M":
-        calendar = ("", *(pd.Timestamp(2000, month, 1).strftime("%b").upper() for month in range(1, 13)))
-        names = [f"{name}-{calendar[begins if name.endswith('S') else ends]}" for name in names]
-    steps = [_offset(name) for name in names]
-    if first.day <= 28:  # the 31st does not come every month
+    month = (first.month - 1) % 3 + 1 if unit == "Q" else first.month
+    begin = "" if unit == "M" else f"-{_NAMES[month - 1]}"
+    end = f"-{_NAMES[month + 8]}" if unit == "Q" else begin
+    names = (f"{unit}S{begin}", f"{unit}E{end}", f"B{unit}S{begin}", f"B{unit}E{end}")
+    steps = [_offset(f"{count}{name}") for name in names]
+    if first.day > 21:
+        steps.append(pd.offsets.LastWeekOfMonth(months, weekday=first.dayofweek))
+    if first.day <= 28:  # later days do not come every month
         steps.append(pd.DateOffset(months=months))
-    return [*steps, pd.offsets.WeekOfMonth(months, week=(first.day - 1) // 7, weekday=first.dayofweek)]
+        steps.append(pd.offsets.WeekOfMonth(months, week=(first.day - 1) // 7, weekday=first.dayofweek))
+    return steps
 
 
 def _begin(months: int) -> str:
@@ -151,8 +153,8 @@ def _begin(months: int) -> str:
 
 
 def _split(months: int) -> tuple[int, str]:
-    whole = next(each for each in (12, 3, 1) if months % each == 0)
-    return months // whole, _MONTHS[whole]
+    whole = next(each for each in _UNITS if months % each == 0)
+    return months // whole, _UNITS[whole]
 
 
 # grids ---------------------------------------------------------------------------------------------------------------
@@ -183,9 +185,7 @@ def grid_times(starts: np.ndarray, steps: np.ndarray, step: Step) -> pd.Index:
         place = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
         return pd.Index((np.repeat(starts.view(np.int64), steps) + place * width).view(starts.dtype))
     codes, stamps = pd.factorize(starts)
-    grids = [
-        _dates(stamp, step, periods=steps[codes == code].max()).to_numpy() for code, stamp in enumerate(stamps)
-    ]
+    grids = [_dates(stamp, step, periods=steps[codes == code].max()).to_numpy() for code, stamp in enumerate(stamps)]
     return pd.DatetimeIndex(np.concatenate([grids[code][:count] for code, count in zip(codes, steps, strict=True)]))
 
 
@@ -212,8 +212,10 @@ def to_periods(times: np.ndarray, step: Step) -> np.ndarray | None:
     if isinstance(step, int) or not type(step).__name__.endswith(("Begin", "End")):
         return None
     codes, stamps = pd.factorize(times)
-    rolled = [step.rollback(each) if "Begin" in type(step).__name__ else step.rollforward(each) for each in
-              pd.DatetimeIndex(stamps).normalize()]
+    rolled = [
+        step.rollback(each) if "Begin" in type(step).__name__ else step.rollforward(each)
+        for each in pd.DatetimeIndex(stamps).normalize()
+    ]
     return pd.DatetimeIndex(rolled).to_numpy()[codes]
 
 
@@ -233,7 +235,7 @@ def _beyond(start: Any, step: Step) -> DataError:
 
 
 def step_text(step: Step) -> str:
-    return str(step) if isinstance(step, int) else repr(step.freqstr).replace("<", "").replace(">", "")
+    return f"freq {step if isinstance(step, int) else step.freqstr!r}"
 
 
 def stamp_text(time: Any) -> str:
