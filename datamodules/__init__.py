@@ -3,11 +3,12 @@
 from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.common.files import data_folder
 from titans_seq.datamodules.forecast.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
-from titans_seq.datamodules.forecast.csv_files import read_user_csv
+from titans_seq.datamodules.forecast.csv_files import read_csv
 from titans_seq.datamodules.forecast.data import ForecastDataModule
 from titans_seq.datamodules.forecast.download import download_dataset
 from titans_seq.datamodules.forecast.embedded import embedded_series
-from titans_seq.datamodules.forecast.series import Series, future_dates
+from titans_seq.datamodules.forecast.panel import Columns, Panel
+from titans_seq.datamodules.forecast.reading import read_frame
 from titans_seq.datamodules.forecast.windows import WindowDataset
 from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData
 from titans_seq.datamodules.genomics.labelled import Labelled
@@ -15,6 +16,7 @@ from titans_seq.datamodules.language.long_context import LongContextData
 from titans_seq.datamodules.language.text import TextData
 
 __all__ = [
+    "Columns",
     "DNAClassData",
     "DataError",
     "DataWarning",
@@ -24,14 +26,14 @@ __all__ = [
     "GenomeData",
     "Labelled",
     "LongContextData",
-    "Series",
+    "Panel",
     "TextData",
     "WindowDataset",
     "check_dataset",
     "data_folder",
     "download_dataset",
     "embedded_series",
-    "future_dates",
     "list_datasets",
-    "read_user_csv",
+    "read_csv",
+    "read_frame",
 ]

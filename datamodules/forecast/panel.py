@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.forecast.calendar import future_times, stamp_text
+from titans_seq.datamodules.forecast.calendar import Step, future_times, plain_step, stamp_text, to_step
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,19 @@ class Panel:
     """N series, each a run of rows at a regular step, in the order of their first appearance.
 
     Args:
-        ids: N names. freq: pandas alias of the step, or a whole number for numbered rows.
+        ids: N names.
+        freq: the step, an offset of pandas or a whole number for numbered rows.
         times: R time stamps (or numbers), ascending inside a series.
         offsets: N + 1; series i has rows offsets[i] to offsets[i + 1].
         target: float64 [R], NaN where missing.
         past_covariates, future_covariates: float64 [R, G] and [R, F], NaN where missing.
         static_covariates: one row per series.
         columns: the names it was read by.
+        wide: whether it was a wide table, one column per series; forecasts go back into one.
     """
 
     ids: pd.Index
-    freq: str | int
+    freq: Step
     times: pd.Index
     offsets: Int[np.ndarray, " N1"]
     target: Float[np.ndarray, " R"]
@@ -67,6 +69,7 @@ class Panel:
     future_covariates: Float[np.ndarray, "R F"]
     static_covariates: pd.DataFrame
     columns: Columns = field(default_factory=Columns)
+    wide: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -209,11 +212,33 @@ def joined(panels: Sequence[Panel]) -> Panel:
     )
 
 
+def from_columns(
+    times: pd.Index, values: Float[np.ndarray, "C T"], names: Sequence[Any], columns: Columns, step: Step
+) -> Panel:
+    """The wide panel of rows as they are."""
+    ids = np.empty(len(names), dtype=object)
+    ids[:] = list(names)
+    rows = values.size
+    return Panel(
+        ids=pd.Index(ids),
+        freq=step,
+        times=times if len(values) == 1 else pd.Index(np.tile(times.to_numpy(), len(values))),
+        offsets=np.arange(len(values) + 1) * len(times),
+        target=values.reshape(-1),
+        past_covariates=np.empty((rows, 0)),
+        future_covariates=np.empty((rows, 0)),
+        static_covariates=pd.DataFrame(index=pd.RangeIndex(len(values))),
+        columns=columns,
+        wide=True,
+    )
+
+
 def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What JSON can hold (names, step, static covariates), and arrays (times as whole numbers)."""
     about = {
         "ids": panel.ids.tolist(),
-        "freq": panel.freq,
+        "freq": plain_step(panel.freq),
+        "wide": panel.wide,
         "dates": not np.issubdtype(panel.times.dtype, np.integer),
         "static": {name: panel.static_covariates[name].tolist() for name in panel.static_covariates},
         "id": panel.columns.id,
@@ -234,7 +259,7 @@ def unpacked(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Colu
     ids = pd.Index(about["ids"])
     return Panel(
         ids=ids,
-        freq=about["freq"],
+        freq=to_step(about["freq"]),
         times=pd.DatetimeIndex(times.view("datetime64[ns]")) if about["dates"] else pd.Index(times),
         offsets=arrays["offsets"],
         target=arrays["target"],
@@ -242,4 +267,5 @@ def unpacked(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Colu
         future_covariates=arrays["future_covariates"],
         static_covariates=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
         columns=replace(columns, id=about["id"]),
+        wide=about.get("wide", False),
     )

@@ -4,7 +4,6 @@ R rows of all series, N series.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from rich.progress import track
 from safetensors.numpy import load_file, save_file
 
 from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast.calendar import Step
 from titans_seq.datamodules.forecast.panel import Columns, Panel, named, packed, unpacked
 from titans_seq.datamodules.forecast.reading import read_panel, require_columns
 
@@ -71,7 +71,7 @@ class Parts(Sequence[Panel]):
 def sort_parquet(
     path: Path,
     columns: Columns,
-    freq: str | int | None,
+    freq: Step | str | None,
     folder: Path,
     *,
     part_rows: int | None = None,
@@ -260,16 +260,16 @@ def _deal(
             stopped.set()
 
 
-def _check(rows: Path, columns: Columns, freq: str | int | None, file: Path, path: Path) -> str | int:
+def _check(rows: Path, columns: Columns, freq: Step | str | None, file: Path, path: Path) -> Step:
     """Make a panel of a part's rows, in the order of the series' names, and write it in their place; its frequency."""
     import pyarrow.dataset as ds
 
     frame = ds.dataset(rows, format="feather").to_table().to_pandas()
     try:
-        panel = read_panel(frame, columns, freq)
-    except DataError as error:
         # rows are numbered as they were sorted, which says nothing to anyone
-        raise DataError(f"{path}: {re.sub(r' [(]rows? [0-9 and]+[)]|, row [0-9]+', '', str(error))}") from None
+        panel = read_panel(frame, columns, freq, where=lambda *_: "")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     panel = panel.taken(panel.ids.argsort())
     about, arrays = packed(panel)
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, {"panel": json.dumps(about)})

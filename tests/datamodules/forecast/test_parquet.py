@@ -61,7 +61,7 @@ def same(one: Panel, other: Panel) -> None:
     assert list(one.ids) == list(other.ids)
     assert (one.freq, one.columns) == (other.freq, other.columns)
     pd.testing.assert_index_equal(one.times, other.times, check_names=False)
-    for name in ("offsets", "target", "past", "known"):
+    for name in ("offsets", "target", "past_covariates", "future_covariates"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     pd.testing.assert_frame_equal(one.static_covariates, other.static_covariates)
 
@@ -204,11 +204,11 @@ def test_a_series_longer_than_a_part(tmp_path):
         (lambda f: f.assign(unique_id=f["unique_id"].where(f.index != 3)), "column 'unique_id' is empty in some row"),
         (lambda f: f.assign(y=f["y"].where(f.index != 50, np.inf)), ("column 'y', series s1, ds 2024-01-01 17:00:00: "
                                                                     "inf is not")),
-        (lambda f: pd.concat([f, f[f.index == 70]]), "series s2 has ds 2024-01-01 19:00:00 twice"),
+        (lambda f: pd.concat([f, f[f.index == 70]]), "series s2: ds 2024-01-01 19:00:00 is given twice"),
         (lambda f: f.assign(size=np.arange(len(f))), "static covariate 'size' changes inside series"),
         (lambda f: f.assign(y="x"), "column 'y', series"),
         (lambda f: f[:0], "has no rows"),
-        (lambda f: f.assign(ds=f["ds"].where(f.index != 9)), "column 'ds': NaT is no date"),
+        (lambda f: f.assign(ds=f["ds"].where(f.index != 9)), "column 'ds' has no date"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_named_without_their_numbers(tmp_path, change, message):
