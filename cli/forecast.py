@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from titans_seq.cli import checkpoints, fitting, recorded, registry, runs, training
-from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted_path
+from titans_seq.cli import checkpoints, fitting, forecast_flags, recorded, registry, runs, training
+from titans_seq.cli.config import Schema
+from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.memory import PEAK_OF_MEMORY, require_memory
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.cli.tasks import History, Job, Task
 from titans_seq.datamodules import ForecastDataModule, download_dataset
 from titans_seq.datamodules.common.files import EMBEDDED, user_path
 from titans_seq.datamodules.forecast.panel import Panel
@@ -48,14 +49,8 @@ class ForecastTask(Task):
     schema = Schema(
         module="titans_seq.configs.forecast",
         name="fit",
-        flags={
-            "dataset": ("data", "data.dataset", "data.csv"),
-            "csv": ("data.csv", "data", "data.dataset"),
-            "lookback": ("data.lookback",),
-            "horizon": ("data.horizon",),
-            **COMMON_FLAGS,
-        },
-        choices={"dataset": _named, "csv": lambda path: ["data=csv", f"data.csv={quoted_path(path)}"]},
+        flags=forecast_flags.FIT.settings,
+        choices={"dataset": _named},
         exclusive=(("dataset", "csv"),),
     )
 
