@@ -23,11 +23,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from titans_seq.blocks import WITH_MEMORY
 from titans_seq.cli import bounds, registry
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules.common.files import user_path
-from titans_seq.memory import NeuralMemory
+from titans_seq.mixers import MIXERS
+from titans_seq.mixers import makers as mixer_makers
 
 CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
 _OPTIONAL = (*CALLBACKS, "experiment")
@@ -180,7 +180,7 @@ def checked(schema: Schema, overrides: Sequence[str]) -> list[str]:
     prefix of their own (+, ++, ~) are passed on as they are.
     """
     parsed = parse(overrides)
-    groups = {group: options(group) for group in GROUPS}
+    groups = {group: options(schema, group) for group in GROUPS}
     for override in parsed:
         _check_group(override, groups)
     start = _composed(schema, [_line(o) for o in parsed if o.key_or_group in groups])
@@ -202,9 +202,9 @@ def _line(override: Override) -> str:
     return override.input_line
 
 
-def options(group: str) -> list[str]:
+def options(schema: Schema, group: str) -> list[str]:
     """Return the choices of a config group; names with an underscore in front are parts, not choices."""
-    found = GlobalHydra.instance().config_loader().get_group_options(group)
+    found = GlobalHydra.instance().config_loader().get_group_options(group, config_name=schema.name)
     return [name for name in found if not name.startswith("_")]
 
 
@@ -347,10 +347,13 @@ def constructor_options(section: DictConfig) -> dict[str, Any]:
     """Return options and defaults of the section's `_target_`, with those of the mixer it names."""
     plain = (bool, int, float, str, type(None))
     found: dict[str, Any] = {}
-    for maker in makers(_class_of(section), section.get("mixer")):
+    target = _class_of(section)
+    for maker in makers(target, section.get("mixer")):
+        of_field = {} if maker is target else getattr(target, "mixer_defaults", {})
         for name, parameter in inspect.signature(maker).parameters.items():
-            if parameter.default is not parameter.empty and isinstance(parameter.default, plain):
-                found[name] = parameter.default
+            default = of_field.get(name, parameter.default)
+            if default is not parameter.empty and isinstance(default, plain):
+                found[name] = default
     return found
 
 
@@ -364,13 +367,8 @@ def hints(target: type, section: Mapping[str, Any]) -> dict[str, Any]:
 
 def makers(target: type, mixer: object) -> list[Callable[..., Any]]:
     """Return what takes a section's options, the one that decides last: the target after its mixer."""
-    found: list[Callable[..., Any]] = [target]
-    make = getattr(target, "mixers", {}).get(mixer) if isinstance(mixer, str) else None
-    if make is not None:
-        found.insert(0, make)
-    if mixer in WITH_MEMORY and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
-        found.insert(0, NeuralMemory)
-    return found
+    known = isinstance(mixer, str) and mixer in MIXERS and hasattr(target, "mixer_defaults")
+    return [*(mixer_makers(str(mixer)) if known else []), target]
 
 
 def _class_of(section: DictConfig) -> type:

@@ -7,26 +7,30 @@ import pytest
 import torch
 from accuracy import assert_equal_to
 
-from titans_seq.blocks import MIXERS, ModelState
+from titans_seq.blocks import ModelState
 from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, MASK, PAD, SIZE, UNKNOWN, decode, encode
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel, base_loss, reverse_complement
+from titans_seq.mixers import MIXERS, WITH_MEMORY, options_of
 from titans_seq.state_io import load_state, save_state
 
-SMALL = {"dim": 8, "layers": 2, "heads": 2, "num_persistent": 2}
+SMALL = {"heads": 2, "num_persistent": 2}  # of mixers that have such options
 OPTIONS = {
     "memory": {"chunk_size": 4},
     "mac": {"chunk_size": 4, "segment": 3},
     "mag": {"chunk_size": 4, "window": 3},
     "mal": {"chunk_size": 4, "window": 3},
     "attention": {"window": 6},
+    "ssm": {"states": 4},
+    "gated_deltanet": {},
 }
 every_mixer = pytest.mark.parametrize("mixer", MIXERS)
-with_memory = pytest.mark.parametrize("mixer", ["memory", "mac", "mag", "mal"])
+with_memory = pytest.mark.parametrize("mixer", WITH_MEMORY)
 
 
 def model(kind, mixer="memory", **options):
     torch.manual_seed(0)
-    options = SMALL | {"mixer": mixer} | OPTIONS[mixer] | options
+    usual = {name: SMALL[name] for name in SMALL.keys() & options_of(mixer).keys()}
+    options = {"dim": 8, "layers": 2, "mixer": mixer} | usual | OPTIONS[mixer] | options
     if kind == "classifier":
         return DNAClassifier(DNAEncoder(**options, bidirectional=True), ("a", "b", "c")).double().eval()
     return DNALanguageModel(DNAEncoder(**options, bidirectional=kind == "masked")).double().eval()
@@ -118,7 +122,7 @@ def test_states_of_another_model():
 
 
 def test_an_unknown_mixer():
-    with pytest.raises(ValueError, match="mixer must be one of memory, mac, mag, mal, attention; got 'hyena'"):
+    with pytest.raises(ValueError, match="mixer must be one of memory, mac, mag, mal, attention, ssm, .*; got 'hyena'"):
         DNAEncoder(8, mixer="hyena")
 
 
