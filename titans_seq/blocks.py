@@ -47,16 +47,16 @@ def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> Mo
 
 
 def continued(
-    state: ModelState | None, goes_on: Bool[Tensor, " B"], fresh: Callable[[], ModelState]
+    state: ModelState | None, carried: Bool[Tensor, " B"], fresh: Callable[[], ModelState]
 ) -> ModelState | None:
     """What the next batch of a training on streams begins with.
 
     Args:
         state: of the batch before; None: there was none, and all rows begin.
-        goes_on: rows that begin with `state`; others begin with the learned start.
+        carried: rows that begin with `state`; others begin with the learned start.
         fresh: makes the learned start.
     """
-    return state if state is None or bool(goes_on.all()) else choose(goes_on, state, fresh())
+    return state if state is None or bool(carried.all()) else choose(carried, state, fresh())
 
 
 class SwiGLU(nn.Module):

@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         tokens: Integer[Tensor, "B T"],
         *,
         mask: Bool[Tensor, "B T"] | None = None,
-        states: ModelState | None = None,
+        state: ModelState | None = None,
         return_surprise: bool = False,
     ) -> Features:
         """Features; the state, to give with the next piece of a stream, None if bidirectional; with `return_surprise`
@@ -71,13 +71,13 @@ class Encoder(nn.Module):
         Raises:
             ValueError: a state for a bidirectional encoder, or of another one; surprise of a mixer without memory.
         """
-        if states is not None and not isinstance(states, ModelState):
-            raise ValueError(f"states must be a ModelState; got {type(states).__name__}")
-        if states is not None and len(states.blocks) != len(self.blocks):
-            raise ValueError(f"states must be {len(self.blocks)}, one per block; got {len(states.blocks)}")
+        if state is not None and not isinstance(state, ModelState):
+            raise ValueError(f"state must be a ModelState; got {type(state).__name__}")
+        if state is not None and len(state.blocks) != len(self.blocks):
+            raise ValueError(f"state.blocks must be {len(self.blocks)} states, one per block; got {len(state.blocks)}")
         x, new, surprises = self.dropout(self.embedding(tokens.long())), [], []
         for i, block in enumerate(self.blocks):
-            before = None if states is None else states.blocks[i]
+            before = None if state is None else state.blocks[i]
             x, after, *surprise = block(x, mask=mask, state=before, return_surprise=return_surprise)
             new.append(after)
             surprises += surprise

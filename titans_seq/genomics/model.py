@@ -50,7 +50,7 @@ class DNALanguageModel(nn.Module):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         previous: Integer[Tensor, " B"] | None = None,
-        states: ModelState | None = None,
+        state: ModelState | None = None,
         return_surprise: bool = False,
     ) -> tuple[Float[Tensor, "B T 4"], ModelState | None] | tuple[Float[Tensor, "B T 4"], ModelState | None, Surprises]:
         """Logits; state and, with `return_surprise`, surprise as of the encoder.
@@ -61,7 +61,7 @@ class DNALanguageModel(nn.Module):
         """
         if not self.encoder.bidirectional:
             tokens = _shifted(tokens, mask, previous)
-        features, *rest = self.encoder(tokens, mask=mask, states=states, return_surprise=return_surprise)
+        features, *rest = self.encoder(tokens, mask=mask, state=state, return_surprise=return_surprise)
         return self.head(features), *rest
 
 

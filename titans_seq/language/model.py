@@ -85,7 +85,7 @@ class LanguageModel(nn.Module):
         tokens: Integer[Tensor, "B T"],
         *,
         mask: Bool[Tensor, "B T"] | None = None,
-        states: ModelState | None = None,
+        state: ModelState | None = None,
         return_surprise: bool = False,
     ) -> tuple[Float[Tensor, "B T V"], ModelState | None] | tuple[Float[Tensor, "B T V"], ModelState | None, Surprises]:
         """Logits, the state to go on from, and, with `return_surprise`, the surprise of each block's memory.
@@ -93,5 +93,5 @@ class LanguageModel(nn.Module):
         Raises:
             ValueError: as `Encoder`.
         """
-        features, *rest = self.encoder(tokens, mask=mask, states=states, return_surprise=return_surprise)
+        features, *rest = self.encoder(tokens, mask=mask, state=state, return_surprise=return_surprise)
         return F.linear(self.output(features), self.encoder.embedding.weight), *rest

@@ -84,7 +84,7 @@ def test_a_stream_cut_anywhere(cut, mixer):
     network, tokens = model("next", mixer), bases(2, 10)
     whole, _ = network(tokens)
     first, states = network(tokens[:, :cut])
-    second, _ = network(tokens[:, cut:], previous=tokens[:, cut - 1], states=states)
+    second, _ = network(tokens[:, cut:], previous=tokens[:, cut - 1], state=states)
     assert_equal_to(torch.cat([first, second], dim=1), whole, name="logits")
 
 
@@ -96,9 +96,9 @@ def test_a_stream_goes_on_from_a_file(mixer, tmp_path):
     loaded = load_state(tmp_path / "states", model=network)
     assert isinstance(loaded, ModelState)
     rest = {"tokens": tokens[:, 6:], "previous": tokens[:, 5]}
-    whole = network(**rest, states=states)[0]
-    assert torch.equal(network(**rest, states=loaded)[0], whole)
-    one = network(tokens[1:2, 6:], previous=tokens[1:2, 5], states=loaded.select(1))[0]
+    whole = network(**rest, state=states)[0]
+    assert torch.equal(network(**rest, state=loaded)[0], whole)
+    one = network(tokens[1:2, 6:], previous=tokens[1:2, 5], state=loaded.select(1))[0]
     assert_equal_to(one, whole[1:2], name="logits of one sample")
 
 
@@ -107,18 +107,18 @@ def test_a_bidirectional_encoder_has_no_stream(mixer):
     network, tokens = model("masked", mixer), bases(1, 4)
     assert network(tokens)[1] is None
     with pytest.raises(ValueError, match="bidirectional"):
-        network(tokens, states=model("next", mixer)(tokens)[1])
+        network(tokens, state=model("next", mixer)(tokens)[1])
 
 
 def test_states_of_another_model():
     network = model("next")
     _, states = network(bases(1, 4))
-    with pytest.raises(ValueError, match="states must be 2, one per block; got 1"):
-        network(bases(1, 4), states=ModelState(states.blocks[:1]))
-    with pytest.raises(ValueError, match="states must be a ModelState; got tuple"):
-        network(bases(1, 4), states=states.blocks)
+    with pytest.raises(ValueError, match="state.blocks must be 2 states, one per block; got 1"):
+        network(bases(1, 4), state=ModelState(states.blocks[:1]))
+    with pytest.raises(ValueError, match="state must be a ModelState; got tuple"):
+        network(bases(1, 4), state=states.blocks)
     with pytest.raises(ValueError, match="state must be a LayerState; got AttentionState"):
-        network(bases(1, 4), states=model("next", "attention")(bases(1, 4))[1])
+        network(bases(1, 4), state=model("next", "attention")(bases(1, 4))[1])
 
 
 def test_an_unknown_mixer():
@@ -140,7 +140,7 @@ def test_surprise_of_every_block(kind, mixer):
     assert not torch.equal(*surprise)
     if kind == "next":
         _, states = network(tokens[:, :4], mask=mask[:, :4])
-        *_, later = network(tokens[:, 4:], mask=mask[:, 4:], previous=tokens[:, 3], states=states, return_surprise=True)
+        *_, later = network(tokens[:, 4:], mask=mask[:, 4:], previous=tokens[:, 3], state=states, return_surprise=True)
         for a, b in zip(later, surprise, strict=True):
             assert_equal_to(a, b[:, 4:], name="surprise")
 
