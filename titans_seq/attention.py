@@ -172,7 +172,7 @@ class Attention(Mixer):
         return normed(self.q_norm, q), normed(self.k_norm, k), v
 
     def keys_and_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """k, v [..., H, K] of rows [..., D] that have no query, unrotated."""
+        """k, v [..., H, K] of rows [..., D] that have no query, unrotated: persistent tokens (eq. 20), h in MAC."""
         projected = F.linear(rows, self.qkv.weight[self.heads * self.head_dim :])
         k, v = projected.unflatten(-1, (2, self.heads, self.head_dim)).unbind(-3)
         return normed(self.k_norm, k), v

@@ -62,7 +62,9 @@ def continued(
 class SwiGLU(nn.Module):
     """Position-wise channel mixing: (SiLU(x W_1) * x W_2) W_3, no bias. Source: GLU Variants (arXiv 2002.05202).
 
-    hidden: width between, 8/3 D rounded up to a multiple of 8 if None: as many weights as two layers of 4 D.
+    Args:
+        dim: D.
+        hidden: width between, 8/3 D rounded up to a multiple of 8 if None: as many weights as two layers of 4 D.
     """
 
     def __init__(self, dim: int, hidden: int | None = None) -> None:

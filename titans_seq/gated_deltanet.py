@@ -32,7 +32,7 @@ def gated_delta_rule(
     *,
     chunk_size: int = CHUNK,
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H V K"]]:
-    """Write every token into the matrix S and read it:
+    """Write every token into the matrix S and read it (eq. 34 of Titans, with a decay):
 
         S_t = S_{t-1} (alpha_t (I - beta_t k_t k_t^T)) + beta_t v_t k_t^T,     o_t = S_t q_t
 

@@ -66,7 +66,7 @@ class NeuralMemory(Mixer):
         dim: D.
         heads: H.
         head_dim: K; D / H if None.
-        depth: L >= 1; 1 is the linear memory.
+        depth: L >= 1; 1 is the linear memory (eq. 32-33).
         expansion: hidden width of the memory MLP in units of K.
         chunk_size: C, tokens that share the point where the inner gradient is taken; 1 is the online recurrence.
         conv_size: taps of the causal depthwise convolution after the projections; 0 or 1: none.
@@ -265,7 +265,7 @@ class NeuralMemory(Mixer):
         return q, k, v
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """alpha, eta, theta [..., H]; the formulas are in the class docstring."""
+        """alpha, eta, theta [..., H]; the formulas are in the class docstring. Zeros for what is off: eq. 8-10."""
         # without the norm an input of 1e4 sets alpha to 1 and the weights to 0, which a deep memory never leaves
         gates = torch.sigmoid(self.gates(rms_norm(x, 1e-6, self.backend))).split(self.heads, dim=-1)
         theta = gates[0] * self._largest_theta

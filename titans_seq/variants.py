@@ -199,7 +199,7 @@ class MAC(_WithMemory):
         place = slot.masked_fill(~real, self.segment)
         keys = _written(state.keys, torch.stack([recalled_k, k], dim=1), place)
         values = _written(state.values, torch.stack([recalled_v, v], dim=1), place)
-        y = self._attend(q, keys, values, slot)  # eq. 22 and 23
+        y = self._attend(q, keys, values, slot)
         mask = None if whole else real
         m, memory, surprise = self.memory(
             self.residual(x, y), state=state.memory, mask=mask, return_state=True, return_surprise=True
@@ -218,7 +218,7 @@ class MAC(_WithMemory):
         return self.recall(normed(self.recall_norm, h).flatten(2))
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, slot: Tensor) -> Tensor:
-        """Attention of q [B, W, H, K] at slots [B, W] of the segment to P, h and x: [B, W, D]."""
+        """Attention of q [B, W, H, K] at slots [B, W] of the segment to P, h and x (eq. 22-23): [B, W, D]."""
         width = q.shape[-1]
         places = torch.arange(self.segment, device=q.device)
         visible = places <= slot[..., None]  # [B, W, S]

@@ -8,6 +8,7 @@ from accuracy import assert_equal_to
 from torch import Tensor
 
 from titans_seq.gated_deltanet import CHUNK, GatedDeltaNet, gated_delta_rule
+from titans_seq.kernels import MemoryState, neural_memory
 
 NAMES = ("q", "k", "v", "log_alpha", "beta", "state")
 
@@ -74,6 +75,19 @@ def test_gates_at_their_ends():
     gradients = (torch.autograd.grad(pair[0].sum() + pair[1].sum(), given) for pair in (found, exact))
     for name, a, b in zip(NAMES, *gradients, strict=True):
         assert_equal_to(a, b, name=f"gradient of {name}")
+
+
+def test_a_linear_memory_without_momentum_is_the_gated_delta_rule():
+    """Titans, eq. 32-34: M_t = (1 - alpha) M - 2 theta (M k - v) k^T, with eta = 0 and chunks of one token."""
+    q, k, v, log_alpha, beta, state = (x.detach() for x in inputs(9))
+    decay = log_alpha.exp()  # 1 - alpha; the delta rule also decays what the write erases
+    y, end = neural_memory(
+        q, k, v, 1 - decay, torch.zeros_like(beta), decay * beta / 2,
+        MemoryState.from_weights((state,)), chunk_size=1, backend="reference",
+    )  # fmt: skip
+    o, matrix = gated_delta_rule(q, k, decay[..., None] * v, log_alpha, beta, state, chunk_size=4)
+    assert_equal_to(y, o, name="y")
+    assert_equal_to(end.weights[0], matrix, name="state")
 
 
 def test_a_pair_written_once_is_read_back():
