@@ -7,7 +7,7 @@ Sources: PatchTST (arXiv 2211.14730) for RevIN, patches and head; SiMBA (arXiv 2
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from titans_seq.blocks import ModelState
 from titans_seq.draws import Dropout
-from titans_seq.forecast.mixers import MIXERS
-from titans_seq.memory import LayerState, NeuralMemory
+from titans_seq.kernels.state import BatchState
+from titans_seq.mixer_base import Mixer
+from titans_seq.mixers import has_memory, make_mixer
 
 FEW = 8  # observed steps: fewer say nothing of how far the next may lie
 INPUTS = ("past_target", "past_observed_values", "past_features", "future_features", "static_features")
@@ -73,12 +74,12 @@ class SimbaBlock(nn.Module):
         """Tokens where the mask is False write nothing into a memory."""
         if self.mixer is None:
             return self._channels(x)
-        masked = {"mask": mask} if isinstance(self.mixer, NeuralMemory) else {}
+        masked = {"mask": mask} if isinstance(self.mixer, Mixer) else {}
         return self._channels(x + self.dropout(self.mixer(self.mixer_norm(x), **masked)))
 
     def carry(
-        self, x: Tensor, mask: Tensor | None = None, state: LayerState | None = None
-    ) -> tuple[Tensor, LayerState, Tensor]:
+        self, x: Tensor, mask: Tensor | None = None, state: BatchState | None = None
+    ) -> tuple[Tensor, BatchState, Tensor]:
         """As forward, from a state of the memory; also the state after it, and the surprise [B, N], the mean over
         heads.
         """
@@ -109,7 +110,8 @@ class SimbaForecaster(nn.Module):
         static_features: E covariates of the series.
         min_scale: the least deviation a lookback is said to have, for targets of a size of about 1: without it a flat
             lookback makes whatever follows as large as its rounding is small. 0 for targets of any size.
-        mixer: "memory", "attention", "ssm", "none", or a callable that makes a `[B, N, D] -> [B, N, D]` module from D.
+        mixer: a name of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a `[B, N, D] -> [B, N, D]` module
+            from D.
         dim: D, a multiple of 4.
         blocks: number of (mixer, EinFFT) pairs.
         patch_size: steps of a patch.
@@ -119,7 +121,8 @@ class SimbaForecaster(nn.Module):
         mixer_options: to the mixer, e.g. depth=3, heads=2, chunk_size=8 for the memory.
     """
 
-    mixers = MIXERS  # by name; their options are the forecaster's too
+    # options of the mixers are the forecaster's too: chunks that fit a dozen patches, and both sides of each patch
+    mixer_defaults: ClassVar[dict[str, Any]] = {"chunk_size": 4, "num_persistent": 4, "bidirectional": True}
     options: dict[str, Any]  # what it was made with
 
     def __init__(
@@ -158,7 +161,6 @@ class SimbaForecaster(nn.Module):
             )
         if horizon < 1 or outputs < 1:
             raise ValueError(f"horizon and outputs must be >= 1; got {horizon} and {outputs}")
-        make = _mixer_maker(mixer, mixer_options)
         self.lookback, self.horizon, self.outputs = lookback, horizon, outputs
         self.past_features, self.future_features = past_features, future_features
         self.static_features, self.min_scale = static_features, min_scale
@@ -169,7 +171,8 @@ class SimbaForecaster(nn.Module):
         self.embed_static = nn.Linear(static_features, dim) if static_features else None
         self.position = nn.Parameter(0.02 * torch.randn(patches, dim))
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(SimbaBlock(dim, make(dim) if make else None, dropout) for _ in range(blocks))
+        made = (make_mixer(mixer, dim, self.mixer_defaults, optional=True, **mixer_options) for _ in range(blocks))
+        self.blocks = nn.ModuleList(SimbaBlock(dim, each, dropout) for each in made)
         self.norm = nn.LayerNorm(dim)
         self.head_dropout = Dropout(head_dropout)
         self.head = nn.Linear(patches * dim, horizon * outputs)
@@ -229,7 +232,6 @@ class SimbaForecaster(nn.Module):
         x, mask, loc, scale = self._tokens(*inputs)
         total = x.new_zeros(x.shape[:2])
         for block, before in zip(blocks, state.blocks if state else [None] * len(blocks), strict=True):
-            assert before is None or isinstance(before, LayerState)
             x, new, surprise = block.carry(x, mask, before)
             after.append(new)
             total = total + surprise
@@ -246,11 +248,11 @@ class SimbaForecaster(nn.Module):
     @property
     def has_memory(self) -> bool:
         """Whether there is a state to carry, and a surprise to see."""
-        return all(isinstance(block.mixer, NeuralMemory) for block in self.blocks)
+        return all(has_memory(block.mixer) for block in self.blocks)
 
     def _memory_blocks(self) -> list[SimbaBlock]:
         if not self.has_memory:
-            raise ValueError('a carried state and surprise need a forecaster with mixer="memory"')
+            raise ValueError("a carried state and surprise need a mixer with a memory")
         return [block for block in self.blocks if isinstance(block, SimbaBlock)]
 
     def _tokens(
@@ -364,14 +366,3 @@ def on_device(batch: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]
     """The batch where the network is."""
     device = next(network.parameters()).device
     return {name: value.to(device) for name, value in batch.items()}
-
-
-def _mixer_maker(mixer: str | Callable[[int], nn.Module], options: dict[str, Any]) -> Callable[[int], nn.Module] | None:
-    if isinstance(mixer, str):
-        if mixer not in MIXERS:
-            raise ValueError(f"mixer must be one of {', '.join(MIXERS)} or a callable; got {mixer!r}")
-        make = MIXERS[mixer]
-        if make is None and options:
-            raise ValueError(f'mixer="none" takes no options; got {", ".join(options)}')
-        return make and (lambda dim: make(dim, **options))
-    return lambda dim: mixer(dim, **options)
