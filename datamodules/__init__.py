@@ -1,18 +1,21 @@
 """Readers and LightningDataModules. They know neither model nor kernel."""
 
-from titans_seq.datamodules.common.errors import DataError, DataWarning
-from titans_seq.datamodules.common.files import data_folder
-from titans_seq.datamodules.forecast.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
-from titans_seq.datamodules.forecast.csv_files import read_user_csv
-from titans_seq.datamodules.forecast.data import ForecastDataModule
-from titans_seq.datamodules.forecast.download import download_dataset
-from titans_seq.datamodules.forecast.embedded import embedded_series
-from titans_seq.datamodules.forecast.series import Series, future_dates
-from titans_seq.datamodules.forecast.windows import WindowDataset
-from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData
-from titans_seq.datamodules.genomics.labelled import Labelled
-from titans_seq.datamodules.language.long_context import LongContextData
-from titans_seq.datamodules.language.text import TextData
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from titans_seq.datamodules.common.errors import DataError, DataWarning
+    from titans_seq.datamodules.common.files import data_folder
+    from titans_seq.datamodules.forecast.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
+    from titans_seq.datamodules.forecast.csv_files import read_user_csv
+    from titans_seq.datamodules.forecast.data import ForecastDataModule
+    from titans_seq.datamodules.forecast.download import download_dataset
+    from titans_seq.datamodules.forecast.embedded import embedded_series
+    from titans_seq.datamodules.forecast.series import Series, future_dates
+    from titans_seq.datamodules.forecast.windows import WindowDataset
+    from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData
+    from titans_seq.datamodules.genomics.labelled import Labelled
+    from titans_seq.datamodules.language.long_context import LongContextData
+    from titans_seq.datamodules.language.text import TextData
 
 __all__ = [
     "DNAClassData",
@@ -35,3 +38,32 @@ __all__ = [
     "list_datasets",
     "read_user_csv",
 ]
+
+# imported at first use: `common` serves the layer too, which does without pandas and Lightning
+_HOMES = {
+    "common.errors": ("DataError", "DataWarning"),
+    "common.files": ("data_folder",),
+    "forecast.catalog": ("DatasetCheck", "DatasetInfo", "check_dataset", "list_datasets"),
+    "forecast.csv_files": ("read_user_csv",),
+    "forecast.data": ("ForecastDataModule",),
+    "forecast.download": ("download_dataset",),
+    "forecast.embedded": ("embedded_series",),
+    "forecast.series": ("Series", "future_dates"),
+    "forecast.windows": ("WindowDataset",),
+    "genomics.data": ("DNAClassData", "GenomeData"),
+    "genomics.labelled": ("Labelled",),
+    "language.long_context": ("LongContextData",),
+    "language.text": ("TextData",),
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        home = next((home for home, names in _HOMES.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value

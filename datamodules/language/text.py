@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from titans_seq.datamodules.common.errors import DataError, at_least
-from titans_seq.datamodules.common.files import cannot_read, require_file, user_path
+from titans_seq.datamodules.common.files import base_name, open_text, user_path
 from titans_seq.datamodules.common.loaders import dealt, epoch_seed, processes
 from titans_seq.datamodules.common.stretches import Reading, StretchBatches, require_rows, stretches_of
 from titans_seq.datamodules.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
@@ -132,7 +132,7 @@ class TextData(lightning.LightningDataModule):
     @property
     def dataset_name(self) -> str:
         """Of the text, as results call it."""
-        return Path(self.text).stem
+        return base_name(self.text)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and cut the text; a repeated call does nothing."""
@@ -210,15 +210,8 @@ def read_text(path: str | Path) -> str:
         DataError: no such file, an empty one, one that is no text.
     """
     path = user_path(path)
-    require_file(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is no UTF-8 text: byte {error.start} is no part of it; convert it with iconv"
-        ) from None
-    except OSError as error:
-        raise cannot_read(path, error) from None
+    with open_text(path, newline=None) as file:
+        text = file.read()
     if not text.strip():
         raise DataError(f"{path} is empty")
     return text

@@ -60,14 +60,8 @@ def test_what_is_wrong_with_a_file(tmp_path, text, message):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(DataError, match="no file"):
-        read_labelled_csv(tmp_path / "none.csv")
     with pytest.raises(DataError, match=r"must be one of .csv, .tsv"):
         read_labelled_csv(tmp_path / "some.txt")
-    damaged = tmp_path / "damaged.csv.gz"
-    damaged.write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_labelled_csv(damaged)
     with pytest.raises(DataError, match="no folder"):
         read_labelled_folder(tmp_path / "none")
 

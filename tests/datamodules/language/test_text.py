@@ -115,7 +115,7 @@ def test_streams_read_the_text_on(data):
     [
         ("", {}, "some.txt is empty"),
         (" \n", {}, "some.txt is empty"),
-        (b"abc\xff", {}, "some.txt is no UTF-8 text: byte 3 is no part of it; convert it with iconv"),
+        (b"abc\xff", {}, "some.txt is not UTF-8 text: it holds the byte 0xff; convert it with iconv"),
         ("short text", {}, "the train part has 9 tokens, too few for a window of 16"),
         (TEXT, {"length": 100}, "the val part has 100 tokens, too few for a window of 100"),
         (TEXT, {"length": 0}, "length must be at least 1; got 0"),
@@ -133,8 +133,3 @@ def test_texts_that_cannot_be_read(data, text, options, message):
     with pytest.raises(DataError, match=message) as error:
         data(text, **options)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_file(tmp_path):
-    with pytest.raises(DataError, match="no file"):
-        TextData(str(tmp_path / "none.txt")).setup()
