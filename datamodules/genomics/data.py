@@ -23,21 +23,13 @@ from titans_seq.datamodules.common.errors import DataError, at_least
 from titans_seq.datamodules.common.files import EMBEDDED
 from titans_seq.datamodules.common.loaders import EpochShuffle, dealt
 from titans_seq.datamodules.common.stretches import Reading, StretchBatches, require_rows, stretches_of
-from titans_seq.datamodules.genomics.alphabet import BASES, PAD
+from titans_seq.datamodules.genomics.alphabet import BASES, PAD, other_strand
 from titans_seq.datamodules.genomics.benchmarks import download_benchmark, find_benchmark, is_stranded, read_benchmark
 from titans_seq.datamodules.genomics.embedded import embedded_dna
-from titans_seq.datamodules.genomics.genome import (
-    Genome,
-    GenomeWindows,
-    bed_splits,
-    check_intervals,
-    contiguous_splits,
-    labelled_from_bed,
-    other_strand,
-    record_splits,
-)
+from titans_seq.datamodules.genomics.genome import Genome
 from titans_seq.datamodules.genomics.intervals import Interval, overlap_clusters, read_bed
-from titans_seq.datamodules.genomics.labelled import Labelled, read_labelled_csv
+from titans_seq.datamodules.genomics.labelled import Labelled, labelled_from_bed, read_labelled_csv
+from titans_seq.datamodules.genomics.splits import GenomeWindows, bed_splits, contiguous_splits, record_splits
 
 Batch = dict[str, Tensor]
 SPLITS = ("train", "val", "test")
@@ -273,7 +265,6 @@ class DNAClassData(_SequenceData):
         if self.bed is not None:
             assert self.fasta is not None
             genome, intervals = Genome(self.fasta), read_bed(self.bed)
-            check_intervals(genome, intervals)
             train = labelled_from_bed(genome, intervals, known)
             return {"train": train}, _joined(overlap_clusters(intervals), _same_sequence(train))
         if self.spec is not None:

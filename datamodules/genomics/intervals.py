@@ -39,9 +39,14 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin < self.end <= _LAST:
-            raise DataError(f"interval {self.record}:{self.begin}-{self.end}: 0 <= begin < end <= 2**40 is needed")
+            raise DataError(f"interval {self.place}: 0 <= begin < end <= 2**40 is needed")
         if self.strand not in ("+", "-"):
-            raise DataError(f"interval {self.record}:{self.begin}-{self.end}: strand {self.strand!r} must be + or -")
+            raise DataError(f"interval {self.place}: strand {self.strand!r} must be + or -")
+
+    @property
+    def place(self) -> str:
+        """Record and coordinates as genome browsers write them, but 0-based and half-open."""
+        return f"{self.record}:{self.begin}-{self.end}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,21 +4,32 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import titans_seq
+from titans_seq import datamodules
 
 
-def test_every_name_is_there_and_imported_for_type_checkers() -> None:
-    tree = ast.parse(Path(titans_seq.__file__).read_text())
+@pytest.mark.parametrize("package", [titans_seq, datamodules])
+def test_every_name_is_there_and_imported_for_type_checkers(package: ModuleType) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text())
     checked = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert checked | {"__version__"} == set(titans_seq.__all__)
-    for name in titans_seq.__all__:
-        assert getattr(titans_seq, name) is not None
-        assert name in dir(titans_seq)
+    assert checked == set(package.__all__) - {"__version__"}
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert name in dir(package)
     with pytest.raises(AttributeError, match="has no attribute 'Titan'"):
-        _ = titans_seq.Titan
+        _ = package.Titan
+
+
+def test_the_layer_and_its_files_import_neither_pandas_nor_lightning() -> None:
+    code = (
+        "import sys\nfrom titans_seq import NeuralMemory, save_state\nprint({'pandas', 'lightning'} & {*sys.modules})"
+    )
+    out = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == "set()\n"
 
 
 def test_pytorch_is_imported_when_it_is_used() -> None:

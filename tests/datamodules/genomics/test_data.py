@@ -704,7 +704,7 @@ def test_sequences_are_called_by_their_id_or_their_row(write):
         ("id,sequence\n", "own.csv has no sequence$"),
         ("id,sequence\n1,A\n2,\n", "line 3 has no sequence"),
         ("id,sequence\n1,A\n2\n", "line 3 has 1 fields, the header 2"),
-        ("id,sequence\n1,A\n2,AC-T\n", "line 3: '-' at position 3 is no base"),
+        ("id,sequence\n1,A\n2,AC-T\n", "line 3: '-' at position 3 is not a base"),
     ],
 )
 def test_sequences_that_cannot_be_read(write, text, message):
