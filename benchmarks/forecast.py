@@ -22,7 +22,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from titans_seq.cli.config import build, compose
+from titans_seq.cli.config import compose
+from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.datamodules.common.errors import DataError

@@ -1,12 +1,7 @@
-"""From flags and KEY=VALUE words to one configuration, by Hydra. Everything below gets plain arguments.
-
-An option of a constructor is a key of its section even where no yaml names it: defaults stand in Python, once.
-"""
+"""From flags and KEY=VALUE words to one configuration, by Hydra. Everything below gets plain arguments."""
 
 import argparse
 import difflib
-import inspect
-import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,21 +13,18 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
-from hydra.errors import HydraException, InstantiationException
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from titans_seq.blocks import WITH_MEMORY
-from titans_seq.cli import bounds, registry
+from titans_seq.cli import bounds
+from titans_seq.cli.constructors import CALLBACKS, SECTIONS, class_of, complete, hints
 from titans_seq.cli.errors import UsageError
+from titans_seq.cli.flags import Flag
 from titans_seq.datamodules.common.files import user_path
-from titans_seq.memory import NeuralMemory
 
-CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
 _OPTIONAL = (*CALLBACKS, "experiment")
 GROUPS = ("data", "model", "trainer", "experiment")
-SECTIONS = ("data", "model", "training")  # written in full to RUN/config.yaml; the trainer's dozens of options are not
 
 
 @dataclass(frozen=True)
@@ -40,58 +32,53 @@ class Schema:
     """Where the configuration of a command comes from.
 
     module, name: package and name of its main yaml, whose groups lie beside it.
-    flags: flag -> the keys it decides; the first is what it sets.
+    flags: those that set keys, by their attribute of the arguments.
     choices: flags whose value is more than that of a key -> the overrides they stand for.
     exclusive: groups of flags of which at most one may be given.
     """
 
     module: str
     name: str
-    flags: Mapping[str, tuple[str, ...]]
+    flags: Mapping[str, Flag]
     choices: Mapping[str, Callable[[str], list[str]]] = field(default_factory=dict)
     exclusive: tuple[tuple[str, ...], ...] = ()
-
-
-# what every command that trains has
-COMMON_FLAGS = {
-    "epochs": ("trainer.max_epochs",),
-    "seed": ("seed",),
-    "devices": ("trainer.devices",),
-    "strategy": ("trainer.strategy",),
-    "output": ("output", "hydra.sweep.dir"),
-    "quiet": ("quiet",),
-}
 
 
 def overrides_of(schema: Schema, arguments: argparse.Namespace) -> list[str]:
     """Return flags and KEY=VALUE words as Hydra overrides; the same key twice is a UsageError."""
     words = list(arguments.overrides)
-    written = [override.key_or_group for override in parse(words)]
-    for key in written:
-        if written.count(key) > 1:
+    typed = [override.key_or_group for override in parse(words)]
+    for key in typed:
+        if typed.count(key) > 1:
             raise UsageError(f"{key} is given twice; give it once")
-    for flags in schema.exclusive:
-        given = [_written(flag) for flag in flags if getattr(arguments, flag)]
+    for names in schema.exclusive:
+        given = [schema.flags[name].written for name in names if getattr(arguments, name)]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} exclude each other; give one")
-    for flag, keys in schema.flags.items():
-        value = getattr(arguments, flag)
+    for name, flag in schema.flags.items():
+        value = getattr(arguments, name)
         if value is None or value is False:  # `in` would take seed 0 for False
             continue
-        clash = next((key for key in keys if key in written), None)
+        clash = _first_key(flag.keys, typed)
         if clash:
-            raise UsageError(f"{clash} is set by {_written(flag)} and by an override; give one of the two")
-        made = schema.choices[flag](value) if flag in schema.choices else [override(keys[0], value)]
-        clash = next((word.split("=")[0] for word in made if word.split("=")[0] in written), None)
+            raise UsageError(f"{clash} is set by {flag.written} and by an override; give one of the two")
+        made = schema.choices[name](value) if name in schema.choices else _overrides(flag, value)
+        clash = _first_key(made, typed)
         if clash:
-            raise UsageError(f"{clash} is decided by {_written(flag)} {value}; drop the override")
+            raise UsageError(f"{clash} is decided by {flag.written} {value}; drop the override")
         words += made
     return words
 
 
-def _written(flag: str) -> str:
-    """A flag as users write it; `--task` is named otherwise here, for `task` is the word after the verb."""
-    return f"--{flag.removesuffix('_name').replace('_', '-')}"
+def _first_key(words: Sequence[str], typed: Sequence[str]) -> str | None:
+    return next((key for key in (word.split("=")[0] for word in words) if key in typed), None)
+
+
+def _overrides(flag: Flag, value: Any) -> list[str]:
+    """What a flag stands for: its keys with values of their own, and the first other key with the flag's value."""
+    fixed = [key for key in flag.keys if "=" in key]
+    free = [key for key in flag.keys if "=" not in key][:1]
+    return fixed + [f"{key}={quoted_path(value)}" if flag.is_input else override(key, value) for key in free]
 
 
 def override(key: str, value: Any) -> str:
@@ -276,7 +263,7 @@ def _hint(known: DictConfig, start: DictConfig, key: str) -> Any:
     """Return the type of a key: as its constructor declares it, or that of its default."""
     section, _, name = key.rpartition(".")
     if section in known and "_target_" in known[section]:
-        declared = hints(_class_of(known[section]), known[section])
+        declared = hints(class_of(known[section]), known[section])
         if name in declared:
             return declared[name]
     default = OmegaConf.select(start, key)
@@ -329,105 +316,3 @@ def nearest(word: str, known: Sequence[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if len(known) <= 12 else "; RUN/config.yaml of any run shows all keys"
-
-
-def complete(config: DictConfig, sections: Sequence[str] = SECTIONS) -> None:
-    """Add the constructors' defaults to the sections, in place, so that the record of a run is complete."""
-    for section in sections:
-        node = config.get(section)
-        if node is None:  # a callback that is switched off
-            continue
-        with open_dict(node):
-            for name, default in constructor_options(node).items():
-                if name not in list(node):  # `in` says no to a missing value (???)
-                    node[name] = default
-
-
-def constructor_options(section: DictConfig) -> dict[str, Any]:
-    """Return options and defaults of the section's `_target_`, with those of the mixer it names."""
-    plain = (bool, int, float, str, type(None))
-    found: dict[str, Any] = {}
-    for maker in makers(_class_of(section), section.get("mixer")):
-        for name, parameter in inspect.signature(maker).parameters.items():
-            if parameter.default is not parameter.empty and isinstance(parameter.default, plain):
-                found[name] = parameter.default
-    return found
-
-
-def hints(target: type, section: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared types of a class's options, with those of the mixer that the section names."""
-    found: dict[str, Any] = {}
-    for maker in makers(target, section.get("mixer")):
-        found |= typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
-    return found
-
-
-def makers(target: type, mixer: object) -> list[Callable[..., Any]]:
-    """Return what takes a section's options, the one that decides last: the target after its mixer."""
-    found: list[Callable[..., Any]] = [target]
-    make = getattr(target, "mixers", {}).get(mixer) if isinstance(mixer, str) else None
-    if make is not None:
-        found.insert(0, make)
-    if mixer in WITH_MEMORY and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
-        found.insert(0, NeuralMemory)
-    return found
-
-
-def _class_of(section: DictConfig) -> type:
-    """The class of a section's `_target_`: one of ours is looked up, another was named by the user and is imported."""
-    name = section._target_
-    found = next((cls for group in registry.SECTIONS if (cls := registry.find(name, group)) is not None), None)
-    if found is not None:
-        return found
-    return imported(str(name))
-
-
-def imported(name: str) -> type:
-    """The class that the user named, with its module imported."""
-    try:
-        found = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"no class {name}: {' '.join(str(error).split())}") from None
-    if not inspect.isclass(found):
-        raise UsageError(f"{name} is not a class")
-    return found
-
-
-# of constructors; RuntimeError: PyTorch has no such device, or no memory for so much
-_REFUSALS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    RuntimeError,
-    ModuleNotFoundError,
-    InstantiationException,
-    MisconfigurationException,
-)
-
-
-def build(section: DictConfig, name: str, **objects: Any) -> Any:
-    """Make the object of a section; an option that its constructor refuses, or lacks a package for, is a UsageError.
-
-    A class of ours with plain options is called as it is. Anything else the user typed, or named again, and is Hydra's
-    to build.
-    """
-    options = OmegaConf.to_container(section, resolve=True)
-    assert isinstance(options, dict)
-    known = registry.find(options.pop("_target_", None), name)
-    try:
-        if known is not None and not _has_special_keys(options):
-            return known(**{**options, **objects})
-        return hydra.utils.instantiate(section, _convert_="all", _partial_=True)(**objects)
-    except _REFUSALS as error:
-        from titans_seq.datamodules import DataError
-
-        if isinstance(error, DataError):
-            raise
-        raise UsageError(f"{name}: {' '.join(str(error).split())}") from None
-
-
-def _has_special_keys(node: Any) -> bool:
-    """`_target_`, `_partial_` and the like, at any depth."""
-    if isinstance(node, dict):
-        return any(str(key).startswith("_") or _has_special_keys(value) for key, value in node.items())
-    return isinstance(node, list) and any(map(_has_special_keys, node))

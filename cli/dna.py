@@ -12,8 +12,9 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import confusion_matrix
 
-from titans_seq.cli import checkpoints, fitting, recorded, runs, training
-from titans_seq.cli.config import COMMON_FLAGS, Schema, build, override, quoted, quoted_path
+from titans_seq.cli import checkpoints, dna_flags, fitting, recorded, runs, training
+from titans_seq.cli.config import Schema, override, quoted, quoted_path
+from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.pictures import draw
@@ -53,18 +54,8 @@ class PretrainTask(Task):
     schema = Schema(
         module="titans_seq.configs.dna",
         name="pretrain",
-        flags={
-            "fasta": ("data.fasta",),
-            "bed": ("data.bed",),
-            "length": ("data.length",),
-            "carry": ("data.carry",),
-            "objective": ("bidirectional", "model.bidirectional"),
-            "model": ("model",),
-            **COMMON_FLAGS,
-        },
+        flags=dna_flags.PRETRAIN.settings,
         choices={
-            "fasta": lambda path: [f"data.fasta={quoted_path(path)}"],
-            "bed": lambda path: [f"data.bed={quoted_path(path)}"],
             "objective": lambda name: [f"bidirectional={str(name == 'masked').lower()}"],
             "model": _model,
         },
@@ -128,27 +119,11 @@ class ClassifyTask(Task):
     schema = Schema(
         module="titans_seq.configs.dna",
         name="fit",
-        flags={
-            "dataset": ("data", "data.dataset"),
-            "csv": ("data", "data.csv"),
-            "val_csv": ("data.val_csv",),
-            "test_csv": ("data.test_csv",),
-            "bed": ("data", "data.bed"),
-            "fasta": ("data.fasta",),
-            "model": ("model",),
-            "from": ("pretrained", "model"),
-            "rc": ("training.rc",),
-            **COMMON_FLAGS,
-        },
+        flags=dna_flags.FIT.settings,
         choices={
             "dataset": lambda name: (
                 ["data=embedded"] if name.lower() == "embedded" else ["data=benchmark", f"data.dataset={quoted(name)}"]
             ),
-            "csv": lambda path: ["data=csv", f"data.csv={quoted_path(path)}"],
-            "val_csv": lambda path: [f"data.val_csv={quoted_path(path)}"],
-            "test_csv": lambda path: [f"data.test_csv={quoted_path(path)}"],
-            "bed": lambda path: ["data=bed", f"data.bed={quoted_path(path)}"],
-            "fasta": lambda path: [f"data.fasta={quoted_path(path)}"],
             "model": _model,
             "from": _pretrained,
         },

@@ -24,7 +24,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from titans_seq.cli import checkpoints, recorded, registry, runs, sizes, training
-from titans_seq.cli.config import CALLBACKS, GROUPS, SECTIONS, Schema, build, complete, compose, overrides_of, parse
+from titans_seq.cli.config import GROUPS, Schema, compose, overrides_of, parse
+from titans_seq.cli.constructors import CALLBACKS, SECTIONS, build, complete
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.datamodules.common.files import data_folder, user_path

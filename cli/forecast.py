@@ -13,8 +13,9 @@ import torch
 from omegaconf import DictConfig
 
 from titans_seq import NeuralMemory
-from titans_seq.cli import checkpoints, fitting, recorded, runs, training
-from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted_path
+from titans_seq.cli import checkpoints, fitting, forecast_flags, recorded, runs, training
+from titans_seq.cli.config import Schema
+from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.memory import PEAK_OF_MEMORY, require_memory
@@ -45,15 +46,8 @@ class ForecastTask(Task):
     schema = Schema(
         module="titans_seq.configs.forecast",
         name="fit",
-        flags={
-            "dataset": ("data", "data.dataset", "data.csv"),
-            "csv": ("data.csv", "data", "data.dataset"),
-            "fill": ("data.fill",),
-            "lookback": ("data.lookback",),
-            "horizon": ("data.horizon",),
-            **COMMON_FLAGS,
-        },
-        choices={"dataset": _named, "csv": lambda path: ["data=csv", f"data.csv={quoted_path(path)}"]},
+        flags=forecast_flags.FIT.settings,
+        choices={"dataset": _named},
         exclusive=(("dataset", "csv"),),
     )
 
@@ -205,11 +199,8 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     config = recorded.read_config(folder, FORECAST.key, trust=recorded.named_again(arguments.trust))
     FORECAST.check(config)
     config.quiet = arguments.quiet
-    if arguments.fill and not arguments.csv:
-        raise UsageError("--fill goes with --csv")
     if arguments.csv:
         config.data.dataset, config.data.csv = None, str(user_path(arguments.csv).absolute())
-        config.data.fill = arguments.fill
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(config.quiet)
     # a file of one's own is tested on the scale of its own train split, as the published numbers are

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from titans_seq.blocks import ModelState
-from titans_seq.cli import fitting, recorded, runs, training
-from titans_seq.cli.config import COMMON_FLAGS, Schema, build, quoted, quoted_path
+from titans_seq.cli import fitting, lm_flags, recorded, runs, training
+from titans_seq.cli.config import Schema
+from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.pictures import draw
@@ -73,24 +74,8 @@ class LanguageTask(Task):
     schema = Schema(
         module="titans_seq.configs.lm",
         name="fit",
-        flags={
-            "text": ("data", "data.text"),
-            "task_name": ("data", "data.task"),
-            "variant": ("model",),
-            "size": ("experiment",),
-            "length": ("data.length",),
-            "carry": ("data.carry",),
-            "tokenizer": ("data.tokenizer",),
-            "vocab_size": ("data.vocab_size",),
-            **COMMON_FLAGS,
-        },
-        choices={
-            "text": lambda path: ["data=text", f"data.text={quoted_path(path)}"],
-            "task_name": lambda name: ["data=task", f"data.task={quoted(name)}"],
-            "variant": _variant,
-            "size": lambda _: ["experiment=paper"],
-            "tokenizer": lambda path: [f"data.tokenizer={quoted_path(path)}"],
-        },
+        flags=lm_flags.FIT.settings,
+        choices={"variant": _variant},
         exclusive=(
             ("text", "task_name"),
             ("tokenizer", "vocab_size"),

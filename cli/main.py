@@ -144,7 +144,9 @@ def _run(argv: Sequence[str], stops: Stops) -> int:
             raise
         return _fail(message)
     except ValueError as error:
-        if not _is_data_error(error):
+        from titans_seq.datamodules import DataError
+
+        if not isinstance(error, DataError):
             raise
         return _fail(error)
 
@@ -160,12 +162,6 @@ def _show_warning(
     """One line: what the user's data hold that is probably not meant, anything else with where it comes from."""
     place = "" if category.__name__ == "DataWarning" else f"{filename}:{lineno}: {category.__name__}: "
     _say(f"note: {place}{message}")
-
-
-def _is_data_error(error: ValueError) -> bool:
-    """Tell whether the data modules refuse the user's data, without importing them for every error."""
-    module = sys.modules.get("titans_seq.datamodules")
-    return module is not None and isinstance(error, module.DataError)
 
 
 def _fail(error: Exception | str) -> int:

@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.cli import registry, runs
 from titans_seq.cli.bounds import brief, require, require_batches
-from titans_seq.cli.config import CALLBACKS, complete, hints, imported, makers, nearest, parse
+from titans_seq.cli.config import nearest, parse
+from titans_seq.cli.constructors import CALLBACKS, complete, hints, imported, makers
 from titans_seq.cli.errors import UsageError
 
 MOST_BYTES = 2**17

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from titans_seq.building import build_on_meta, first_difference
 from titans_seq.cli import registry
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.runs import CONFIG
@@ -32,20 +33,13 @@ def check(
         blocks, found = model.get("blocks", model.get("layers")), {m[1] for m in map(_BLOCK.search, weights) if m}
         if blocks is not None and blocks != len(found):
             raise _unfit(folder, f"{blocks} blocks, {len(found)} in the checkpoint")
-    with torch.device("meta"):
-        made = make()
+    made = build_on_meta(make)
     if weights is None:
         return _require_room(made, folder)
-    wanted = {name: tuple(value.shape) for name, value in made.state_dict().items()}
-    held = {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
-    differ = next((name for name in {**wanted, **held} if wanted.get(name) != held.get(name)), None)
-    if differ is not None:
-        raise _unfit(folder, f"{differ}: {_said(wanted.get(differ))}, {_said(held.get(differ))} in the checkpoint")
+    found = first_difference(made, weights)
+    if found is not None:
+        raise _unfit(folder, found)
     return None
-
-
-def _said(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else " x ".join(map(str, shape)) or "one number"
 
 
 def _unfit(folder: Path, what: str) -> UsageError:

@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from titans_seq.cli import runs
-from titans_seq.cli.config import complete, compose_sweep, overrides_of, quoted, resolved
+from titans_seq.cli.config import compose_sweep, overrides_of, quoted, resolved
+from titans_seq.cli.constructors import complete
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.fitting import Task, fit, on_one_device, prepare
 from titans_seq.cli.tables import show_paths, show_table

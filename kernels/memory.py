@@ -17,7 +17,6 @@ from titans_seq.kernels.checks import (
     check_ranges,
     check_state,
 )
-from titans_seq.kernels.chunked import chunked_memory
 from titans_seq.kernels.native_memory import native_memory
 from titans_seq.kernels.reference import apply_mlp, reference_memory
 from titans_seq.kernels.state import MemoryState
@@ -121,8 +120,10 @@ def neural_memory(
     return results if len(results) > 1 else results[0]
 
 
-# traced, its loops over chunks and groups would be compiled anew for every length
-_chunked = torch.compiler.disable(chunked_memory, reason="the chunked memory is not traced")
+def _chunked(*arguments: Any) -> tuple[Tensor, MemoryState, Tensor]:
+    from titans_seq.kernels.untraced import chunked_memory
+
+    return chunked_memory(*arguments)
 
 
 def _fused(*arguments: Any) -> tuple[Tensor, MemoryState, Tensor]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from titans_seq.kernels.compiling import constant_result
 from titans_seq.kernels.native_library import DEEPEST, library, obstacle
 from titans_seq.kernels.state import MemoryState
 
@@ -99,12 +100,12 @@ def native_pass(backend: str, x: Tensor) -> bool:
     return asked and _built()
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _built() -> bool:
     return library() is not None
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def machine_of(device_type: str, index: int | None) -> Machine:
     """The machine behind a device."""
     cuda = device_type == "cuda" and torch.cuda.is_available()

@@ -68,7 +68,6 @@ FIT = ["fit", "forecast"]
         (["--dataset", "ETH1"], "did you mean 'ETTh1'"),
         (["--dataset", "electricity_first6"], "no file"),
         (["--csv", "nowhere.csv"], "no CSV file"),
-        (["--fill", "ffill"], "for a file of your own"),
         (["--horizn", "3"], "did you mean --horizon"),
         (["--horizon", "many"], "invalid whole number value: 'many'"),
         (["--epochs", "0"], "must be at least 1"),

@@ -1,8 +1,6 @@
 """help, doctor, data, lightning."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,15 +36,6 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.startswith("usage: titans-seq")
     assert "forecast" not in words or "examples:" in out
-
-
-def test_help_imports_no_training_library() -> None:
-    code = "import sys; sys.argv = ['titans-seq', '--help']\n"
-    code += "from titans_seq.cli.main import parse\nparse(['fit', 'forecast', '--csv', 'x.csv'])\n"
-    code += "heavy = ('torch', 'lightning', 'hydra', 'pandas', 'matplotlib', 'plotly')\n"
-    code += "print([name for name in heavy if name in sys.modules])"
-    out = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

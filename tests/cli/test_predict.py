@@ -94,7 +94,6 @@ def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[s
     predict = ["predict", "forecast", "--checkpoint", str(trained)]
     pd.read_csv(own_csv).tail(15).to_csv("short.csv", index=False)
     assert "has 15 rows; a forecast needs at least lookback 16" in refused([*predict, "--csv", "short.csv"])
-    assert "--fill goes with --csv" in refused([*predict, "--fill", "ffill"])
     Path("used").mkdir()
     Path("used/forecast.csv").write_text("")
     assert "used holds forecast.csv already" in refused([*predict, "--output", "used"])

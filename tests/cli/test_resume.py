@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from titans_seq.cli.config import build
+from titans_seq.cli.constructors import build
 from titans_seq.cli.main import main
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.forecast import ForecastModule

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from titans_seq.blocks import MIXERS as BLOCK_MIXERS
 from titans_seq.blocks import WITH_MEMORY
-from titans_seq.cli.config import build, compose
+from titans_seq.cli.config import compose
+from titans_seq.cli.constructors import build
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.lm import FIT as LANGUAGE

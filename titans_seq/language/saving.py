@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from titans_seq.datamodules.language.tokenizers import FILE, LARGEST, Tokenizer, read_tokenizer
+from titans_seq.building import UnfitWeightsError, build_on_meta, build_with_weights
+from titans_seq.datamodules.language.tokenizers import FILE, Tokenizer, read_tokenizer
 from titans_seq.files import read_content, read_json, write_files
 from titans_seq.language.model import LanguageModel
 from titans_seq.tensor_files import read_tensors, tensor_file
@@ -86,30 +86,14 @@ def _options(path: Path) -> dict[str, Any]:
 
 
 def _built(options: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> LanguageModel:
-    """The model of these options with these weights. Nothing of its size is allocated before the weights are known to
-    have the same.
-    """
     try:
-        _check_sizes(options, weights)
-        with torch.device("meta"):
-            shapes = {name: value.shape for name, value in LanguageModel(**options).state_dict().items()}
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # no options of it, or values it refuses
-        raise ValueError(f"{folder / CONFIG} is damaged: {' '.join(str(error).split())}") from None
-    if shapes != {name: value.shape for name, value in weights.items()}:
+        return build_with_weights(LanguageModel, options, weights)
+    except UnfitWeightsError:
         raise ValueError(
             f"{folder / WEIGHTS} does not fit the model of {CONFIG}, or is of another version of titans-seq"
-        )
-    model = LanguageModel(**options)
-    model.load_state_dict(weights)
-    return model
-
-
-def _check_sizes(options: dict[str, Any], weights: dict[str, Tensor]) -> None:
-    """Refuse what takes long to build even without memory for it, and sizes that no weight shows."""
-    for name, value in options.items():
-        most = len(weights) if name in ("layers", "depth") else LARGEST  # each has weights of its own
-        if isinstance(value, int) and value > most:
-            raise ValueError(f"{name} must be at most {most:,}; got {value}")
+        ) from None
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # no options of it, or values it refuses
+        raise ValueError(f"{folder / CONFIG} is damaged: {' '.join(str(error).split())}") from None
 
 
 def _check_vocabulary(model: LanguageModel, tokenizer: Tokenizer) -> None:
@@ -119,6 +103,5 @@ def _check_vocabulary(model: LanguageModel, tokenizer: Tokenizer) -> None:
 
 def count_parameters(options: dict[str, Any]) -> int:
     """How many parameters a model of this shape has, without allocating them."""
-    with torch.device("meta"):
-        model = LanguageModel(**options)
+    model = build_on_meta(lambda: LanguageModel(**options))
     return sum(parameter.numel() for parameter in model.parameters())

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from titans_seq.cli.config import build, compose
+from titans_seq.cli.config import compose
+from titans_seq.cli.constructors import build
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.forecast import ForecastModule
 

@@ -1,0 +1,124 @@
+"""What constructors say of a configuration: options, defaults and types of a section, and the object it makes.
+
+An option of a constructor is a key of its section even where no yaml names it: defaults stand in Python, once.
+"""
+
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from titans_seq.blocks import WITH_MEMORY
+from titans_seq.cli import registry
+from titans_seq.cli.errors import UsageError
+from titans_seq.datamodules import DataError
+from titans_seq.memory import NeuralMemory
+
+CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
+SECTIONS = ("data", "model", "training")  # written in full to RUN/config.yaml; the trainer's dozens of options are not
+
+
+def complete(config: DictConfig, sections: Sequence[str] = SECTIONS) -> None:
+    """Add the constructors' defaults to the sections, in place, so that the record of a run is complete."""
+    for section in sections:
+        node = config.get(section)
+        if node is None:  # a callback that is switched off
+            continue
+        with open_dict(node):
+            for name, default in constructor_options(node).items():
+                if name not in list(node):  # `in` says no to a missing value (???)
+                    node[name] = default
+
+
+def constructor_options(section: DictConfig) -> dict[str, Any]:
+    """Return options and defaults of the section's `_target_`, with those of the mixer it names."""
+    plain = (bool, int, float, str, type(None))
+    found: dict[str, Any] = {}
+    for maker in makers(class_of(section), section.get("mixer")):
+        for name, parameter in inspect.signature(maker).parameters.items():
+            if parameter.default is not parameter.empty and isinstance(parameter.default, plain):
+                found[name] = parameter.default
+    return found
+
+
+def hints(target: type, section: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared types of a class's options, with those of the mixer that the section names."""
+    found: dict[str, Any] = {}
+    for maker in makers(target, section.get("mixer")):
+        found |= typing.get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    return found
+
+
+def makers(target: type, mixer: object) -> list[Callable[..., Any]]:
+    """Return what takes a section's options, the one that decides last: the target after its mixer."""
+    found: list[Callable[..., Any]] = [target]
+    make = getattr(target, "mixers", {}).get(mixer) if isinstance(mixer, str) else None
+    if make is not None:
+        found.insert(0, make)
+    if mixer in WITH_MEMORY and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
+        found.insert(0, NeuralMemory)
+    return found
+
+
+def class_of(section: DictConfig) -> type:
+    """The class of a section's `_target_`: one of ours is looked up, another was named by the user and is imported."""
+    name = section._target_
+    found = next((cls for group in registry.SECTIONS if (cls := registry.find(name, group)) is not None), None)
+    if found is not None:
+        return found
+    return imported(str(name))
+
+
+def imported(name: str) -> type:
+    """The class that the user named, with its module imported."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"no class {name}: {' '.join(str(error).split())}") from None
+    if not inspect.isclass(found):
+        raise UsageError(f"{name} is not a class")
+    return found
+
+
+# of constructors; RuntimeError: PyTorch has no such device, or no memory for so much
+_REFUSALS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    ModuleNotFoundError,
+    InstantiationException,
+    MisconfigurationException,
+)
+
+
+def build(section: DictConfig, name: str, **objects: Any) -> Any:
+    """Make the object of a section; an option that its constructor refuses, or lacks a package for, is a UsageError.
+
+    A class of ours with plain options is called as it is. Anything else the user typed, or named again, and is Hydra's
+    to build.
+    """
+    options = OmegaConf.to_container(section, resolve=True)
+    assert isinstance(options, dict)
+    known = registry.find(options.pop("_target_", None), name)
+    try:
+        if known is not None and not _has_special_keys(options):
+            return known(**{**options, **objects})
+        return hydra.utils.instantiate(section, _convert_="all", _partial_=True)(**objects)
+    except _REFUSALS as error:
+        if isinstance(error, DataError):
+            raise
+        raise UsageError(f"{name}: {' '.join(str(error).split())}") from None
+
+
+def _has_special_keys(node: Any) -> bool:
+    """`_target_`, `_partial_` and the like, at any depth."""
+    if isinstance(node, dict):
+        return any(str(key).startswith("_") or _has_special_keys(value) for key, value in node.items())
+    return isinstance(node, list) and any(map(_has_special_keys, node))

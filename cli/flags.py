@@ -1,0 +1,177 @@
+"""A command as data: its flags, each declared once, and what each sets in the configuration.
+
+Nothing heavy is imported here or in the tables (`forecast_flags.py`, ...): `--help` answers at once.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Flag:
+    """A flag or an argument of a command.
+
+    Args:
+        names: as users write it.
+        keys: keys of the configuration that it decides, which no override may set too. The first without a value takes
+            the flag's; KEY=VALUE is set as it is.
+        options: of `argparse.ArgumentParser.add_argument`.
+    """
+
+    def __init__(self, *names: str, keys: tuple[str, ...] = (), **options: Any) -> None:
+        self.names, self.keys, self.options = names, keys, options
+
+    @property
+    def written(self) -> str:
+        """The long form."""
+        return self.names[-1]
+
+    @property
+    def dest(self) -> str:
+        """The attribute of the parsed arguments."""
+        return self.options.get("dest") or self.written.lstrip("-").replace("-", "_")
+
+    @property
+    def is_input(self) -> bool:
+        """Is it a file that is read?"""
+        return self.options.get("type") is input_path
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    run: "module:function" in titans_seq.cli that does the work. description, epilog: of its help. help: its line in the
+    help of the verb; None: the description. takes_overrides: KEY=VALUE words. takes_everything: words are not parsed
+    here. defaults: attributes of the parsed arguments that no flag sets.
+    """
+
+    run: str
+    description: str
+    flags: tuple[Flag, ...] = ()
+    epilog: str = ""
+    help: str | None = None
+    takes_overrides: bool = False
+    takes_everything: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Flag]:
+        """The flags that set keys of the configuration, by their attribute."""
+        return {flag.dest: flag for flag in self.flags if flag.keys}
+
+
+@dataclass(frozen=True)
+class Group:
+    """A word with commands below it, which are called tasks or actions."""
+
+    help: str
+    commands: Mapping[str, Command]
+    word: str = "task"
+
+
+# types of values ------------------------------------------------------------------------------------------------------
+
+
+def path(text: str) -> str:
+    """What else can be wrong with a path, `user_path` says where it is used."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path; got {text!r}")
+    if "${" in text:  # OmegaConf offers no way to keep it as it is, from the command line to RUN/config.yaml
+        raise argparse.ArgumentTypeError(f"{text!r} holds ${{, which a configuration takes for a reference; rename it")
+    return text
+
+
+def input_path(text: str) -> str:
+    """A file that is read: a run records where it lies, whatever folder its commands are given in."""
+    return path(text)
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1; got {text}")
+    return value
+
+
+def _whole(least: int, most: int, rule: str) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be {rule}, got {value}")
+        return value
+
+    whole.__name__ = "whole number"  # argparse names the type in its error
+    return whole
+
+
+positive = _whole(1, 10**9, "at least 1 and at most 10**9")
+length = _whole(1, 2**24, "at least 1 and at most 2**24")  # samples are made in memory
+seed = _whole(0, 2**32 - 1, "between 0 and 2**32 - 1")
+
+
+# flags of several commands --------------------------------------------------------------------------------------------
+
+QUIET = Flag("--quiet", keys=("quiet",), action="store_true", help="no progress bar; print only results and warnings")
+TRUST = Flag(
+    "--trust",
+    metavar="CLASS",
+    action="append",
+    default=[],
+    help="package.module.Class: allow a class of your own that the run's config.yaml names; can be repeated",
+)
+RUN = "a run folder, or a checkpoint file in one"
+MODEL = "a run folder, or the folder of a saved model"
+
+
+def file_flag(name: str, help: str, *keys: str, **options: Any) -> Flag:
+    """Return a flag that takes a file to read."""
+    return Flag(name, keys=keys, **{"type": input_path, "metavar": "FILE", **options}, help=help)
+
+
+def output_flag(help: str, metavar: str = "FILE") -> Flag:
+    """Return the flag that takes the place to write to."""
+    return Flag("--output", type=path, metavar=metavar, help=help)
+
+
+def checkpoint_flags(what: str = RUN) -> tuple[Flag, ...]:
+    """Return the flags of a command that uses a finished run."""
+    return (Flag("--checkpoint", type=path, metavar="RUN", required=True, help=what), TRUST, QUIET)
+
+
+def training_flags(folder: str) -> tuple[Flag, ...]:
+    """Return the flags of every command that trains; folder: where it writes by default."""
+    return (
+        Flag("--epochs", keys=("trainer.max_epochs",), type=positive, metavar="N", help="maximum number of epochs"),
+        Flag("--seed", keys=("seed",), type=seed, metavar="S", help="seed of weights, shuffling and dropout"),
+        Flag(
+            "--devices",
+            keys=("trainer.devices",),
+            type=positive,
+            metavar="N",
+            help="train on N GPUs, or in N processes on a CPU; each takes batches of data.batch_size (default: 1)",
+        ),
+        Flag(
+            "--strategy",
+            keys=("trainer.strategy",),
+            choices=("ddp", "fsdp"),
+            help="with several devices: ddp keeps the whole model on each (default); fsdp splits weights, gradients "
+            "and optimizer states between them, for models too large for one",
+        ),
+        Flag(
+            "--output",
+            keys=("output", "hydra.sweep.dir"),
+            type=path,
+            metavar="DIR",
+            help=f"run folder (default: {folder})",
+        ),
+        Flag("--resume", action="store_true", help="continue the run in --output, or in the default folder"),
+        TRUST,
+        QUIET,
+        Flag("-m", "--multirun", action="store_true", help="sweep over all comma-separated overrides"),
+    )
