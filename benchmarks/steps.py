@@ -43,7 +43,7 @@ def one_token() -> tuple[nn.Module, Callable[[], Any]]:
 
     def read() -> None:
         with torch.inference_mode():
-            model(token, states=states)
+            model(token, state=states)
 
     return model, read
 

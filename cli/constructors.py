@@ -14,11 +14,11 @@ from hydra.errors import InstantiationException
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from titans_seq.blocks import WITH_MEMORY
 from titans_seq.cli import registry
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules import DataError
-from titans_seq.memory import NeuralMemory
+from titans_seq.mixers import MIXERS
+from titans_seq.mixers import makers as mixer_makers
 
 CALLBACKS = ("early_stopping", "averaging")  # sections that are each a callback of the trainer
 SECTIONS = ("data", "model", "training")  # written in full to RUN/config.yaml; the trainer's dozens of options are not
@@ -40,10 +40,13 @@ def constructor_options(section: DictConfig) -> dict[str, Any]:
     """Return options and defaults of the section's `_target_`, with those of the mixer it names."""
     plain = (bool, int, float, str, type(None))
     found: dict[str, Any] = {}
-    for maker in makers(class_of(section), section.get("mixer")):
+    target = class_of(section)
+    for maker in makers(target, section.get("mixer")):
+        of_field = {} if maker is target else getattr(target, "mixer_defaults", {})
         for name, parameter in inspect.signature(maker).parameters.items():
-            if parameter.default is not parameter.empty and isinstance(parameter.default, plain):
-                found[name] = parameter.default
+            default = of_field.get(name, parameter.default)
+            if default is not parameter.empty and isinstance(default, plain):
+                found[name] = default
     return found
 
 
@@ -57,13 +60,8 @@ def hints(target: type, section: Mapping[str, Any]) -> dict[str, Any]:
 
 def makers(target: type, mixer: object) -> list[Callable[..., Any]]:
     """Return what takes a section's options, the one that decides last: the target after its mixer."""
-    found: list[Callable[..., Any]] = [target]
-    make = getattr(target, "mixers", {}).get(mixer) if isinstance(mixer, str) else None
-    if make is not None:
-        found.insert(0, make)
-    if mixer in WITH_MEMORY and make is not NeuralMemory:  # what the mixer leaves open, the layer decides
-        found.insert(0, NeuralMemory)
-    return found
+    known = isinstance(mixer, str) and mixer in MIXERS and hasattr(target, "mixer_defaults")
+    return [*(mixer_makers(str(mixer)) if known else []), target]
 
 
 def class_of(section: DictConfig) -> type:

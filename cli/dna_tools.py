@@ -30,11 +30,11 @@ from titans_seq.datamodules.genomics.variants import read_variants
 from titans_seq.files import replacing
 from titans_seq.genomics import DNAClassifier, DNALanguageModel, DNAModule
 from titans_seq.genomics.features import features, pool
-from titans_seq.genomics.model import DNAEncoder
 from titans_seq.genomics.module import CHANCE_BITS, NATS_PER_BIT
 from titans_seq.genomics.pictures import plot_track
 from titans_seq.genomics.scoring import alleles, score_variants
 from titans_seq.genomics.stream import Track, bin_mean, read_stream, write_bedgraph
+from titans_seq.mixers import has_memory
 from titans_seq.printable import printable
 
 T = TypeVar("T")
@@ -206,7 +206,7 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     model, folder = _language_model(arguments)
     if model.encoder.bidirectional:
         raise UsageError(f"{folder} is a masked model, which has no stream; use a run of --objective next")
-    if not _has_memory(model.encoder):
+    if not all(has_memory(block.mixer) for block in model.encoder.blocks):
         raise UsageError(f"{folder} has no memory to be surprised; use a run of model=memory, mac, mag or mal")
     genome = Genome(arguments.fasta)
     if arguments.record is not None:
@@ -226,10 +226,6 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     ]
     show_table("one stream per record (2 bits per base is chance)", columns, rows)
     show_paths("files", [path, *_draw(path, genome, readings)])
-
-
-def _has_memory(encoder: DNAEncoder) -> bool:
-    return any(hasattr(block.mixer, "memory") for block in encoder.blocks)
 
 
 @contextmanager

@@ -66,7 +66,9 @@ class Gates:
 def gate_table(
     alpha: Float[Tensor, "*G C"], eta: Float[Tensor, "*G C"], real: Float[Tensor, "*#G C"] | None
 ) -> tuple[GateTable, tuple[Tensor, Tensor]]:
-    """The table of gates that differ from token to token, and the products it was made from."""
+    """The table of gates that differ from token to token, and the products it was made from: beta of eq. 16, and what
+    eq. 18 makes of eta.
+    """
     keep, push = products(torch.stack([1 - alpha, eta]))
     moved = keep[..., 1:] @ _only_real(push, real)  # f and A
     return _table(keep[..., 0], moved, push[..., -1, :]), (keep, push)

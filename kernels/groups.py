@@ -68,6 +68,7 @@ class Group:
             h = torch.mul(z, gate, out=inputs[l + 1][i])
             torch.lerp(h, h.new_ones(()), gate, out=self.slope[l][i])  # h + gate (1 - h)
             _norm(h, out=self.input_norms[l + 1][i])
+        # eq. 12: 2 (M(k) - v)
         torch.baddbmm(v, inputs[-1][i], layers[-1].forward(start[-1]), beta=-2, alpha=2, out=deltas[-1][i])
         for l in reversed(range(len(layers) - 1)):
             torch.bmm(deltas[l + 1][i], layers[l + 1].backward(start[l + 1]), out=self.pulled[l][i])
@@ -89,7 +90,7 @@ class Group:
         for l, layer in enumerate(self.layers):
             narrow, wide = layer.sides(self.inputs[l][i], self.deltas[l][i])
             scaled(self.ended[i], narrow, out=self.scaled[l][i])
-            if asked:
+            if asked:  # eq. 13, 14 and 16-18 at the last slot
                 before, after = self.pairs[l][i], self.pairs[l][i + 1]
                 torch.mul(before[:, 0], beta, out=after[:, 0]).addcmul_(before[:, 1], f)
                 torch.mul(before[:, 1], e, out=after[:, 1])
@@ -111,7 +112,7 @@ class Reading(NamedTuple):
 
 
 def read(group: Group, q: Tensor) -> Reading:
-    """M_t(q_t): W_t x = beta_t W_0 x + f_t S_0 x + what the chunk wrote up to t."""
+    """M_t(q_t), eq. 15: W_t x = beta_t W_0 x + f_t S_0 x + what the chunk wrote up to t."""
     written = (group.gates.written * group.minus_step[..., None, :]).flatten(0, 1)
     start, x = group.gates.start.flatten(0, 1), q.flatten(0, 1)
     reading = Reading([], [], [], [], {}, written, x)

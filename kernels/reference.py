@@ -34,14 +34,15 @@ def reference_memory(
     outputs, surprises = [], []
     for t in range(q.shape[1]):
         real = mask[:, t, None]  # [B, 1], against [B, H]
-        gradient = inner_gradient(start, k[:, t], v[:, t])
+        gradient = inner_gradient(start, k[:, t], v[:, t])  # u_t of eq. 18
         surprise = torch.linalg.vector_norm(torch.cat([u.flatten(2) for u in gradient], dim=-1), dim=-1)
         step = theta[:, t] * surprise_scale(surprise, max_surprise)
+        # eq. 14 and 18, then eq. 13
         pushed = tuple(_per_head(eta[:, t]) * s - _per_head(step) * u for s, u in zip(momentum, gradient, strict=True))
         moved = tuple(_per_head(1 - alpha[:, t]) * w + s for w, s in zip(weights, pushed, strict=True))
         momentum = _where(real, pushed, momentum)
         weights = _where(real, moved, weights)
-        outputs.append(torch.where(real[..., None], apply_mlp(weights, q[:, t, :, None])[..., 0, :], 0.0))
+        outputs.append(torch.where(real[..., None], apply_mlp(weights, q[:, t, :, None])[..., 0, :], 0.0))  # eq. 15
         surprises.append(torch.where(real, surprise, 0.0))
         position = position + mask[:, t]
         start = _where((position == chunk_size)[:, None], weights, start)
@@ -65,7 +66,7 @@ def inner_gradient(weights: Weights, k: Float[Tensor, "B H K"], v: Float[Tensor,
         z = torch.einsum("bhoi,bhi->bho", w, inputs[-1])
         inputs.append(F.silu(z))
         slopes.append(silu_slope(z))
-    delta = 2 * (torch.einsum("bhoi,bhi->bho", weights[-1], inputs[-1]) - v)
+    delta = 2 * (torch.einsum("bhoi,bhi->bho", weights[-1], inputs[-1]) - v)  # of eq. 12
     gradient = [torch.einsum("bho,bhi->bhoi", delta, inputs[-1])]
     for w, h, slope in zip(weights[:0:-1], inputs[-2::-1], slopes[::-1], strict=True):
         delta = torch.einsum("bhoi,bho->bhi", w, delta) * slope

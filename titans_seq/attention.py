@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.flex import runs_on, window_attention, with_prefix
-from titans_seq.kernels.checks import check_cache, check_floating
+from titans_seq.kernels.checks import check_cache
 from titans_seq.kernels.state import BatchState, whole_number
-from titans_seq.places import real_first, take
+from titans_seq.mixer_base import Mixer, put_back, require_batch, to_front
+from titans_seq.places import take
 
 # RoFormer's: pair i of a head's K / 2 pairs turns by ROTARY_BASE^(-2 i / K) per token
 ROTARY_BASE = 10_000.0
@@ -37,7 +38,7 @@ class AttentionState(BatchState):
     fingerprint: str
 
 
-class Attention(nn.Module):
+class Attention(Mixer):
     """Multi-head self-attention `[B, T, D] -> [B, T, D]`; the block around it adds the residual.
 
         q, k, v = x W;  out = softmax([q k_P^T | R(q) R(k)^T] / sqrt(K)) [v_P | v] W_o
@@ -47,7 +48,9 @@ class Attention(nn.Module):
     either side), and no outputs.
 
     Args:
-        dim: D. heads: H. head_dim: K, even; D / H if None.
+        dim: D.
+        heads: H.
+        head_dim: K, even; D / H if None.
         bidirectional: every token sees both sides; then there is no state.
         window: tokens a query sees, itself included (if bidirectional, as many on either side); None: all.
         num_persistent: P, learned tokens [P, D], projected like others.
@@ -59,6 +62,8 @@ class Attention(nn.Module):
     and a stream keeps all tokens and builds a boolean mask [T, S + T] for every piece but the first.
     A real token that is NaN or infinite may spoil all tokens of the blocks that hold it.
     """
+
+    state_type, two_sided = AttentionState, True
 
     def __init__(
         self,
@@ -107,6 +112,7 @@ class Attention(nn.Module):
         state: AttentionState | None = None,
         mask: Tensor | None = None,
         return_state: bool = False,
+        return_surprise: bool = False,
         persistent: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, AttentionState | None]:
         """Mix x [B, T, D] over time.
@@ -114,6 +120,7 @@ class Attention(nn.Module):
         Args:
             state: carry on from an earlier call; None starts a stream.
             mask: boolean [B, T], True = real token; masked positions change nothing and give zeros.
+            return_surprise: refused, for there is no memory.
             persistent: [P, D], tokens to use in place of the layer's own: those of a module that shares them.
 
         Returns:
@@ -123,12 +130,8 @@ class Attention(nn.Module):
             ValueError: x is not [B, T, D], the mask does not fit, or the state is that of another layer or given to one
                 that is bidirectional.
         """
-        self._check(x, state, mask)
-        order = None
-        if mask is not None:  # real tokens to the front: slots are positions, and causality hides the padding
-            order = real_first(mask)
-            x = take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
-            mask = mask.gather(1, order)
+        self.check(x, state, mask, return_surprise=return_surprise)
+        x, mask, places = to_front(x, mask)  # slots are positions, and causality hides the padding
         q, k, v = self.project(x)
         prefix = self._prefix(self.persistent if persistent is None else persistent)
         cache = self.initial_state(len(x)) if state is None else state
@@ -142,11 +145,15 @@ class Attention(nn.Module):
             flex = self.window is not None and x.shape[1] > self.window and runs_on(q)
             y = (self._by_flex if flex else self._in_blocks)(q, keys, values, prefix, cache.count, new)
         y = self.out(y.flatten(2))
-        if mask is not None and order is not None:
-            y = take(y.masked_fill(~mask[..., None], 0.0), torch.argsort(order, dim=1))
+        if mask is not None:
+            y = put_back(y.masked_fill(~mask[..., None], 0.0), places)
         if not return_state:
             return y
         return y, self._after(cache, k, v, new) if self.causal else None
+
+    @property
+    def carries_state(self) -> bool:
+        return self.causal
 
     def initial_state(self, batch_size: int) -> AttentionState:
         """The start of a stream, before any token."""
@@ -165,7 +172,7 @@ class Attention(nn.Module):
         return normed(self.q_norm, q), normed(self.k_norm, k), v
 
     def keys_and_values(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """k, v [..., H, K] of rows [..., D] that have no query, unrotated."""
+        """k, v [..., H, K] of rows [..., D] that have no query, unrotated: persistent tokens (eq. 20), h in MAC."""
         projected = F.linear(rows, self.qkv.weight[self.heads * self.head_dim :])
         k, v = projected.unflatten(-1, (2, self.heads, self.head_dim)).unbind(-3)
         return normed(self.k_norm, k), v
@@ -253,31 +260,8 @@ class Attention(nn.Module):
         )
         return AttentionState(keys, values, cache.count + new, self.fingerprint)
 
-    def _check(self, x: Tensor, state: AttentionState | None, mask: Tensor | None) -> None:
-        check_floating("x", x)
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ValueError(f"x must be [B, T, {self.dim}]; got {tuple(x.shape)}")
-        weight = self.qkv.weight
-        if x.device != weight.device or (x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)):
-            raise ValueError(
-                f"x must be {weight.dtype} on {weight.device}, like the layer's parameters; got {x.dtype} on {x.device}"
-            )
-        if mask is not None and not isinstance(mask, Tensor):
-            raise ValueError(f"mask must be a torch.Tensor; got {type(mask).__name__}")
-        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
-            raise ValueError(
-                f"mask must be boolean [B, T] = {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}"
-            )
-        if state is None:
-            return
-        if not self.causal:
-            raise ValueError("state must be None with bidirectional=True: every token sees both sides")
-        if not isinstance(state, AttentionState):
-            raise ValueError(f"state must be an AttentionState; got {type(state).__name__}")
-        if state.fingerprint != self.fingerprint:
-            raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
-        if len(state.count) != len(x):
-            raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.count)}")
+    def check_state(self, x: Tensor, state: AttentionState) -> None:
+        require_batch(x, len(state.count))
         kept = state.keys.shape[1] if self.window is None and state.keys.ndim == 4 else (self.window or 1) - 1
         for name, cache in (("state.keys", state.keys), ("state.values", state.values)):
             check_cache(name, cache, (len(x), kept, self.heads, self.head_dim), x)

@@ -1,10 +1,9 @@
-"""Pieces that language models and DNA models are built of: mixers by name, blocks, and the state of a stack of them.
+"""Pieces that language models and DNA models are built of: blocks, and the state of a stack of them.
 
-Dimensions: B batch, T time, D model width, H heads, P persistent tokens.
-Every mixer: `mixer(x, state=None, mask=None, return_state=True) -> (y, state)`, x and y [B, T, D].
+Dimensions: B batch, T time, D model width, H heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,21 +12,21 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from titans_seq.attention import Attention, AttentionState
 from titans_seq.draws import Dropout
 from titans_seq.kernels.state import BatchState
-from titans_seq.memory import LayerState, NeuralMemory
+from titans_seq.mixer_base import Mixer
+from titans_seq.mixers import WITH_MEMORY, make_mixer
 from titans_seq.places import take, turned
-from titans_seq.variants import MAC, MAG, MAL, MACState, MAGState, MALState
 
-BlockState = LayerState | AttentionState | MACState | MAGState | MALState
+# options that blocks give to mixers which take them
+MIXER_DEFAULTS: Mapping[str, Any] = {"num_persistent": 4}
 
 
 @dataclass(frozen=True)
 class ModelState(BatchState):
-    """What a stack of blocks carries from one call to the next: the state of each."""
+    """What a stack of blocks carries from one call to the next: the state of each, its mixer's."""
 
-    blocks: tuple[BlockState, ...]
+    blocks: tuple[BatchState, ...]
 
 
 def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> ModelState:
@@ -48,30 +47,24 @@ def choose(rows: Bool[Tensor, " B"], state: ModelState, other: ModelState) -> Mo
 
 
 def continued(
-    state: ModelState | None, goes_on: Bool[Tensor, " B"], fresh: Callable[[], ModelState]
+    state: ModelState | None, carried: Bool[Tensor, " B"], fresh: Callable[[], ModelState]
 ) -> ModelState | None:
-    """What the next batch of a training on streams begins with: `state` in rows that go on, the learned start
-    elsewhere.
+    """What the next batch of a training on streams begins with.
 
-    state: of the batch before; None: there was none, and all rows begin.
+    Args:
+        state: of the batch before; None: there was none, and all rows begin.
+        carried: rows that begin with `state`; others begin with the learned start.
+        fresh: makes the learned start.
     """
-    return state if state is None or bool(goes_on.all()) else choose(goes_on, state, fresh())
-
-
-MIXERS: dict[str, type[nn.Module]] = {
-    "memory": NeuralMemory,
-    "mac": MAC,
-    "mag": MAG,
-    "mal": MAL,
-    "attention": Attention,
-}
-WITH_MEMORY = tuple(name for name in MIXERS if name != "attention")
+    return state if state is None or bool(carried.all()) else choose(carried, state, fresh())
 
 
 class SwiGLU(nn.Module):
     """Position-wise channel mixing: (SiLU(x W_1) * x W_2) W_3, no bias. Source: GLU Variants (arXiv 2002.05202).
 
-    hidden: width between, 8/3 D rounded up to a multiple of 8 if None: as many weights as two layers of 4 D.
+    Args:
+        dim: D.
+        hidden: width between, 8/3 D rounded up to a multiple of 8 if None: as many weights as two layers of 4 D.
     """
 
     def __init__(self, dim: int, hidden: int | None = None) -> None:
@@ -89,11 +82,12 @@ class Block(nn.Module):
     """x + mixer(norm(x)), then x + SwiGLU(norm(x)). Causal; with `bidirectional` every output sees both sides.
 
     Args:
-        mixer: "memory" (LMM, eq. 19), "mac" (eq. 21-25), "mag" (eq. 26-28), "mal" (eq. 29-31) or "attention".
-        bidirectional: attention over all tokens at once; of the others, which only read forwards, a second one over the
-            real tokens from the last to the first, its outputs added.
-        num_persistent: P, learned tokens of each mixer.
-        options: of the mixer.
+        dim: D.
+        mixer: one of `mixers.MIXERS`.
+        bidirectional: attention over all tokens at once; of mixers that only read forwards, a second one over the real
+            tokens from the last to the first, its outputs added.
+        dropout: of what each half adds.
+        options: of the mixer; num_persistent is 4 where it has persistent tokens.
     """
 
     def __init__(
@@ -103,19 +97,16 @@ class Block(nn.Module):
         mixer: str = "memory",
         bidirectional: bool = False,
         dropout: float = 0.0,
-        num_persistent: int = 4,
         **options: Any,
     ) -> None:
         super().__init__()
-        if mixer not in MIXERS:
-            raise ValueError(f"mixer must be one of {', '.join(MIXERS)}; got {mixer!r}")
-        both_sides = {"bidirectional": bidirectional} if mixer == "attention" else {}
-        self.kind, self.bidirectional = mixer, bidirectional
+        defaults = {**MIXER_DEFAULTS, "bidirectional": bidirectional}
+        self.bidirectional = bidirectional
         self.mixer_norm, self.channel_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-        self.mixer = MIXERS[mixer](dim, num_persistent=num_persistent, **both_sides, **options)
-        self.backward_mixer = None
-        if bidirectional and not both_sides:
-            self.backward_mixer = MIXERS[mixer](dim, num_persistent=num_persistent, **options)
+        self.mixer = make_mixer(mixer, dim, defaults, **options)
+        assert isinstance(self.mixer, Mixer)
+        one_sided = bidirectional and not self.mixer.two_sided
+        self.backward_mixer = make_mixer(mixer, dim, defaults, **options) if one_sided else None
         self.channels = SwiGLU(dim)
         self.dropout = Dropout(dropout)
 
@@ -123,7 +114,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         *,
-        state: BlockState | None = None,
+        state: BatchState | None = None,
         mask: Bool[Tensor, "B T"] | None = None,
         return_surprise: bool = False,
     ) -> tuple[Any, ...]:
@@ -136,9 +127,10 @@ class Block(nn.Module):
         """
         if state is not None and self.bidirectional:
             raise ValueError("a bidirectional block has no state to go on from: it reads to the end first")
-        if return_surprise and self.kind not in WITH_MEMORY:
-            raise ValueError(f"surprise needs a mixer with a memory: {', '.join(WITH_MEMORY)}; got {self.kind!r}")
-        asked = {"mask": mask, "return_state": True, **({"return_surprise": True} if return_surprise else {})}
+        if return_surprise and not self.mixer.has_memory:
+            found = type(self.mixer).__name__
+            raise ValueError(f"surprise needs a mixer with a memory: {', '.join(WITH_MEMORY)}; got {found}")
+        asked = {"mask": mask, "return_state": True, "return_surprise": return_surprise}
         normed = self.mixer_norm(x)
         mixed, state, *surprise = self.mixer(normed, state=state, **asked)
         if self.backward_mixer is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from titans_seq.blocks import MIXERS, Block, ModelState
+from titans_seq.blocks import MIXER_DEFAULTS, Block, ModelState
 from titans_seq.draws import Dropout
 from titans_seq.kernels.state import whole_number
 
@@ -22,15 +22,17 @@ class Encoder(nn.Module):
     """Tokens to features. Padding, by `mask`, writes nothing and changes no other output.
 
     Args:
-        vocabulary: number of tokens. dim: D. layers: number of blocks.
-        mixer: one of `blocks.MIXERS`, see `blocks.Block`.
+        vocabulary: number of tokens.
+        dim: D.
+        layers: number of blocks.
+        mixer: one of `mixers.MIXERS`, see `blocks.Block`.
         bidirectional: every position sees both sides; off for models of the next token and for streams.
-        num_persistent: learned tokens of each mixer.
-        options: of the mixer, e.g. heads, depth and chunk_size of `NeuralMemory`, window of `Attention`, segment of
-            `MAC`.
+        dropout: of the embedding and of the blocks.
+        options: of the mixer, e.g. heads, depth, chunk_size and num_persistent of `NeuralMemory`, window of
+            `Attention`, segment of `MAC`.
     """
 
-    mixers = MIXERS  # by name; their options are the encoder's too
+    mixer_defaults = MIXER_DEFAULTS  # options of the mixers are the encoder's too
 
     def __init__(
         self,
@@ -41,7 +43,6 @@ class Encoder(nn.Module):
         mixer: str = "memory",
         bidirectional: bool = False,
         dropout: float = 0.0,
-        num_persistent: int = 4,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -52,10 +53,7 @@ class Encoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(
-                dim, mixer=mixer, bidirectional=bidirectional, dropout=dropout, num_persistent=num_persistent, **options
-            )
-            for _ in range(layers)
+            Block(dim, mixer=mixer, bidirectional=bidirectional, dropout=dropout, **options) for _ in range(layers)
         )
         self.norm = nn.RMSNorm(dim, eps=1e-6)
 
@@ -64,22 +62,22 @@ class Encoder(nn.Module):
         tokens: Integer[Tensor, "B T"],
         *,
         mask: Bool[Tensor, "B T"] | None = None,
-        states: ModelState | None = None,
+        state: ModelState | None = None,
         return_surprise: bool = False,
     ) -> Features:
-        """Features; the states, to give with the next piece of a stream, None if bidirectional; with `return_surprise`
+        """Features; the state, to give with the next piece of a stream, None if bidirectional; with `return_surprise`
         the surprise of each block's memory (see `NeuralMemory`; bidirectional: the mean of both directions).
 
         Raises:
-            ValueError: states for a bidirectional encoder, or of another one; surprise of a mixer without memory.
+            ValueError: a state for a bidirectional encoder, or of another one; surprise of a mixer without memory.
         """
-        if states is not None and not isinstance(states, ModelState):
-            raise ValueError(f"states must be a ModelState; got {type(states).__name__}")
-        if states is not None and len(states.blocks) != len(self.blocks):
-            raise ValueError(f"states must be {len(self.blocks)}, one per block; got {len(states.blocks)}")
+        if state is not None and not isinstance(state, ModelState):
+            raise ValueError(f"state must be a ModelState; got {type(state).__name__}")
+        if state is not None and len(state.blocks) != len(self.blocks):
+            raise ValueError(f"state.blocks must be {len(self.blocks)} states, one per block; got {len(state.blocks)}")
         x, new, surprises = self.dropout(self.embedding(tokens.long())), [], []
         for i, block in enumerate(self.blocks):
-            before = None if states is None else states.blocks[i]
+            before = None if state is None else state.blocks[i]
             x, after, *surprise = block(x, mask=mask, state=before, return_surprise=return_surprise)
             new.append(after)
             surprises += surprise

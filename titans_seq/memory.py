@@ -8,7 +8,6 @@ Source: Titans (arXiv 2501.00663v1), sections 3.1, 3.2 and 4.4.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 
 from titans_seq.convolution import draw_taps, new_taps, tokens_of
 from titans_seq.kernels import BACKENDS, MemoryState, neural_memory
-from titans_seq.kernels.checks import check_cache, check_floating, check_gate_per, check_max_surprise
+from titans_seq.kernels.checks import check_cache, check_gate_per, check_max_surprise
 from titans_seq.kernels.state import BatchState, whole_number
+from titans_seq.mixer_base import Mixer, last_inputs, put_back, require_batch, results, to_front
 from titans_seq.norms import GatedNorm, rms_norm
-from titans_seq.places import real_first, take
+from titans_seq.places import take
 
 # Forgetting at initialisation, and the least it can be. 100,000 constant tokens decay whatever they do not use by
 # exp(-0.3): at 1e-5 a memory of depth 4 has lost too much to learn again (docs/LOG.md). The floor bounds the state.
@@ -47,7 +47,7 @@ class LayerState(BatchState):
     fingerprint: str
 
 
-class NeuralMemory(nn.Module):
+class NeuralMemory(Mixer):
     """A sequence mixer whose weights are learned while the sequence is read.
 
         q, k, v = SiLU(conv(x W)), q and k of unit length;  alpha, eta, theta from linear maps of RMSNorm(x)
@@ -63,11 +63,15 @@ class NeuralMemory(nn.Module):
     `max_surprise=None`, without any of this.
 
     Args:
-        dim: D. heads: H. head_dim: K, D / H if None.
-        depth: L >= 1; 1 is the linear memory. expansion: hidden width of the memory MLP in units of K.
+        dim: D.
+        heads: H.
+        head_dim: K; D / H if None.
+        depth: L >= 1; 1 is the linear memory (eq. 32-33).
+        expansion: hidden width of the memory MLP in units of K.
         chunk_size: C, tokens that share the point where the inner gradient is taken; 1 is the online recurrence.
         conv_size: taps of the causal depthwise convolution after the projections; 0 or 1: none.
-        momentum, forgetting: False sets eta, or alpha, to 0 (the paper's ablations).
+        momentum: False sets eta to 0 (the paper's ablation).
+        forgetting: False sets alpha to 0 (the paper's ablation).
         gate_per: "token", or "chunk": the gates of a whole chunk come from its first token (the paper's LTI form).
         max_surprise: theta_t is scaled by min(1, max_surprise / ||u_t||); None: never.
         theta_scale: how much a chunk may change the memory; the larger, the better a fact seen once is kept.
@@ -86,6 +90,8 @@ class NeuralMemory(nn.Module):
     `no_grad` and `inference_mode` are the same. There is no second derivative, except with backend="reference" and
     conv_size=0. A token that is NaN or infinite spoils its whole chunk and all after it.
     """
+
+    state_type, has_memory = LayerState, True
 
     def __init__(
         self,
@@ -199,22 +205,12 @@ class NeuralMemory(nn.Module):
             state = self.initial_state(x.shape[0], dtype=x.dtype)
             if self.persistent is not None:
                 new = len(self.persistent)
-                x = torch.cat([self.persistent.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+                x = torch.cat([self.persistent.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)  # eq. 19
                 mask = None if mask is None else F.pad(mask, (new, 0), value=True)
-        order = None
-        if mask is not None:  # real tokens to the front, so that the convolution sees them side by side
-            order = real_first(mask)
-            x = take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
-            mask = mask.gather(1, order)
-
-        y, surprise, state = self._mix(x, state, mask, return_state)
-
-        if order is not None:
-            back = torch.argsort(order, dim=1)
-            y, surprise = take(y, back), take(surprise, back)
-        y, surprise = y[:, new:], surprise[:, new:]
-        result: tuple[Any, ...] = (y, *([state] if return_state else []), *([surprise] if return_surprise else []))
-        return result if len(result) > 1 else y
+        x, mask, places = to_front(x, mask)  # the convolution sees real tokens side by side
+        y, surprise, after = self._mix(x, state, mask, return_state)
+        y, surprise = put_back(y, places)[:, new:], put_back(surprise, places)[:, new:]
+        return results(y, after, surprise if return_surprise else None)
 
     def initial_state(self, batch_size: int, *, dtype: torch.dtype | None = None) -> LayerState:
         """The learned start of a stream, before any token (persistent tokens too). dtype: that of the inputs."""
@@ -257,23 +253,19 @@ class NeuralMemory(nn.Module):
             y = y * mask[..., None]
         if not return_state:
             return y, surprise, None
-        if mask is None:
-            inputs = history[:, history.shape[1] - self.conv_size + 1 :]
-        else:
-            last = mask.sum(dim=1, keepdim=True) + torch.arange(self.conv_size - 1, device=x.device)
-            inputs = take(history, last)
+        inputs = last_inputs(history, self.conv_size - 1, mask)
         return y, surprise, LayerState(memory[0], inputs, gate_input, self.fingerprint)
 
     def _project(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v [B, T, H, K] from the inputs [B, conv_size - 1 + T, D]."""
         bound = math.inf if self.max_surprise is None else LOUDEST_VALUE
-        q, k, v = tokens_of(
+        q, k, v = tokens_of(  # eq. 11
             self.qkv(history), self.conv, self.heads, parts=3, unit=2, loudest=bound, backend=self.backend
         )
         return q, k, v
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """alpha, eta, theta [..., H]; the formulas are in the class docstring."""
+        """alpha, eta, theta [..., H]; the formulas are in the class docstring. Zeros for what is off: eq. 8-10."""
         # without the norm an input of 1e4 sets alpha to 1 and the weights to 0, which a deep memory never leaves
         gates = torch.sigmoid(self.gates(rms_norm(x, 1e-6, self.backend))).split(self.heads, dim=-1)
         theta = gates[0] * self._largest_theta
@@ -301,30 +293,8 @@ class NeuralMemory(nn.Module):
         kept = torch.where(count[:, None] > 0, last + 1, 0).clamp(min=0)
         return (alpha, eta, theta), take(candidates, kept)[:, 0]
 
-    def check(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> None:
-        """Raise the ValueError that a call with these arguments would."""
-        check_floating("x", x)
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ValueError(f"x must be [B, T, {self.dim}]; got {tuple(x.shape)}")
-        weight = self.qkv.weight
-        if x.device != weight.device or (x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)):
-            raise ValueError(
-                f"x must be {weight.dtype} on {weight.device}, like the layer's parameters; got {x.dtype} on {x.device}"
-            )
-        if mask is not None and not isinstance(mask, Tensor):
-            raise ValueError(f"mask must be a torch.Tensor; got {type(mask).__name__}")
-        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
-            raise ValueError(
-                f"mask must be boolean [B, T] = {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}"
-            )
-        if state is None:
-            return
-        if not isinstance(state, LayerState):
-            raise ValueError(f"state must be a LayerState; got {type(state).__name__}")
-        if state.fingerprint != self.fingerprint:
-            raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
-        if len(state.inputs) != len(x):
-            raise ValueError(f"state must hold the batch of x, {len(x)} samples; got {len(state.inputs)}")
+    def check_state(self, x: Tensor, state: LayerState) -> None:
+        require_batch(x, len(state.inputs))
         check_cache("state.inputs", state.inputs, (len(x), self.conv_size - 1, self.dim), x)
         if (state.gate_input is None) == (self.gate_per == "chunk"):
             raise ValueError(f"state.gate_input does not go with gate_per={self.gate_per!r}, which this layer has")

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from titans_seq.attention import AttentionState
-from titans_seq.blocks import BlockState, ModelState
+from titans_seq.blocks import ModelState
 from titans_seq.files import parse_json
 from titans_seq.kernels import MemoryState
 from titans_seq.kernels.state import BatchState
+from titans_seq.mixers import MIXERS
 from titans_seq.tensor_files import read_tensors, write_tensors
 from titans_seq.variants import MACState
 
@@ -36,8 +37,9 @@ class ObservedState:
     rows: tuple[Tensor, ...]
 
 
-State = MemoryState | BlockState | ModelState | ObservedState
-STATES: dict[str, type[State]] = {cls.__name__: cls for cls in get_args(State)}
+State = BatchState | ObservedState
+_MIXED = dict.fromkeys(mixer.state_type for mixer in MIXERS.values())
+STATES: dict[str, type[State]] = {cls.__name__: cls for cls in (MemoryState, *_MIXED, ModelState, ObservedState)}
 
 
 def save_state(path: str | os.PathLike[str], state: State, *, model: nn.Module | None = None) -> None:

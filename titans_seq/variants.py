@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq.attention import Attention, AttentionState, normed, rotated
+from titans_seq.combine import MutualGate, NormedResidual
 from titans_seq.convolution import draw_taps, new_taps, tokens_of
 from titans_seq.kernels import MemoryState, read_memory
 from titans_seq.kernels.checks import check_cache
 from titans_seq.kernels.state import BatchState, whole_number
 from titans_seq.memory import LayerState, NeuralMemory
-from titans_seq.places import real_first, take
-
-RESIDUAL_START = 0.3  # of what the norm gives: y is heard, and x still tells the tokens apart
-GATE_START = 0.1  # all gates half open, whatever they see: both outputs are heard from the first step on
+from titans_seq.mixer_base import Mixer, put_back, results, to_front
+from titans_seq.places import take
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,25 @@ class MALState(_HybridState):
     """What a `MAL` layer carries from one call to the next."""
 
 
-class MAC(nn.Module):
+class _WithMemory(Mixer):
+    """A mixer with a `memory`, which checks what it is given."""
+
+    has_memory, options_to = True, NeuralMemory
+    memory: NeuralMemory
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        return self.memory.dim
+
+    def check_state(self, x: Tensor, state: Any) -> None:
+        self.memory.check_kind(state.memory)
+        self.memory.check_state(x, state.memory)
+
+    def _first_weight(self) -> Tensor:
+        return self.memory.qkv.weight
+
+
+class MAC(_WithMemory):
     """Memory as a context, `[B, T, D] -> [B, T, D]`, causal. For each segment of S tokens, M the memory as it stood
     before:
 
@@ -69,15 +86,21 @@ class MAC(nn.Module):
     adds the residual.
 
     Source: Titans, eq. 21-25. As printed, token j would see h_i of later tokens, and the reading in eq. 25 would come
-        from
-    after the segment: both show the future. There the memory learns from y alone and y is only gated by its reading;
-    here x is added (section 4.4: all blocks have residuals), and the reading is heard itself. P and h are unrotated
-    keys, positions begin anew with each segment.
+    from after the segment: both show the future. There the memory learns from y alone and y is only gated by its
+    reading; here x is added (section 4.4: all blocks have residuals), and the reading is heard itself. P and h are
+    unrotated keys, positions begin anew with each segment.
 
     Args:
-        dim: D. heads: H and head_dim: K, even, of both.
-        segment: S. num_persistent: P. qk_norm: of the attention. options: of `NeuralMemory`, for the memory.
+        dim: D.
+        heads: H, of both.
+        head_dim: K, even, of both; D / H if None.
+        segment: S.
+        num_persistent: P.
+        qk_norm: of the attention.
+        options: of `NeuralMemory`, for the memory.
     """
+
+    state_type = MACState
 
     def __init__(
         self,
@@ -114,23 +137,16 @@ class MAC(nn.Module):
         return_surprise: bool = False,
     ) -> Tensor | tuple[Any, ...]:
         """Mix x [B, T, D] over time; arguments, results and errors as of `NeuralMemory`, with a `MACState`."""
-        if state is not None and not isinstance(state, MACState):
-            raise ValueError(f"state must be a MACState; got {type(state).__name__}")
-        if state is not None and state.fingerprint != self.fingerprint:
-            raise ValueError(f"state belongs to another layer: {state.fingerprint}; this layer is {self.fingerprint}")
-        self.memory.check(x, None if state is None else state.memory, mask)
-        if state is not None:
-            self._check_state(x, state)
+        self.check(x, state, mask)
         batch, tokens = x.shape[:2]
         count, place = torch.full((batch,), tokens), torch.zeros(batch, dtype=torch.int64)
         if state is None:
             state = self.initial_state(batch, dtype=x.dtype)
         else:
             place = state.position.cpu()
-        order = None
-        if mask is not None:  # real tokens to the front: segments count them only
-            order, count = real_first(mask), mask.sum(dim=1).cpu()
-            x = take(x.masked_fill(~mask[..., None], 0.0), order)  # padding may hold anything, NaN too
+        if mask is not None:
+            count = mask.sum(dim=1).cpu()
+        x, _, back = to_front(x, mask)  # segments count real tokens only
 
         y, surprise = torch.zeros_like(x), x.new_zeros(batch, tokens, self.memory.heads, dtype=torch.float32)
         parts = []
@@ -142,10 +158,8 @@ class MAC(nn.Module):
         if parts:
             y, surprise, target = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
             y, surprise = _put(y, target, tokens), _put(surprise, target, tokens)
-        if order is not None:
-            back = torch.argsort(order, dim=1)
-            y, surprise = take(y, back), take(surprise, back)
-        return _result(y, state if return_state else None, surprise if return_surprise else None)
+        y, surprise = put_back(y, back), put_back(surprise, back)
+        return results(y, state if return_state else None, surprise if return_surprise else None)
 
     def initial_state(self, batch_size: int, *, dtype: torch.dtype | None = None) -> MACState:
         """The start of a stream, before any token. dtype: that of the inputs."""
@@ -154,8 +168,8 @@ class MAC(nn.Module):
         position = torch.zeros(batch_size, dtype=torch.int64, device=empty.device)
         return MACState(memory, memory.memory.weights, memory.inputs, empty, empty, position, self.fingerprint)
 
-    def _check_state(self, x: Tensor, state: MACState) -> None:
-        """The memory checks its own."""
+    def check_state(self, x: Tensor, state: MACState) -> None:
+        super().check_state(x, state)
         weights = state.memory.memory.weights
         if [(w.shape, w.dtype, w.device) for w in state.start] != [(w.shape, w.dtype, w.device) for w in weights]:
             raise ValueError("state.start must have the shapes, dtype and device of the memory's weights")
@@ -189,8 +203,8 @@ class MAC(nn.Module):
         mask = None if whole else real
         m, memory, surprise = self.memory(
             self.residual(x, y), state=state.memory, mask=mask, return_state=True, return_surprise=True
-        )
-        y = self.gate(y, m)
+        )  # eq. 24
+        y = self.gate(y, m)  # eq. 25
         count = real.sum(dim=1)
         inputs = take(history, count[:, None] + torch.arange(state.inputs.shape[1], device=x.device))
         position = (state.position + count) % self.segment
@@ -200,10 +214,11 @@ class MAC(nn.Module):
         """h [B, W, D]: what the memory, as it stood before the segment, knows of the last W of history."""
         z, heads, backend = self.query(history), self.memory.heads, self.memory.backend
         (q,) = tokens_of(z, self.query_conv, heads, parts=1, unit=1, backend=backend)
-        return self.recall(normed(self.recall_norm, read_memory(q.to(history.dtype), memory)).flatten(2))
+        h = read_memory(q.to(history.dtype), memory)  # eq. 21
+        return self.recall(normed(self.recall_norm, h).flatten(2))
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, slot: Tensor) -> Tensor:
-        """Attention of q [B, W, H, K] at slots [B, W] of the segment to P, h and x: [B, W, D]."""
+        """Attention of q [B, W, H, K] at slots [B, W] of the segment to P, h and x (eq. 22-23): [B, W, D]."""
         width = q.shape[-1]
         places = torch.arange(self.segment, device=q.device)
         visible = places <= slot[..., None]  # [B, W, S]
@@ -223,7 +238,7 @@ class MAC(nn.Module):
         return self.attention.out(y.transpose(1, 2)[..., :width].flatten(2))
 
 
-class MAG(nn.Module):
+class MAG(_WithMemory):
     """Memory as a gate, `[B, T, D] -> [B, T, D]`, causal: attention is the short memory, the neural memory the long.
 
         x~ = [P | x];  y = SW-Attention(x~);  m = Memory(x~);  out = y (x) m, see `MutualGate`
@@ -231,10 +246,16 @@ class MAG(nn.Module):
     The block around it adds the residual. Source: Titans, eq. 26-28. One P serves both.
 
     Args:
-        dim: D. heads: H and head_dim: K, even, of both.
+        dim: D.
+        heads: H, of both.
+        head_dim: K, even, of both; D / H if None.
         window: tokens the attention sees beside P, the query's own included.
-        num_persistent: P. qk_norm: of the attention. options: of `NeuralMemory`, for the memory.
+        num_persistent: P.
+        qk_norm: of the attention.
+        options: of `NeuralMemory`, for the memory.
     """
+
+    state_type = MAGState
 
     def __init__(
         self,
@@ -262,18 +283,17 @@ class MAG(nn.Module):
         return_surprise: bool = False,
     ) -> Tensor | tuple[Any, ...]:
         """Mix x [B, T, D] over time; arguments, results and errors as of `NeuralMemory`, with a `MAGState`."""
-        if state is not None and not isinstance(state, MAGState):
-            raise ValueError(f"state must be a MAGState; got {type(state).__name__}")
+        self.check(x, state, mask)
         parts = (None, None) if state is None else (state.memory, state.attention)
         m, memory, surprise = self.memory(x, state=parts[0], mask=mask, return_state=True, return_surprise=True)
-        y, attention = self.attention(
+        y, attention = self.attention(  # eq. 27; of eq. 26 each of the two puts P before x itself
             x, state=parts[1], mask=mask, return_state=True, persistent=self.memory.persistent
         )
-        y = self.gate(y, m)
-        return _result(y, MAGState(memory, attention) if return_state else None, surprise if return_surprise else None)
+        y = self.gate(y, m)  # eq. 28
+        return results(y, MAGState(memory, attention) if return_state else None, surprise if return_surprise else None)
 
 
-class MAL(nn.Module):
+class MAL(_WithMemory):
     """Memory as a layer, `[B, T, D] -> [B, T, D]`, causal: attention within a window over what the memory gives.
 
         y = Memory([P | x]);  out = y + SW-Attention(RMSNorm(x + RMSNorm(y)))
@@ -284,10 +304,17 @@ class MAL(nn.Module):
     Source: Titans, eq. 29-31.
 
     Args:
-        dim: D. heads: H and head_dim: K, even, of both.
+        dim: D.
+        heads: H, of both.
+        head_dim: K, even, of both; D / H if None.
         window: tokens the attention sees, the query's own included.
-        num_persistent: P. qk_norm: of the attention. form: "plain" or "h3". options: of `NeuralMemory`, for the memory.
+        num_persistent: P.
+        qk_norm: of the attention.
+        form: "plain" or "h3".
+        options: of `NeuralMemory`, for the memory.
     """
+
+    state_type = MALState
 
     def __init__(
         self,
@@ -320,66 +347,23 @@ class MAL(nn.Module):
         return_surprise: bool = False,
     ) -> Tensor | tuple[Any, ...]:
         """Mix x [B, T, D] over time; arguments, results and errors as of `NeuralMemory`, with a `MALState`."""
-        if state is not None and not isinstance(state, MALState):
-            raise ValueError(f"state must be a MALState; got {type(state).__name__}")
+        self.check(x, state, mask)
         parts = (None, None) if state is None else (state.memory, state.attention)
         asked = {"state": parts[0], "mask": mask, "return_state": True, "return_surprise": True}
-        self.memory.check(x, parts[0], mask)
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0.0)  # padding may hold anything, NaN too
         if self.products is None:
-            y, memory, surprise = self.memory(x, **asked)
+            y, memory, surprise = self.memory(x, **asked)  # eq. 29 and 30
         else:
             q, k, v = self.products(x).chunk(3, dim=-1)
             y, memory, surprise = self.memory(k * v, **asked)
             y = q * y
-        seen, attention = self.attention(self.residual(x, y), state=parts[1], mask=mask, return_state=True)
-        return _result(
+        seen, attention = self.attention(  # eq. 31
+            self.residual(x, y), state=parts[1], mask=mask, return_state=True
+        )
+        return results(
             y + seen, MALState(memory, attention) if return_state else None, surprise if return_surprise else None
         )
-
-
-class NormedResidual(nn.Module):
-    """RMSNorm(x + RMSNorm(y)): what the second of two layers reads, [B, T, D].
-
-    x has passed the norm of the block, so y needs one too: as it is, it would be a hundredth of x at the start, and
-    little more after training (docs/LOG.md).
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm, self.added_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-        nn.init.constant_(self.added_norm.weight, RESIDUAL_START)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return normed(self.norm, x + normed(self.added_norm, y))
-
-
-class MutualGate(nn.Module):
-    """How MAC and MAG put attention's y and the memory's m together, [B, T, D]: each passes a gate that the other one
-    opens,
-
-        y * sigmoid(RMSNorm(m)) + m * sigmoid(RMSNorm(y)).
-
-    The paper's is a product: both normalised with learned vectors, then a non-linearity. In a product each is noise to
-    the other until one has learned something, and a norm makes the noise as large as what it stands for: neither is
-    learned, or late
-        (docs/LOG.md).
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.attention_norm, self.memory_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-        for norm in (self.attention_norm, self.memory_norm):
-            nn.init.constant_(norm.weight, GATE_START)
-
-    def forward(self, y: Tensor, m: Tensor) -> Tensor:
-        return y * torch.sigmoid(normed(self.memory_norm, m)) + m * torch.sigmoid(normed(self.attention_norm, y))
-
-
-def _result(y: Tensor, *more: Any) -> Tensor | tuple[Any, ...]:
-    asked = tuple(each for each in more if each is not None)
-    return (y, *asked) if asked else y
 
 
 def _by_segment(position: Tensor, count: Tensor, segment: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titans_seq import NeuralMemory
-from titans_seq.blocks import WITH_MEMORY, Block
+from titans_seq.blocks import Block
 from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, KNOWN
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.model import base_loss
 from titans_seq.language import LanguageModel
+from titans_seq.mixers import WITH_MEMORY
 
 T = 8192
 BOUND = 10

@@ -27,19 +27,9 @@ class DNAEncoder(Encoder):
         mixer: str = "memory",
         bidirectional: bool = False,
         dropout: float = 0.0,
-        num_persistent: int = 4,
         **options: Any,
     ) -> None:
-        super().__init__(
-            SIZE,
-            dim,
-            layers=layers,
-            mixer=mixer,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            num_persistent=num_persistent,
-            **options,
-        )
+        super().__init__(SIZE, dim, layers=layers, mixer=mixer, bidirectional=bidirectional, dropout=dropout, **options)
 
 
 class DNALanguageModel(nn.Module):
@@ -60,16 +50,18 @@ class DNALanguageModel(nn.Module):
         *,
         mask: Bool[Tensor, "B T"] | None = None,
         previous: Integer[Tensor, " B"] | None = None,
-        states: ModelState | None = None,
+        state: ModelState | None = None,
         return_surprise: bool = False,
     ) -> tuple[Float[Tensor, "B T 4"], ModelState | None] | tuple[Float[Tensor, "B T 4"], ModelState | None, Surprises]:
-        """Logits; states and, with `return_surprise`, surprise as of the encoder.
+        """Logits; state and, with `return_surprise`, surprise as of the encoder.
 
-        previous, states: of a causal model, to go on: the last real token of the piece before, and the states it left.
+        Args:
+            previous: of a causal model, to go on: the last real token of the piece before.
+            state: what that piece left.
         """
         if not self.encoder.bidirectional:
             tokens = _shifted(tokens, mask, previous)
-        features, *rest = self.encoder(tokens, mask=mask, states=states, return_surprise=return_surprise)
+        features, *rest = self.encoder(tokens, mask=mask, state=state, return_surprise=return_surprise)
         return self.head(features), *rest
 
 

@@ -132,7 +132,7 @@ class DNAModule(TrainedModule):
         previous, states = self._stream
         states = continued(states, carried, lambda: network(tokens[:, :0])[1])
         previous = None if previous is None else torch.where(carried, previous, START)
-        logits, states = network(tokens, mask=batch.get("mask"), previous=previous, states=states)
+        logits, states = network(tokens, mask=batch.get("mask"), previous=previous, state=states)
         last = tokens.gather(1, real.sum(dim=1, keepdim=True) - 1)[:, 0]
         self._stream = last, states.detach()
         return base_loss(logits, tokens)

@@ -61,7 +61,7 @@ def _read(model: DNALanguageModel, pieces: Iterable[np.ndarray]) -> Iterator[Str
     for piece in pieces:
         with torch.inference_mode():  # no graph: states can be carried as they are
             tokens = torch.from_numpy(piece).to(model.head.weight.device)[None]
-            logits, states, surprise = model(tokens, previous=previous, states=states, return_surprise=True)
+            logits, states, surprise = model(tokens, previous=previous, state=states, return_surprise=True)
             nats = log_likelihood(logits, tokens)[0]
             mean = torch.stack([block.mean(dim=(0, 2)) for block in surprise]).mean(dim=0)  # [T]
             previous = tokens[:, -1]

@@ -45,6 +45,6 @@ def _read(model: LanguageModel, tokens: np.ndarray, piece: int, carry: bool) -> 
         part = torch.from_numpy(tokens[begin : begin + piece + 1].astype(np.int64))
         part = part.to(model.encoder.embedding.weight.device)
         with torch.inference_mode():
-            logits, states = model(part[None, :-1], states=states if carry else None)
+            logits, states = model(part[None, :-1], state=states if carry else None)
             nats += F.cross_entropy(logits[0].float(), part[1:], reduction="sum").item()
         yield begin + len(part), nats

@@ -84,7 +84,7 @@ def _generate(
 def read(model: LanguageModel, tokens: Tensor, states: ModelState | None) -> tuple[Tensor, ModelState | None]:
     """Logits [V] after the last of the tokens [T], on the CPU, and the states after it."""
     device = model.encoder.embedding.weight.device
-    logits, states = model(tokens.to(device)[None], states=states)
+    logits, states = model(tokens.to(device)[None], state=states)
     return logits[0, -1].float().cpu(), states
 
 

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from titans_seq.attention import Attention
-from titans_seq.blocks import MIXERS, Block, ModelState
+from titans_seq.blocks import MIXER_DEFAULTS, Block, ModelState
 from titans_seq.encoder import Encoder, Surprises
-from titans_seq.memory import NeuralMemory
+from titans_seq.mixer_base import Mixer
 
 VARIANTS = {"lmm": "memory", "mac": "mac", "mag": "mag", "mal": "mal", "transformer": "attention"}
 START = 0.02  # deviation of linear maps at the start, as of the embedding
@@ -32,14 +31,17 @@ class LanguageModel(nn.Module):
     (docs/LOG.md).
 
     Args:
-        vocabulary: V. dim: D. layers: number of blocks.
-        mixer: "memory" (LMM), "mac", "mag", "mal" or "attention" (a Transformer), see `blocks.Block`.
-        dropout, num_persistent: of the blocks. options: of the mixer, e.g. heads, depth, chunk_size, segment, window.
+        vocabulary: V.
+        dim: D.
+        layers: number of blocks.
+        mixer: one of `mixers.MIXERS`, e.g. "memory" (LMM), "mac", "mag", "mal" or "attention" (a Transformer).
+        dropout: of the blocks.
+        options: of the mixer, e.g. heads, depth, chunk_size, num_persistent, segment, window.
 
     Attributes: options: all of these, by name; `LanguageModel(**options)` is a model of the same shape.
     """
 
-    mixers = MIXERS
+    mixer_defaults = MIXER_DEFAULTS
 
     def __init__(
         self,
@@ -49,11 +51,10 @@ class LanguageModel(nn.Module):
         layers: int = 4,
         mixer: str = "mac",
         dropout: float = 0.0,
-        num_persistent: int = 4,
         **options: Any,
     ) -> None:
         super().__init__()
-        shape = {"layers": layers, "mixer": mixer, "dropout": dropout, "num_persistent": num_persistent, **options}
+        shape = {"layers": layers, "mixer": mixer, "dropout": dropout, **options}
         self.encoder = Encoder(vocabulary, dim, **shape)
         self.output = nn.Linear(dim, dim, bias=False)
         self.options: dict[str, Any] = {"vocabulary": vocabulary, "dim": dim, **shape}
@@ -76,7 +77,7 @@ class LanguageModel(nn.Module):
                     nn.init.normal_(module.weight, std=START)
             nn.init.normal_(block.channels.out.weight, std=START * depth)
             for module in block.modules():
-                if isinstance(module, NeuralMemory | Attention):
+                if isinstance(module, Mixer) and hasattr(module, "out"):
                     nn.init.normal_(module.out.weight, std=START * depth)
 
     def forward(
@@ -84,13 +85,13 @@ class LanguageModel(nn.Module):
         tokens: Integer[Tensor, "B T"],
         *,
         mask: Bool[Tensor, "B T"] | None = None,
-        states: ModelState | None = None,
+        state: ModelState | None = None,
         return_surprise: bool = False,
     ) -> tuple[Float[Tensor, "B T V"], ModelState | None] | tuple[Float[Tensor, "B T V"], ModelState | None, Surprises]:
-        """Logits, the states to go on from, and, with `return_surprise`, the surprise of each block's memory.
+        """Logits, the state to go on from, and, with `return_surprise`, the surprise of each block's memory.
 
         Raises:
             ValueError: as `Encoder`.
         """
-        features, *rest = self.encoder(tokens, mask=mask, states=states, return_surprise=return_surprise)
+        features, *rest = self.encoder(tokens, mask=mask, state=state, return_surprise=return_surprise)
         return F.linear(self.output(features), self.encoder.embedding.weight), *rest

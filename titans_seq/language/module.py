@@ -92,7 +92,7 @@ class LanguageModule(TrainedModule):
     def _read_on(self, batch: Batch) -> Tensor:
         """Logits of a batch whose rows go on with the batch before; keeps their states for the next."""
         states = continued(self._states, batch["carried"], lambda: self.network(batch["tokens"][:, :0])[1])
-        logits, states = self.network(batch["tokens"], states=states)
+        logits, states = self.network(batch["tokens"], state=states)
         self._states = states.detach()
         return logits
 

@@ -7,26 +7,30 @@ import pytest
 import torch
 from accuracy import assert_equal_to
 
-from titans_seq.blocks import MIXERS, ModelState
+from titans_seq.blocks import ModelState
 from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, MASK, PAD, SIZE, UNKNOWN, decode, encode
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel, base_loss, reverse_complement
+from titans_seq.mixers import MIXERS, WITH_MEMORY, options_of
 from titans_seq.state_io import load_state, save_state
 
-SMALL = {"dim": 8, "layers": 2, "heads": 2, "num_persistent": 2}
+SMALL = {"heads": 2, "num_persistent": 2}  # of mixers that have such options
 OPTIONS = {
     "memory": {"chunk_size": 4},
     "mac": {"chunk_size": 4, "segment": 3},
     "mag": {"chunk_size": 4, "window": 3},
     "mal": {"chunk_size": 4, "window": 3},
     "attention": {"window": 6},
+    "ssm": {"states": 4},
+    "gated_deltanet": {},
 }
 every_mixer = pytest.mark.parametrize("mixer", MIXERS)
-with_memory = pytest.mark.parametrize("mixer", ["memory", "mac", "mag", "mal"])
+with_memory = pytest.mark.parametrize("mixer", WITH_MEMORY)
 
 
 def model(kind, mixer="memory", **options):
     torch.manual_seed(0)
-    options = SMALL | {"mixer": mixer} | OPTIONS[mixer] | options
+    usual = {name: SMALL[name] for name in SMALL.keys() & options_of(mixer).keys()}
+    options = {"dim": 8, "layers": 2, "mixer": mixer} | usual | OPTIONS[mixer] | options
     if kind == "classifier":
         return DNAClassifier(DNAEncoder(**options, bidirectional=True), ("a", "b", "c")).double().eval()
     return DNALanguageModel(DNAEncoder(**options, bidirectional=kind == "masked")).double().eval()
@@ -80,7 +84,7 @@ def test_a_stream_cut_anywhere(cut, mixer):
     network, tokens = model("next", mixer), bases(2, 10)
     whole, _ = network(tokens)
     first, states = network(tokens[:, :cut])
-    second, _ = network(tokens[:, cut:], previous=tokens[:, cut - 1], states=states)
+    second, _ = network(tokens[:, cut:], previous=tokens[:, cut - 1], state=states)
     assert_equal_to(torch.cat([first, second], dim=1), whole, name="logits")
 
 
@@ -92,9 +96,9 @@ def test_a_stream_goes_on_from_a_file(mixer, tmp_path):
     loaded = load_state(tmp_path / "states", model=network)
     assert isinstance(loaded, ModelState)
     rest = {"tokens": tokens[:, 6:], "previous": tokens[:, 5]}
-    whole = network(**rest, states=states)[0]
-    assert torch.equal(network(**rest, states=loaded)[0], whole)
-    one = network(tokens[1:2, 6:], previous=tokens[1:2, 5], states=loaded.select(1))[0]
+    whole = network(**rest, state=states)[0]
+    assert torch.equal(network(**rest, state=loaded)[0], whole)
+    one = network(tokens[1:2, 6:], previous=tokens[1:2, 5], state=loaded.select(1))[0]
     assert_equal_to(one, whole[1:2], name="logits of one sample")
 
 
@@ -103,22 +107,22 @@ def test_a_bidirectional_encoder_has_no_stream(mixer):
     network, tokens = model("masked", mixer), bases(1, 4)
     assert network(tokens)[1] is None
     with pytest.raises(ValueError, match="bidirectional"):
-        network(tokens, states=model("next", mixer)(tokens)[1])
+        network(tokens, state=model("next", mixer)(tokens)[1])
 
 
 def test_states_of_another_model():
     network = model("next")
     _, states = network(bases(1, 4))
-    with pytest.raises(ValueError, match="states must be 2, one per block; got 1"):
-        network(bases(1, 4), states=ModelState(states.blocks[:1]))
-    with pytest.raises(ValueError, match="states must be a ModelState; got tuple"):
-        network(bases(1, 4), states=states.blocks)
+    with pytest.raises(ValueError, match="state.blocks must be 2 states, one per block; got 1"):
+        network(bases(1, 4), state=ModelState(states.blocks[:1]))
+    with pytest.raises(ValueError, match="state must be a ModelState; got tuple"):
+        network(bases(1, 4), state=states.blocks)
     with pytest.raises(ValueError, match="state must be a LayerState; got AttentionState"):
-        network(bases(1, 4), states=model("next", "attention")(bases(1, 4))[1])
+        network(bases(1, 4), state=model("next", "attention")(bases(1, 4))[1])
 
 
 def test_an_unknown_mixer():
-    with pytest.raises(ValueError, match="mixer must be one of memory, mac, mag, mal, attention; got 'hyena'"):
+    with pytest.raises(ValueError, match="mixer must be one of memory, mac, mag, mal, attention, ssm, .*; got 'hyena'"):
         DNAEncoder(8, mixer="hyena")
 
 
@@ -136,7 +140,7 @@ def test_surprise_of_every_block(kind, mixer):
     assert not torch.equal(*surprise)
     if kind == "next":
         _, states = network(tokens[:, :4], mask=mask[:, :4])
-        *_, later = network(tokens[:, 4:], mask=mask[:, 4:], previous=tokens[:, 3], states=states, return_surprise=True)
+        *_, later = network(tokens[:, 4:], mask=mask[:, 4:], previous=tokens[:, 3], state=states, return_surprise=True)
         for a, b in zip(later, surprise, strict=True):
             assert_equal_to(a, b[:, 4:], name="surprise")
 

@@ -60,7 +60,7 @@ def test_decoding_token_by_token_is_one_pass(variant):
         whole = made(given)
         states, logits = None, []
         for part in given.split(1, dim=1):
-            made_logits, states = made(part, states=states)
+            made_logits, states = made(part, state=states)
             logits.append(made_logits)
         assert_equal_to(torch.cat(logits, dim=1), whole[0], name="logits")
         for a, b in zip(states.tensors(), whole[1].tensors(), strict=True):
@@ -244,7 +244,7 @@ def test_a_state_of_another_model_is_refused():
     with pytest.raises(ValueError, match="state belongs to another layer"):
         h3 = model("mal", form="h3")(tokens(1, 5))[1]
         list(generate(model("mal"), tokens(3), states=h3))
-    with pytest.raises(ValueError, match="states must be 1, one per block; got 2"):
+    with pytest.raises(ValueError, match="state.blocks must be 1 states, one per block; got 2"):
         list(generate(model("mac", layers=1), tokens(3), states=states))
 
 
