@@ -241,8 +241,8 @@ def _check_key(override: Override, known: DictConfig, start: DictConfig) -> None
 def _check_place(override: Override, start: DictConfig) -> None:
     """Refuse to set the task or a whole section: Hydra ends in errors of its own there."""
     key = override.key_or_group
-    if key == "task":
-        raise UsageError("task is decided by the command; drop the override")
+    if key in ("task", "version"):
+        raise UsageError(f"{key} is decided by the command; drop the override")
     is_section = key in ("hydra", *SECTIONS, "trainer", *CALLBACKS)
     if not is_section or override.is_delete() or key in GROUPS or _values(override) == [None]:
         return

@@ -16,9 +16,9 @@ from titans_seq.cli import checkpoints, dna_flags, fitting, recorded, runs, trai
 from titans_seq.cli.config import Schema, override, quoted, quoted_path
 from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.cli.tasks import History, Job, Task
 from titans_seq.datamodules import DataError, DNAClassData, GenomeData, Labelled
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.genomics.benchmarks import benchmark_folder

@@ -1,125 +1,35 @@
-"""What every task that trains has in common: the configuration becomes objects, the objects run, the results are shown.
-
-A task says what is its own (`Task`): its data and its network, what its metrics are called, its pictures.
-"""
+"""What all training has in common: the configuration becomes objects, the objects run, the results are shown."""
 
 import argparse
-import copy
 import os
 import shlex
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from hydra.core.override_parser.types import Override, QuotedString
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
-from titans_seq.cli import checkpoints, recorded, registry, runs, sizes, training
-from titans_seq.cli.config import GROUPS, Schema, compose, overrides_of, parse
-from titans_seq.cli.constructors import CALLBACKS, SECTIONS, build, complete
+from titans_seq.cli import checkpoints, recorded, registry, resuming, runs, sizes, training
+from titans_seq.cli.config import compose, overrides_of, parse
+from titans_seq.cli.constructors import CALLBACKS, build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.cli.tasks import History, Job, Task, history_of, is_sound
 from titans_seq.datamodules.common.files import data_folder, user_path
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
 from titans_seq.training import TrainedModule
 
-History = list[dict[str, float]]
 FSDP = "fsdp"  # of trainer.strategy
-_MISSING = object()
-_RUN_FOLDER = (
-    "TITANS_SEQ_RUN_FOLDER"  # tells the other processes of a run on several devices what the first has claimed
-)
-
-
-@dataclass
-class Job:
-    """The objects of one run."""
-
-    task: "Task"
-    config: DictConfig
-    data: L.LightningDataModule
-    module: TrainedModule
-    trainer: L.Trainer
-
-
-class Task(ABC):
-    """One kind of training, by the words `titans-seq VERB NAME`.
-
-    verb, name: of the command. key: what `task:` in its config.yaml says. schema: of its configuration.
-    headline: the metrics a sweep shows; the first is what it minimises or maximises.
-    """
-
-    verb: str
-    name: str
-    key: str
-    schema: Schema
-    headline: tuple[str, ...]
-
-    @abstractmethod
-    def default_folder(self, config: DictConfig) -> Path:
-        """Where a run without --output goes, before -2, -3, ... are added."""
-
-    def check(self, config: DictConfig) -> None:
-        """Refuse what the sections say of each other, with a UsageError."""
-
-    def at_once(self, config: DictConfig) -> bool:
-        """Has the model no training that could be taken up? A run of it that was killed begins again."""
-        return False
-
-    @abstractmethod
-    def data(
-        self, config: DictConfig, stage: str, checkpoint: Mapping[str, Any] | None = None, *, download: bool
-    ) -> L.LightningDataModule:
-        """The data, set up for a stage.
-
-        checkpoint: of the run that is tested or goes on. download: get a named data set that is not here; a
-        configuration from a file must not decide that.
-        """
-
-    @abstractmethod
-    def module(self, config: DictConfig, data: L.LightningDataModule) -> TrainedModule:
-        """The network in its LightningModule."""
-
-    @abstractmethod
-    def about(self, job: Job) -> dict[str, Any]:
-        """What the metrics begin with: data, protocol, seed."""
-
-    @abstractmethod
-    def title(self, metrics: Mapping[str, Any]) -> str:
-        """The head of the table of metrics."""
-
-    @abstractmethod
-    def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
-        """Draw what a finished training shows."""
-
-    def more(self, job: Job, tested: Mapping[str, float]) -> dict[str, Any]:
-        """What follows from the metrics of the test."""
-        return {}
-
-    def export(self, job: Job, folder: Path) -> list[Path]:
-        """Write the trained network in a form of its own, beside the checkpoints."""
-        return []
-
-    def begin(self, job: Job) -> None:
-        """What a new run does before it makes its folder, and a resumed one does not do again."""
-
-    def train(self, job: Job, folder: Path, last: Path | None) -> History:
-        """Train to the end, from the checkpoint `last` or from the start; one row per epoch."""
-        if last is not None and checkpoints.load_checkpoint(last)["global_step"] == 0:
-            last = None  # of the start: it holds the weights, which the module has already
-        with nullcontext() if last is None else checkpoints.restoring(last):
-            job.trainer.fit(job.module, datamodule=job.data, ckpt_path=last, weights_only=True)
-        return history_of(folder, job.module)
+# tells the other processes of a run on several devices what the first has claimed
+_RUN_FOLDER = "TITANS_SEQ_RUN_FOLDER"
 
 
 def fit_command(task: Task, arguments: argparse.Namespace) -> None:
@@ -132,11 +42,11 @@ def fit_command(task: Task, arguments: argparse.Namespace) -> None:
         return sweep(task, arguments)
     words = overrides_of(task.schema, arguments)
     # by its folder alone: what is asked are keys of its own configuration
-    own = arguments.resume and arguments.output and all(map(_sets_a_key, parse(words)))
+    own = arguments.resume and arguments.output and all(map(resuming.sets_a_key, parse(words)))
     if own and not runs.is_unstarted(user_path(arguments.output)):
         return _resume(task, user_path(arguments.output), None, words, arguments.trust)
     config = compose(task.schema, words)
-    folder = _folder_to_resume(task, config) if arguments.resume else None
+    folder = resuming.folder_to_resume(task, config) if arguments.resume else None
     if folder is None or runs.is_unstarted(folder):
         fit(task, config, folder)
     else:
@@ -160,13 +70,9 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
     return metrics
 
 
-def _first_process() -> bool:
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
 @contextmanager
 def _claim(task: Task, config: DictConfig, folder: Path | None) -> Iterator[Path]:
-    if not _first_process():
+    if not runs.is_first_process():
         yield _claimed(config)
         return
     explicit = folder is not None or config.output is not None
@@ -209,7 +115,7 @@ def prepare(task: Task, config: DictConfig, folder: Path | None = None) -> Job:
     if folder is not None:
         last = folder / runs.CHECKPOINTS / runs.LAST
         weights = checkpoints.load_checkpoint(last, finite=False)["state_dict"] if last.is_file() else None
-        sizes.check(config.model, lambda: task.module(config, data), weights, folder)
+        sizes.check(config, lambda: task.module(config, data), weights, folder)
     module = task.module(config, data)
     configured = [build(config[name], name) for name in CALLBACKS if config.get(name) is not None]
     callbacks = training.callbacks(config.seed, configured, config.quiet, module.monitor, module.mode)
@@ -287,32 +193,6 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
     return trainer
 
 
-def _asked(folder: Path, config: DictConfig, words: Sequence[str]) -> DictConfig:
-    """What the words ask of a run that is resumed by its folder alone: its own configuration, but for them."""
-    asked, known = copy.deepcopy(config), _completed(config)
-    asked.quiet = False
-    for override in parse(words):
-        key, value = override.key_or_group, override.value()
-        if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
-            raise UsageError(f"unknown override {key!r}; {folder / runs.CONFIG} shows all keys")
-        OmegaConf.update(asked, key, value.text if isinstance(value, QuotedString) else value)
-    return asked
-
-
-def _completed(config: DictConfig) -> DictConfig:
-    """The configuration of a run with the options of the Trainer that it left as they are."""
-    known = config.copy()
-    complete(known, ("trainer",))
-    return known
-
-
-def _sets_a_key(override: Override) -> bool:
-    """And chooses no group, adds or takes away nothing, and is none of Hydra's own."""
-    changes = override.is_add() or override.is_force_add() or override.is_delete() or override.is_sweep_override()
-    key = override.key_or_group
-    return not changes and key not in GROUPS and not key.startswith("hydra")
-
-
 def check_streams(config: DictConfig) -> None:
     """Refuse training on streams where the states could not be carried."""
     if config.data.get("carry", 1) == 1:
@@ -349,100 +229,19 @@ def _resume(task: Task, folder: Path, asked: DictConfig | None, words: Sequence[
     """asked: the configuration of the words; None: they are only about the run's own."""
     if not (folder / runs.CONFIG).is_file():
         recorded.read_config(folder, task.key)  # says what is wrong with the folder
-    with runs.locked(folder) if _first_process() else nullcontext():
+    with runs.locked(folder) if runs.is_first_process() else nullcontext():
         config = recorded.read_config(folder, task.key, trust=recorded.named_again(trust, words))
-        _settle(folder, config, _asked(folder, config, words) if asked is None else asked, words)
+        resuming.settle(folder, config, resuming.asked_of(folder, config, words) if asked is None else asked, words)
         if task.at_once(config) and (folder / runs.METRICS).exists():
             raise UsageError(f"the model of {folder} is fitted at once; there is nothing to resume")
         again = task.at_once(config) or not runs.has_begun(folder)
         job = prepare(task, config, folder)
         if again:  # it was killed before its first checkpoint
             task.begin(job)
-            if _first_process():
+            if runs.is_first_process():
                 runs.write_config(folder, config)
         metrics, pictures = _fit(job, folder, resume=not again)
     _show_fit(task, metrics, folder, pictures)
-
-
-def _folder_to_resume(task: Task, config: DictConfig) -> Path:
-    if config.output is not None:
-        return user_path(config.output)
-    found = first = task.default_folder(config)
-    for candidate in runs.numbered(first):
-        if not candidate.exists():
-            break
-        found = candidate
-    if not found.exists():
-        raise UsageError(f"nothing to resume: no run folder {first}; give the run's own flags, or --output RUN")
-    return found
-
-
-def _settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[str]) -> None:
-    """Give the run's own configuration more epochs, if asked; anything else asked must agree with it."""
-    known, keys = _completed(config), [word.lstrip("+~").split("=")[0] for word in words]
-    nodes = config.trainer.get("num_nodes", 1)
-    if nodes > 1 and "trainer.num_nodes" not in keys:
-        raise UsageError(
-            f"the run {folder} was on {nodes} nodes and would wait for all of them; if they are there, say so: "
-            f"trainer.num_nodes={nodes}"
-        )
-    for key in keys:
-        if key in ("trainer.max_epochs", "quiet", "output", "experiment"):
-            continue
-        if key == "trainer" or key.startswith("hydra"):  # no key of the run's record to compare with
-            raise UsageError(f"{key}= does not go with --resume: the run {folder} keeps its configuration; drop it")
-        mine, theirs = OmegaConf.select(asked, key), OmegaConf.select(known, key)
-        if mine != theirs:
-            what = "section differs from" if isinstance(mine, DictConfig) else f"is {theirs} in"
-            raise UsageError(f"{key} {what} the run {folder}; a resumed run keeps its configuration, drop the option")
-    if "experiment" in keys:
-        _check_experiment(folder, _completed(asked), known)
-    config.quiet = asked.quiet
-    finished = (folder / runs.METRICS).exists()
-    if "trainer.max_epochs" in keys:
-        before, after = config.trainer.max_epochs, asked.trainer.max_epochs
-        if after < before or (finished and after == before):
-            raise UsageError(f"{folder} was started for {before} epochs; --epochs can only raise that, got {after}")
-        config.trainer.max_epochs = after
-    elif finished:
-        raise UsageError(f"{folder} is finished; give more --epochs to train on")
-
-
-def _check_experiment(folder: Path, asked: DictConfig, known: DictConfig) -> None:
-    """An experiment sets keys of any section: all that is asked must be the run's own, but for the epochs."""
-    for section in (*SECTIONS, "trainer", *CALLBACKS):
-        mine, theirs = (OmegaConf.select(config, section) for config in (asked, known))
-        keys = {*(mine or ()), *(theirs or ())} - {"max_epochs"}
-        differ = next((key for key in sorted(keys) if (mine or {}).get(key) != (theirs or {}).get(key)), None)
-        if differ is not None:
-            raise UsageError(
-                f"{section}.{differ} of the experiment is not that of the run {folder}; a resumed run keeps its "
-                "configuration: "
-                f"--output {folder} --resume"
-            )
-
-
-def _reopen(job: Job, folder: Path) -> bool:
-    """Make a run unfinished again; tell whether its training had ended by itself and is not to go on.
-
-    A finished run is only resumed for more epochs. From here on it is like any interrupted run: Ctrl-C leaves neither
-    the metrics of the shorter training nor the mark that it stopped early.
-    """
-    last = folder / runs.CHECKPOINTS / runs.LAST
-    checkpoint = checkpoints.load_checkpoint(last)
-    load_weights(job.module, checkpoint, folder)
-    if checkpoint["global_step"] > 0:
-        checkpoints.check_resume(checkpoint, job.module, job.trainer, last)
-        job.data.load_state_dict(checkpoint.get(type(job.data).__qualname__, {}))  # refuses that of other data
-    state = checkpoints.callback_state(checkpoint, EarlyStopping)
-    stopped, finished = bool(state.get("stopped_epoch")), (folder / runs.METRICS).exists()
-    if stopped and finished and _first_process():
-        state["stopped_epoch"] = 0
-        checkpoints.write_checkpoint(last, checkpoint)
-    if _first_process():
-        (folder / runs.METRICS).unlink(missing_ok=True)
-        runs.write_config(folder, job.config)
-    return stopped and not finished
 
 
 # fitting --------------------------------------------------------------------------------------------------------------
@@ -458,7 +257,7 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
     """Train, test the best epoch, write the metrics and then the pictures; return metrics and what was made."""
     last, best = (folder / runs.CHECKPOINTS / name for name in (runs.LAST, runs.BEST))
     training.place(job.trainer, folder)
-    ended = resume and _reopen(job, folder)
+    ended = resume and resuming.reopen(job, folder)
     go_on = f"go on with: titans-seq {job.task.verb} {job.task.name} --output {folder} --resume"
     with training.interruptible(job.trainer, go_on):
         history = history_of(folder, job.module) if ended else job.task.train(job, folder, last if resume else None)
@@ -470,7 +269,7 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
         return metrics, []
     if is_sharded(job.module.network):  # take a whole one, which this process can use without the others
         job.module = job.task.module(job.config, job.data)
-        load_weights(job.module, checkpoint, folder)
+        sizes.load_weights(job.module, checkpoint, job.config, folder)
     exported = job.task.export(job, folder)
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics, exported + job.task.pictures(job, history, metrics["best_epoch"], folder)
@@ -480,38 +279,10 @@ def restored(
     config: DictConfig, make: Callable[[], TrainedModule], checkpoint: Mapping[str, Any], folder: Path
 ) -> TrainedModule:
     """The module of a run with its weights; one that does not fit them is refused before it takes memory."""
-    sizes.check(config.model, make, checkpoint["state_dict"], folder)
+    sizes.check(config, make, checkpoint["state_dict"], folder)
     module = make()
-    load_weights(module, checkpoint, folder)
+    sizes.load_weights(module, checkpoint, config, folder)
     return module
-
-
-def load_weights(module: TrainedModule, checkpoint: Mapping[str, Any], folder: Path) -> None:
-    """Give the module the weights of a checkpoint of the run in `folder`."""
-    try:
-        module.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError:
-        raise UsageError(
-            f"the checkpoint in {folder} does not fit the model of its {runs.CONFIG}, or is of another version of "
-            "titans-seq"
-        ) from None
-
-
-def history_of(folder: Path, module: TrainedModule) -> History:
-    """The rows of a run's epochs; a UsageError if none of them can be the best."""
-    path = folder / runs.CHECKPOINTS / runs.LAST
-    checkpoint = checkpoints.load_checkpoint(path, finite=False)
-    rows: History = checkpoints.rows_of(checkpoint, module, path)
-    if not any(_is_sound(row, module.monitor) for row in rows):
-        raise UsageError(
-            f"training diverged: no epoch has a finite {module.monitor}; try a smaller training.learning_rate"
-        )
-    return rows
-
-
-def _is_sound(row: Mapping[str, float], monitor: str) -> bool:
-    """A metric of the best class can be finite where the loss is not."""
-    return bool(np.isfinite([row[monitor], row["train_loss"]]).all())
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -522,7 +293,7 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[str, Any]:
     # validation as it was at the best epoch; measured again it would be of the last weights where they are averaged
     name, sign = job.module.monitor, -1 if job.module.mode == "max" else 1
-    best = min(history, key=lambda row: sign * row[name] if _is_sound(row, name) else np.inf)
+    best = min(history, key=lambda row: sign * row[name] if is_sound(row, name) else np.inf)
     seconds = sum(row["seconds"] for row in history)
     metrics = {
         **job.task.about(job),

@@ -17,10 +17,10 @@ from titans_seq.cli import checkpoints, fitting, forecast_flags, recorded, runs,
 from titans_seq.cli.config import Schema
 from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.memory import PEAK_OF_MEMORY, require_memory
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.cli.tasks import History, Job, Task
 from titans_seq.datamodules import ForecastDataModule, download_dataset, future_dates
 from titans_seq.datamodules.common.files import EMBEDDED, user_path
 from titans_seq.datamodules.forecast.registry import find_spec, locate

@@ -20,9 +20,9 @@ from titans_seq.cli import fitting, lm_flags, recorded, runs, training
 from titans_seq.cli.config import Schema
 from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import History, Job, Task
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
+from titans_seq.cli.tasks import History, Job, Task
 from titans_seq.datamodules import LongContextData, TextData
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.language.long_context import TASKS

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from titans_seq import __version__
 from titans_seq.cli import registry, runs
 from titans_seq.cli.bounds import brief, require, require_batches
 from titans_seq.cli.config import nearest, parse
@@ -39,6 +40,8 @@ _MORE: dict[str, dict[str, Any]] = {
     "dna": {"bidirectional": bool, "pretrained": str | None},
     "dna_lm": {"bidirectional": bool},
 }
+_FIRST = "0.1.0"  # its runs name no version
+_CLOSED = {("forecast", "0.1.0")}  # tasks and versions of runs that no later version opens
 _GIVEN = ("network", "class_names", "vocabulary")  # to constructors, by the commands
 
 
@@ -61,12 +64,24 @@ def read_config(folder: Path, *tasks: str, trust: Collection[str] = ()) -> DictC
     if task not in tasks:
         what = KINDS.get(str(task), f"a run of an unknown task {brief(task)}")
         raise UsageError(f"{folder} holds {what}; this needs {' or '.join(KINDS[each] for each in tasks)}")
+    version = values.get("version", _FIRST)
     try:
+        require("version", version, str)
+        if (task, version) in _CLOSED:
+            raise UsageError("its network is another one; train it again, or use it with that version")
         _check(values, trust)
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+        other = other_version(values)
+        made = f" was made by titans-seq {other}; this is {__version__}" if other else ""
+        raise UsageError(f"{path}{made}: {error}") from None
     complete(config)
     return config
+
+
+def other_version(values: Mapping[Any, Any]) -> str | None:
+    """Return the version of titans-seq that made the run of a configuration; None: this one."""
+    made_by = values.get("version", _FIRST)
+    return None if made_by == __version__ else brief(made_by).strip("'")
 
 
 def require_readable(config: DictConfig) -> None:

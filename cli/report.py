@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from titans_seq.cli import fitting, runs, training
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import Job
 from titans_seq.cli.forecast import FORECAST, MARKED, has_surprise, load_run, module_of, series_of
 from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.cli.tasks import Job, history_of
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.common.loaders import Batch, as_is
@@ -99,7 +99,7 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
     _say(job, f"testing on {len(windows):,} windows")
     _feed(job, windows, scores.add)
 
-    history = fitting.history_of(run, module)
+    history = history_of(run, module)
     plots = {
         "forecast": figures.forecast_plot(_windows(job, scores, shown), [columns[c] for c in shown]),
         "horizon": figures.horizon_plot(scores),

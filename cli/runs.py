@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from titans_seq import files
+from titans_seq import __version__, files
 from titans_seq.cli.errors import UsageError
 from titans_seq.printable import printable
 
@@ -37,6 +38,11 @@ def free(path: Path) -> Path:
     """The first of file.csv, file-2.csv, ... that is not there."""
     names = (each.with_name(each.name + path.suffix) for each in numbered(path.with_suffix("")))
     return next(name for name in names if not name.exists())
+
+
+def is_first_process() -> bool:
+    """Is this the process of a run on several devices that writes its files?"""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager
@@ -144,8 +150,8 @@ def _make(mkdir: Callable[[], None], folder: Path) -> None:
 
 
 def write_config(folder: Path, config: DictConfig) -> None:
-    """Write the resolved configuration of the run."""
-    files.write_text(folder / CONFIG, OmegaConf.to_yaml(config))
+    """Write the resolved configuration of the run, and the version that reads it."""
+    files.write_text(folder / CONFIG, OmegaConf.to_yaml({**config, "version": __version__}))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -18,8 +18,9 @@ from titans_seq.cli import runs
 from titans_seq.cli.config import compose_sweep, overrides_of, quoted, resolved
 from titans_seq.cli.constructors import complete
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import Task, fit, on_one_device, prepare
+from titans_seq.cli.fitting import fit, on_one_device, prepare
 from titans_seq.cli.tables import show_paths, show_table
+from titans_seq.cli.tasks import Task
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.printable import printable
 

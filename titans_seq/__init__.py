@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from titans_seq.state_io import load_state, save_state
     from titans_seq.variants import MAC, MAG, MAL, MACState, MAGState, MALState
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MAC",

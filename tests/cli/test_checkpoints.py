@@ -14,9 +14,10 @@ from signed import sign_checkpoint
 
 from titans_seq.cli import checkpoints, recorded
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.fitting import Job, prepare
+from titans_seq.cli.fitting import prepare
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.cli.main import main
+from titans_seq.cli.tasks import Job
 from titans_seq.datamodules import DataError
 
 Checkpoint = dict[str, Any]

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from titans_seq import __version__
 from titans_seq.cli import runs, training
 from titans_seq.cli.bounds import require_batches
 from titans_seq.cli.config import compose
@@ -81,7 +82,7 @@ def _said(folder: Path, content: str | bytes) -> str:
         ("a: !!set {b}\n", "tags are not read"),
         ("task: {a: 1}\n", "an unknown task {'a': 1}"),
         ("task: chess\n", "an unknown task 'chess'"),
-        ("task: forecast\n", "seed is missing"),
+        (f"task: forecast\nversion: {__version__}\n", "seed is missing"),
     ],
     ids=range(35),
 )
@@ -196,6 +197,32 @@ def test_a_run_keeps_the_options_it_was_made_with(plain: str, tmp_path: Path) ->
     assert recorded != plain
     (tmp_path / "config.yaml").write_text(recorded)
     assert read_config(tmp_path, "forecast").model.theta_start == 4.0
+
+
+@pytest.mark.parametrize(
+    ("version", "changed", "said"),
+    [
+        ("", "", "made by titans-seq 0.1.0; this is {now}: its network is another one; train it again"),
+        (
+            "version: 9.1.0\n",
+            "news: {}\n",
+            "made by titans-seq 9.1.0; this is {now}: unknown section 'news'",
+        ),
+        ("version: 9.1.0\n", "", None),
+        ("version: 7\n", "", "made by titans-seq 7; this is {now}: version must be text"),
+        ("version: [1]\n", "", "made by titans-seq [1]; this is {now}: version must be text"),
+    ],
+)
+def test_runs_of_other_versions(version: str, changed: str, said: str | None, plain: str, tmp_path: Path) -> None:
+    """They open, or the line names both versions."""
+    mine = f"version: {__version__}\n"
+    assert mine in plain
+    other = plain.replace(mine, version) + changed
+    if said is None:
+        (tmp_path / "config.yaml").write_text(other)
+        assert read_config(tmp_path, "forecast").model.dim == 8
+    else:
+        assert f"config.yaml was {said.format(now=__version__)}" in _said(tmp_path, other)
 
 
 @pytest.mark.parametrize(
