@@ -25,7 +25,8 @@ from dna_stream import language_model
 from pages import line, row
 from sklearn.metrics import roc_auc_score
 
-from titans_seq.datamodules.genomics.genome import Genome, GenomeWindows, contiguous_splits
+from titans_seq.datamodules.genomics.genome import Genome
+from titans_seq.datamodules.genomics.splits import GenomeWindows, contiguous_splits
 from titans_seq.genomics.markov import MarkovModel
 from titans_seq.genomics.module import NATS_PER_BIT
 from titans_seq.genomics.stream import read_stream

@@ -23,7 +23,8 @@ from titans_seq.cli import checkpoints, recorded, runs
 from titans_seq.cli.dna import PRETRAIN
 from titans_seq.cli.errors import UsageError
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.genomics.genome import Genome, contiguous_splits
+from titans_seq.datamodules.genomics.genome import Genome
+from titans_seq.datamodules.genomics.splits import contiguous_splits
 from titans_seq.genomics import DNALanguageModel
 from titans_seq.genomics.module import NATS_PER_BIT
 from titans_seq.genomics.stream import read_stream

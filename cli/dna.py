@@ -96,7 +96,7 @@ class PretrainTask(Task):
             "carried_windows": data.carry,
             "split": data.protocol_text,
             "strands": _strands(job),
-            **{f"{name}_bases": data.bases(name) for name in data.sets},
+            **{f"{name}_bases": data.bases(name) for name in data.splits},
         }
 
     def restored(self, config: DictConfig, checkpoint: Mapping[str, Any]) -> DNAModule:

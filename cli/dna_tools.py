@@ -22,7 +22,8 @@ from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.genomics.alphabet import encode
-from titans_seq.datamodules.genomics.data import DNAClassData, TokenDataset, classes_of, collate
+from titans_seq.datamodules.genomics.batches import TokenDataset, collate
+from titans_seq.datamodules.genomics.data import DNAClassData, classes_of
 from titans_seq.datamodules.genomics.genome import Genome
 from titans_seq.datamodules.genomics.labelled import Sequences, read_sequences
 from titans_seq.datamodules.genomics.variants import read_variants

@@ -112,7 +112,7 @@ class LanguageTask(Task):
         }
         if isinstance(data, TextData):
             record["carried_windows"] = data.carry
-            record |= {f"{name}_tokens": len(part) for name, part in data.parts.items()}
+            record |= {f"{name}_tokens": len(tokens) for name, tokens in data.splits.items()}
         return record | {"selected_on": job.module.monitor}
 
     def more(self, job: Job, tested: Mapping[str, float]) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 import errno
 import json
 import os
-import re
-import secrets
-import socket
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from titans_seq.datamodules.common.files import remove_leftovers, unfinished_name
 
 _LARGEST_TEXT = 2**28  # bytes of JSON; tokenizers have some ten million
 # of a flush of a folder: file systems that cannot do it, and folders that may be written but not listed
@@ -30,12 +29,11 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: of the operating system; `filename` is `path`.
     """
     path = _target(path)
-    # a random part too: threads share a process id
-    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = path.with_name(unfinished_name(path))
     try:
         try:
             part.touch()  # where nothing can be written this shows before the work
-            remove_leftovers(path.parent)
+            remove_leftovers(path)
             mode = (path if path.exists() else part).stat().st_mode
             yield part
             part.chmod(mode)
@@ -56,20 +54,6 @@ def _target(path: Path) -> Path:
     if target.exists() and not target.is_file() and not target.is_dir():
         raise FileExistsError(errno.EEXIST, "it is a pipe or a device; give a file", str(path))
     return target
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files that processes of this machine which are dead have left in a folder."""
-    pattern = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.[0-9a-f]{{8}}\.part")
-    try:
-        names = os.listdir(folder)
-    except PermissionError:  # a folder that may be written but not listed
-        return
-    for name in names:
-        found = pattern.fullmatch(name)
-        if found and not _alive(int(found[1])):
-            with suppress(OSError):  # of another user, or a folder: no reason not to write
-                (folder / name).unlink()
 
 
 def write_files(contents: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
@@ -120,16 +104,6 @@ def parse_json(text: str | bytes, place: str) -> Any:
         raise ValueError(f"{place} is damaged: its JSON is nested too deeply") from None
     except ValueError:  # UnicodeDecodeError and JSONDecodeError among them, and numbers of thousands of digits
         raise ValueError(f"{place} is damaged: it holds no JSON") from None
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _flush(path: Path) -> None:

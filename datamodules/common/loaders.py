@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler, RandomSampler, Sampler
 
 Batch = dict[str, Tensor]
+SPLITS = ("train", "val", "test")
 
 
 class EpochShuffle(RandomSampler):

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Integer, UInt8
 from torch import Tensor
 
+Tokens = UInt8[np.ndarray, " T"]
+
 SPECIAL = ("PAD", "MASK", "START")
 PAD, MASK, START = range(len(SPECIAL))
 BASES = "ACGTN"
@@ -35,24 +37,33 @@ def _table() -> UInt8[np.ndarray, "256"]:
 
 
 _TOKENS = _table()
+_OTHER_STRAND = COMPLEMENT.numpy().astype(np.uint8)
 
 
-def encode(sequence: str) -> UInt8[np.ndarray, " T"]:
-    """Tokens of a sequence.
+def encode(sequence: str, begin: int = 0) -> Tokens:
+    """Return the tokens of a sequence.
+
+    Args:
+        sequence: Letters.
+        begin: Position of the first letter in its record, for the error.
 
     Raises:
-        ValueError: a letter outside of the alphabet, with its place (from 1).
+        ValueError: The first letter outside of the alphabet, with its position from 1.
     """
     letters = np.frombuffer(sequence.encode("latin-1", errors="replace"), dtype=np.uint8)
     tokens = _TOKENS[letters]
     wrong = np.flatnonzero(tokens == SIZE)
     if len(wrong):
         place = int(wrong[0])
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise ValueError(f"{sequence[place]!r} at position {place + 1}{more} is no base; bases are {LETTERS}")
+        raise ValueError(f"{sequence[place]!r} at position {begin + place + 1} is not a base; bases are {LETTERS}")
     return tokens
 
 
 def decode(tokens: Integer[Tensor, " T"]) -> str:
     """Letters of tokens; special tokens are left out."""
     return "".join(BASES[token - FIRST_BASE] for token in tokens.tolist() if token >= FIRST_BASE)
+
+
+def other_strand(tokens: Tokens) -> Tokens:
+    """Return the reverse complement."""
+    return _OTHER_STRAND[tokens[::-1]]

@@ -4,20 +4,17 @@ Coordinates are 0-based and half-open, as in BED. Overlap is one of positions: b
 N intervals, L classes, K clusters, S splits.
 """
 
-import gzip
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO, overload
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.common.files import cannot_read, require_file, user_path
+from titans_seq.datamodules.common.files import open_text, user_path
 
 SPLITS = ("train", "test")
 _LIST_COLUMNS = ("region", "start", "end", "strand")
@@ -42,9 +39,14 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin < self.end <= _LAST:
-            raise DataError(f"interval {self.record}:{self.begin}-{self.end}: 0 <= begin < end <= 2**40 is needed")
+            raise DataError(f"interval {self.place}: 0 <= begin < end <= 2**40 is needed")
         if self.strand not in ("+", "-"):
-            raise DataError(f"interval {self.record}:{self.begin}-{self.end}: strand {self.strand!r} must be + or -")
+            raise DataError(f"interval {self.place}: strand {self.strand!r} must be + or -")
+
+    @property
+    def place(self) -> str:
+        """Record and coordinates as genome browsers write them, but 0-based and half-open."""
+        return f"{self.record}:{self.begin}-{self.end}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +171,7 @@ def read_bed(path: str | Path) -> Intervals:
     path = user_path(path)
     rows: list[tuple[str, int, int, str, str | None]] = []
     columns = 0
-    with _opened(path) as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip() or line.startswith("#") or line.split(maxsplit=1)[0] in ("track", "browser"):
                 continue
@@ -302,20 +304,6 @@ def _overlapping_pairs(
             yield i[overlap], j[overlap]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    require_file(path)
-    try:
-        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(
-            encoding="utf-8-sig"
-        ) as file:  # fmt: skip
-            yield file
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    except OSError as error:
-        raise cannot_read(path, error) from None
-
-
 def _bed_row(fields: list[str], columns: int, where: str) -> tuple[str, int, int, str, str | None]:
     if len(fields) < 3:
         raise DataError(f"{where} has {len(fields)} columns; BED has at least 3, separated by tabs")
@@ -352,7 +340,7 @@ def _joined(lists: dict[str, Intervals]) -> Intervals:
 
 def _read_list(path: Path) -> Intervals:
     try:
-        with _opened(path) as file:
+        with open_text(path) as file:
             # texts as they stand (a record may be called NA); a blank line counts, so that lines are the file's
             table = pd.read_csv(
                 file, dtype={"region": object, "strand": object}, keep_default_na=False, skip_blank_lines=False

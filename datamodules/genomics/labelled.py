@@ -1,12 +1,10 @@
-"""Labelled sequences: CSV or TSV with `sequence,label`, and the folder layout of the genomic-benchmarks package.
+"""Labelled sequences: CSV or TSV with `sequence,label`, the folders of genomic-benchmarks, intervals of a genome.
 
 Class names are sorted and go with the data: the order that folders or rows happen to have says nothing.
 """
 
 import csv
-import gzip
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.common.files import cannot_read, require_file, user_path
+from titans_seq.datamodules.common.files import base_name, open_text, user_path
 from titans_seq.datamodules.genomics.alphabet import encode
+from titans_seq.datamodules.genomics.genome import Genome, check_intervals
+from titans_seq.datamodules.genomics.intervals import Interval
 
 COLUMNS = ("sequence", "label")
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
@@ -99,8 +99,37 @@ def read_labelled_folder(path: str | Path, class_names: tuple[str, ...] | None =
     if not path.is_dir():
         raise DataError(f"no folder {path}")
     files = sorted(file for folder in sorted(path.iterdir()) if folder.is_dir() for file in folder.glob("*.txt"))
-    tokens = [_tokens(file.read_text(encoding="utf-8").strip(), str(file)) for file in files]
+    tokens = [_tokens(_content(file).strip(), str(file)) for file in files]
     return labelled(path, tokens, [file.parent.name for file in files], class_names)
+
+
+def labelled_from_bed(
+    genome: Genome, intervals: Sequence[Interval], class_names: tuple[str, ...] | None = None
+) -> Labelled:
+    """Read the sequences of intervals, whose labels are the classes; on the minus strand the reverse complement.
+
+    Args:
+        genome: Where the sequences are read from.
+        intervals: Where they lie.
+        class_names: Classes of the training data. None: the labels found, sorted.
+
+    Raises:
+        DataError: An interval has no label, there are fewer than two classes, training did not know a class; as
+            `check_intervals`.
+    """
+    check_intervals(genome, intervals)
+    labels = []
+    for interval in intervals:
+        if not interval.label:
+            raise DataError(f"interval {interval.place} has no class; give one in column 4 of the BED file")
+        labels.append(interval.label)
+    tokens = [genome.tokens_of(interval) for interval in intervals]
+    return labelled(genome.path, tokens, labels, class_names)
+
+
+def _content(path: Path) -> str:
+    with open_text(path) as file:
+        return file.read()
 
 
 def _table(
@@ -112,16 +141,8 @@ def _table(
         raise DataError(f"{path} is a folder; give a file")
     if separator is None:
         raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}")
-    require_file(path)
-    try:
-        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if path.suffix == ".gz" else path.open(
-            encoding="utf-8-sig", newline=""
-        ) as file:  # fmt: skip
-            yield from _rows(path, csv.reader(file, delimiter=separator), columns, optional)
-    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    except OSError as error:
-        raise cannot_read(path, error) from None
+    with open_text(path) as file:
+        yield from _rows(path, csv.reader(file, delimiter=separator), columns, optional)
 
 
 def _rows(
@@ -167,5 +188,5 @@ def labelled(
             f"{', '.join(class_names)}"
         )
     index = {name: i for i, name in enumerate(class_names)}
-    name = path.name.removesuffix(".gz").rsplit(".", 1)[0] if path.is_file() else path.name
+    name = base_name(path) if path.is_file() else path.name
     return Labelled(name, tuple(tokens), np.array([index[label] for label in labels], dtype=np.int64), class_names)

@@ -4,19 +4,16 @@ Coordinates in memory are 0-based. Files count from 1, as VCF does, unless their
 """
 
 import csv
-import gzip
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.common.files import cannot_read, require_file, user_path
+from titans_seq.datamodules.common.files import COMPRESSED, is_compressed, open_text, user_path
 from titans_seq.datamodules.genomics.genome import Genome
 
 SUFFIXES = {".vcf": "vcf", ".csv": ",", ".tsv": "\t"}
-COMPRESSED = (".gz", ".bgz")
 _COLUMNS = (("record", "chrom"), ("position", "pos", "position0"), ("ref",), ("alt",))
 
 
@@ -76,32 +73,20 @@ def read_variants(path: str | Path, genome: Genome) -> Variants:
             reference allele that is not what the genome has there, or no variant at all.
     """
     path = user_path(path)
-    kind = SUFFIXES.get(Path(path.stem if path.suffix in COMPRESSED else path.name).suffix)
+    kind = SUFFIXES.get(Path(path.stem if is_compressed(path) else path.name).suffix)
     if kind is None:
         raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}, or one of these with {' or '.join(COMPRESSED)}")
-    require_file(path)
     variants: list[Variant] = []
     skipped = 0
-    try:
-        with _text(path) as file:
-            for line in _vcf_lines(path, file) if kind == "vcf" else _table_lines(path, file, kind):
-                found = _variants_of(path, line, genome)
-                variants += found
-                skipped += line.alt.count(",") + 1 - len(found)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    except OSError as error:
-        raise cannot_read(path, error) from None
+    with open_text(path) as file:
+        for line in _vcf_lines(path, file) if kind == "vcf" else _table_lines(path, file, kind):
+            found = _variants_of(path, line, genome)
+            variants += found
+            skipped += line.alt.count(",") + 1 - len(found)
     if not variants:
         raise DataError(f"{path} holds no variants" + f" but {skipped} alleles that spell no bases" * (skipped > 0))
     _check_references(path, variants, genome)
     return Variants(tuple(variants), skipped)
-
-
-def _text(path: Path) -> TextIO:
-    if path.suffix in COMPRESSED:
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _vcf_lines(path: Path, file: TextIO) -> Iterator[_Line]:

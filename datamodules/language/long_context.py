@@ -13,18 +13,16 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterator
 
-import lightning
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from titans_seq.datamodules.common.data import SplitData
 from titans_seq.datamodules.common.errors import DataError, at_least
-from titans_seq.datamodules.common.loaders import dealt, processes
+from titans_seq.datamodules.common.loaders import SPLITS, Batch, dealt, processes
 from titans_seq.datamodules.language.tokenizers import IGNORED
 
-Batch = dict[str, Tensor]
 Sample = tuple[Int[np.ndarray, " T"], Int[np.ndarray, " T"]]
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
@@ -223,19 +221,25 @@ class FreshNumbers(Sampler[int]):
         yield from range(first, first + self.count)
 
 
-class LongContextData(lightning.LightningDataModule):
-    """A task with answers; training samples are new in every epoch, those of validation and test are other ones, always
+class LongContextData(SplitData):
+    """A task with answers. Training samples are new in every epoch; those of validation and test are other ones, always
     the same.
 
     Args:
         task: "passkey" (a number in repeated noise), "number" and "uuid" (in text), "recall" (up to 64 pairs of keys
             and values), "one_fact" and "two_facts" (where is who or what, in text), "permutations" (products in S5),
             "swaps" (the same, of swaps of two), "parity".
-        length: tokens per sample. eval_length: of validation and test; None: the same.
-        steps_per_epoch: training batches. eval_samples: of validation, and of test.
+        length: Tokens per sample.
+        eval_length: Tokens per sample of validation and test; None: the same.
+        steps_per_epoch: Training batches per epoch.
+        eval_samples: Number of samples of validation, and of test.
+        batch_size: Samples per training batch.
+        eval_batch_size: Samples per batch of validation and test.
+        seed: Of all samples.
+        num_workers: Processes that make samples.
 
     Raises:
-        DataError: an unknown task, too short a length for it, a number that is not positive.
+        DataError: An unknown task, too short a length for it, a number that is not positive.
     """
 
     def __init__(
@@ -251,44 +255,30 @@ class LongContextData(lightning.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, eval_batch_size, seed, num_workers)
         if task not in TASKS:
             raise DataError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
         self.eval_length = length if eval_length is None else eval_length
-        at_least(1, length=length, eval_length=self.eval_length, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        at_least(1, length=length, eval_length=self.eval_length)
         at_least(1, steps_per_epoch=steps_per_epoch, eval_samples=eval_samples)
-        at_least(0, seed=seed, num_workers=num_workers)
         for name, tokens in (("length", length), ("eval_length", self.eval_length)):
             if tokens < TASKS[task][1]:
                 raise DataError(f"{name} must be at least {TASKS[task][1]} for {task}; got {tokens}")
         self.task, self.length, self.steps_per_epoch, self.eval_samples = task, length, steps_per_epoch, eval_samples
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.seed, self.num_workers = seed, num_workers
 
     @property
     def dataset_name(self) -> str:
         """The task, as results call it."""
         return self.task
 
+    def dataset_for(self, split: str) -> TaskSamples:
+        length, count = self.eval_length, self.eval_samples
+        if split == "train":
+            length, count = self.length, self.steps_per_epoch * self.batch_size * processes()
+        # a hash of both: no split shares a sample with another, of this seed or of the next
+        seed = np.random.SeedSequence([self.seed, SPLITS.index(split)]).generate_state(1)[0]
+        return TaskSamples(self.task, length, count, int(seed))
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        count = self.steps_per_epoch * self.batch_size * processes()
-        return self._load("train", self.length, count, self.batch_size, dealt(FreshNumbers(count)))
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._load("val", self.eval_length, self.eval_samples, self.eval_batch_size)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._load("test", self.eval_length, self.eval_samples, self.eval_batch_size)
-
-    def _load(
-        self, part: str, length: int, count: int, batch_size: int, sampler: Sampler[int] | None = None
-    ) -> DataLoader[Batch]:
-        # a hash of both: no part shares a sample with another, of this seed or of the next
-        seed = np.random.SeedSequence([self.seed, ("train", "val", "test").index(part)]).generate_state(1)[0]
-        return DataLoader(
-            TaskSamples(self.task, length, count, int(seed)),
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        samples = self.dataset_for("train")
+        return self.load(samples, batch_size=self.batch_size, sampler=dealt(FreshNumbers(len(samples))))

@@ -1,27 +1,24 @@
-"""Text for language models: one file, read as tokens, cut into parts and windows.
+"""Text for language models: one file, read as tokens, cut into splits and windows.
 
 B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], the token that follows each, and, where
-streams are trained, "goes_on": bool [B], True = the row follows on the same row of the batch before}.
+streams are trained, "carried": bool [B], True = the row follows on the same row of the batch before}.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from titans_seq.datamodules.common.data import SplitData
 from titans_seq.datamodules.common.errors import DataError, at_least
-from titans_seq.datamodules.common.files import cannot_read, require_file, user_path
-from titans_seq.datamodules.common.loaders import dealt, epoch_seed, processes
-from titans_seq.datamodules.common.stretches import Reading, StretchBatches, require_rows, stretches_of
+from titans_seq.datamodules.common.files import base_name, open_text, user_path
+from titans_seq.datamodules.common.loaders import SPLITS, Batch, dealt, epoch_seed, processes
+from titans_seq.datamodules.common.stretches import require_rows
 from titans_seq.datamodules.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 
-Batch = dict[str, Tensor]
 Tokens = Int[np.ndarray, " T"]
 
 
@@ -32,25 +29,16 @@ class TextWindows(Dataset[Batch]):
         self.tokens, self.length = tokens, length
 
     def __len__(self) -> int:
-        """How many windows there are that do not overlap."""
-        return (len(self.tokens) - 1) // self.length
+        """How many windows there are, of which neighbours overlap."""
+        return len(self.tokens) - self.length
 
     def __getitem__(self, begin: int) -> Batch:
         window = torch.from_numpy(self.tokens[begin : begin + self.length + 1].astype(np.int64))
         return {"tokens": window[:-1], "targets": window[1:]}
 
-
-class StreamWindows(Dataset[Batch]):
-    """The windows that a `StretchBatches` asks for."""
-
-    def __init__(self, windows: TextWindows) -> None:
-        self.windows = windows
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, reading: Reading) -> Batch:
-        return self.windows[reading.window * self.windows.length] | {"goes_on": torch.tensor(reading.goes_on)}
+    def in_a_row(self) -> Subset[Batch]:
+        """The windows that do not overlap."""
+        return Subset(self, range(0, len(self), self.length))
 
 
 class RandomBegins(Sampler[int]):
@@ -68,10 +56,10 @@ class RandomBegins(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng(epoch_seed(self.seed, self.epoch))
         self.epoch += 1
-        yield from random.integers(len(self.windows.tokens) - self.windows.length, size=self.count).tolist()
+        yield from random.integers(len(self.windows), size=self.count).tolist()
 
 
-class TextData(lightning.LightningDataModule):
+class TextData(SplitData):
     """A text file in windows: the first 90 % of its characters train, the next 5 % validate, the last 5 % test.
 
     A training epoch is `steps_per_epoch` batches of windows that begin anywhere; with `carry` it is the windows that do
@@ -79,20 +67,27 @@ class TextData(lightning.LightningDataModule):
     the last one is left out.
 
     Args:
-        text: a file of UTF-8. length: tokens per window.
-        tokenizer: a `tokenizer.json` or the folder of one; None: bytes. vocab_size: learn byte pairs from the training
-            part instead, so many tokens.
-        steps_per_epoch: None: as many as cover the training part once.
+        text: A file of UTF-8, also .gz.
+        length: Tokens per window.
+        tokenizer: A `tokenizer.json` or the folder of one; None: bytes.
+        vocab_size: Learn a tokenizer of byte pairs with this number of tokens from the training split instead.
+        steps_per_epoch: Batches per epoch; None: as many as cover the training split once.
         carry: 1: training windows come in any order, each for itself. n: every row of a batch follows on the row of the
             batch before, for n windows in a row.
-        whole: everything is test: to measure a model on another text.
+        whole: Everything is test: to measure a model on another text.
+        batch_size: Windows per training batch.
+        eval_batch_size: Windows per batch of validation and test.
+        seed: Of the order of the windows.
+        num_workers: Processes that load batches.
 
-    Attributes, after `setup`: tokenizer_: what made the tokens. parts: the tokens of each part. bytes_per_token: of the
-        test part.
+    Attributes:
+        splits: Tokens of each split, after `setup`.
+        tokenizer_: What made the tokens, after `setup`.
+        bytes_per_token: Of the test split, after `setup`.
 
     Raises:
-        DataError: no such file, an empty one, one that is no text; parts shorter than a window; a tokenizer that cannot
-            be read or lacks a part of the text.
+        DataError: Arguments contradict each other; at `setup`, the file cannot be read, a split is shorter than a
+            window, or the tokenizer cannot be read or lacks a part of the text.
     """
 
     def __init__(
@@ -110,33 +105,26 @@ class TextData(lightning.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
-        at_least(1, length=length, batch_size=batch_size, eval_batch_size=eval_batch_size, carry=carry)
+        super().__init__(batch_size, eval_batch_size, seed, num_workers)
+        at_least(1, length=length, carry=carry)
         if steps_per_epoch is not None:
             at_least(1, steps_per_epoch=steps_per_epoch)
         if tokenizer is not None and vocab_size is not None:
             raise DataError("give a tokenizer or a vocab_size to learn one of, not both")
         if carry > 1 and steps_per_epoch is not None:
             raise DataError("carry reads the whole text in every epoch; leave steps_per_epoch out")
-        at_least(0, seed=seed, num_workers=num_workers)
         self.text, self.length, self.tokenizer, self.vocab_size = text, length, tokenizer, vocab_size
         self.steps_per_epoch, self.carry, self.whole = steps_per_epoch, carry, whole
-        self.batch_size, self.eval_batch_size, self.seed, self.num_workers = (
-            batch_size,
-            eval_batch_size,
-            seed,
-            num_workers,
-        )
-        self.parts: dict[str, Tokens] = {}
+        self.splits: dict[str, Tokens]
 
     @property
     def dataset_name(self) -> str:
         """Of the text, as results call it."""
-        return Path(self.text).stem
+        return base_name(self.text)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and cut the text; a repeated call does nothing."""
-        if self.parts:
+        if self.splits:
             return
         text = read_text(self.text)
         cuts = [0] if self.whole else [0, int(0.9 * len(text)), int(0.95 * len(text))]
@@ -146,61 +134,37 @@ class TextData(lightning.LightningDataModule):
         except ValueError as error:
             raise DataError(str(error)) from None
         try:
-            tokens = [self.tokenizer_.encode(part) for part in texts]
+            tokens = [self.tokenizer_.encode(each) for each in texts]
         except ValueError as error:
             raise DataError(f"{self.text}: {error}") from None
-        parts = dict(zip(["test"] if self.whole else ["train", "val", "test"], tokens, strict=True))
-        for name, part in parts.items():
-            if len(part) <= self.length:
+        splits = dict(zip(["test"] if self.whole else SPLITS, tokens, strict=True))
+        for name, each in splits.items():
+            if len(each) <= self.length:
                 raise DataError(
-                    f"{self.text}: the {name} part has {len(part)} tokens, too few for a window of {self.length} and "
-                    "what "
-                    "follows it; give a longer text or a smaller length"
+                    f"{self.text}: the {name} split has {len(each)} tokens, too few for a window of {self.length} and "
+                    "what follows it; give a longer text or a smaller length"
                 )
         if self.carry > 1 and not self.whole:
-            require_rows(len(TextWindows(parts["train"], self.length)), self.batch_size)
+            require_rows(len(TextWindows(splits["train"], self.length).in_a_row()), self.batch_size)
         self.bytes_per_token = len(texts[-1].encode()) / len(tokens[-1])
-        self.parts = parts  # last: what is refused once is refused again
+        self.splits = splits  # last: what is refused once is refused again
 
     def _tokenizer(self, text: str) -> Tokenizer:
         if self.vocab_size is not None:
             return train_bpe([text], self.vocab_size)
         return ByteTokenizer() if self.tokenizer is None else read_tokenizer(self.tokenizer)
 
+    def dataset_for(self, split: str) -> Subset[Batch]:
+        return TextWindows(self.splits[split], self.length).in_a_row()
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        windows = TextWindows(self.parts["train"], self.length)
+        in_a_row = self.dataset_for("train")
         if self.carry > 1:
-            return self._load(StreamWindows(windows), batch_sampler=self._stretches())
-        once = -(-len(windows) // (self.batch_size * processes()))
-        count = (self.steps_per_epoch or once) * self.batch_size * processes()
-        begins = dealt(RandomBegins(windows, count, self.seed))
-        return self._load(windows, batch_size=self.batch_size, sampler=begins)
-
-    def _stretches(self) -> StretchBatches:
-        windows = TextWindows(self.parts["train"], self.length)
-        places = [(0, i * self.length, (i + 1) * self.length) for i in range(len(windows))]
-        return StretchBatches(
-            stretches_of(places, self.carry), batch_size=self.batch_size, both_strands=False, seed=self.seed
-        )
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._in_order("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._in_order("test")
-
-    def _in_order(self, part: str) -> DataLoader[Batch]:
-        windows = TextWindows(self.parts[part], self.length)
-        begins = range(0, len(windows) * self.length, self.length)
-        return self._load(windows, batch_size=self.eval_batch_size, sampler=begins)
-
-    def _load(self, windows: Dataset[Batch], **order: Any) -> DataLoader[Batch]:
-        return DataLoader(
-            windows,
-            **order,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+            return self.stream_dataloader([(0, begin, begin + self.length) for begin in in_a_row.indices], self.carry)
+        steps = self.steps_per_epoch or -(-len(in_a_row) // (self.batch_size * processes()))
+        windows = TextWindows(self.splits["train"], self.length)
+        begins = RandomBegins(windows, steps * self.batch_size * processes(), self.seed)
+        return self.load(windows, batch_size=self.batch_size, sampler=dealt(begins))
 
 
 def read_text(path: str | Path) -> str:
@@ -210,15 +174,8 @@ def read_text(path: str | Path) -> str:
         DataError: no such file, an empty one, one that is no text.
     """
     path = user_path(path)
-    require_file(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is no UTF-8 text: byte {error.start} is no part of it; convert it with iconv"
-        ) from None
-    except OSError as error:
-        raise cannot_read(path, error) from None
+    with open_text(path, newline=None) as file:
+        text = file.read()
     if not text.strip():
         raise DataError(f"{path} is empty")
     return text

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Int
 
-from titans_seq.datamodules.common.files import cannot_read, require_file, user_path
+from titans_seq.datamodules.common.files import open_text, user_path
 
 FILE = "tokenizer.json"
 LARGEST = 1_000_000  # tokens of a vocabulary; each takes memory before any text is read
@@ -148,13 +148,11 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     """
     path = user_path(path)
     path = path / FILE if path.is_dir() else path
-    require_file(path, "tokenizer at")
+    with open_text(path, "tokenizer at") as file:
+        definition = file.read()
     try:
-        definition = path.read_text(encoding="utf-8")
         known = json.loads(definition)
-    except OSError as error:
-        raise cannot_read(path, error) from None
-    except (ValueError, RecursionError):  # no text, no JSON, or JSON nested too deeply
+    except (ValueError, RecursionError):  # no JSON, or JSON nested too deeply
         raise ValueError(f"{path} is no tokenizer.json: it holds no JSON") from None
     if known == _BYTES:
         return ByteTokenizer()

@@ -415,7 +415,7 @@ def test_another_genome_is_tested_whole(language_model: Path, files: Path, workd
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([("ACGTX", "a"), ("ACGT", "b")], "line 2: 'X' at position 5 is no base"),
+        ([("ACGTX", "a"), ("ACGT", "b")], "line 2: 'X' at position 5 is not a base"),
         ([("", "a"), ("ACGT", "b")], "line 2 has no sequence"),
         ([("ACGT", ""), ("ACGT", "b")], "line 2 has no label"),
         ([("ACGT", "a"), ("ACGT", "a")], "at least two classes"),

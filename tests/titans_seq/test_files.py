@@ -83,12 +83,16 @@ def test_links_are_followed_and_pipes_stay_pipes(tmp_path: Path) -> None:
     assert (tmp_path / "pipe").is_fifo()
 
 
-def test_what_cannot_be_removed_is_no_reason_not_to_write(tmp_path: Path) -> None:
+def test_what_cannot_be_removed_is_no_reason_not_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     left = tmp_path / f".other.{socket.gethostname()}.{int(dead.stdout)}.0a1b2c3d.part"
     left.mkdir()
-    write_text(tmp_path / "file", "a")
+    with monkeypatch.context() as patched:
+        patched.setattr("os.rmdir", lambda *_, **__: os.stat("/none"))
+        write_text(tmp_path / "file", "a")
     assert (tmp_path / "file").read_text() == "a" and left.is_dir()
+    write_text(tmp_path / "file", "b")
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("special", ["pipe", "device", "large"])

@@ -34,7 +34,7 @@ def test_every_name_is_there_and_imported_for_type_checkers(package: ModuleType)
     ("code", "absent"),
     [
         ("import titans_seq, titans_seq.datamodules", {"torch", "numpy", *COMPILER, *FIELDS}),
-        ("from titans_seq import NeuralMemory", COMPILER | FIELDS),
+        ("from titans_seq import NeuralMemory, save_state", COMPILER | FIELDS),
         ("from titans_seq.kernels import neural_memory", COMPILER | FIELDS),
         ("from titans_seq.cli.main import parse; parse(['fit', 'dna'])", {"torch", "numpy", *COMPILER, *FIELDS}),
         (

@@ -13,11 +13,10 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from titans_seq.datamodules.genomics.alphabet import COMPLEMENT, FIRST_BASE, KNOWN
+from titans_seq.datamodules.genomics.alphabet import FIRST_BASE, KNOWN, other_strand
 
 MAX_ORDER = 11  # 180 MB for the model, 260 while it is fitted; four times as much for the next one
 BLOCK = 2**20  # bases looked at together
-_COMPLEMENT = COMPLEMENT.numpy().astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class MarkovModel:
             raise ValueError(f"pseudocount must be positive and finite; got {pseudocount}")
         flat = np.zeros(_start(order + 1) * KNOWN)
         for tokens in sequences:
-            for strand in [tokens, _COMPLEMENT[tokens][::-1]][: 1 + both_strands]:
+            for strand in [tokens, other_strand(tokens)][: 1 + both_strands]:
                 for _, entry in _entries(strand, order):
                     np.add.at(flat, entry, 1.0)
         if not flat.any():

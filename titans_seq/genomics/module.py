@@ -35,7 +35,7 @@ class DNAModule(TrainedModule):
     """Loss, metrics and optimiser around a `DNALanguageModel` or a classifier `(tokens, mask) -> logits [B, N]`.
 
     Batches are dictionaries with `tokens` [B, T], `mask` [B, T] where something is padded and, for a classifier,
-    `label` [B]. With `goes_on` [B] a training batch of a next-base model goes on, in those rows, with the states that
+    `label` [B]. With `carried` [B] a training batch of a next-base model goes on, in those rows, with the states that
     the batch before left (truncated back-propagation: no gradient from one batch to the one before); `augment` is then
     the data's to do.
     Logged per epoch: of a language model, in bits per base, `train_loss`, `val_bits` and `test_bits` (2 is chance; of a
@@ -106,11 +106,11 @@ class DNAModule(TrainedModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         tokens, mask = batch["tokens"], batch.get("mask")
-        if self.augment and "goes_on" not in batch:
+        if self.augment and "carried" not in batch:
             turned = reverse_complement(tokens, _real(tokens, mask))
             tokens = torch.where(torch.rand(len(tokens), 1, device=tokens.device) < 0.5, turned, tokens)
         if isinstance(self.network, DNALanguageModel):
-            if "goes_on" in batch:
+            if "carried" in batch:
                 total, count = self._stream_loss(self.network, batch)
             else:
                 total, count = self._base_loss(self.network, tokens, mask, None)
@@ -127,11 +127,11 @@ class DNAModule(TrainedModule):
 
     def _stream_loss(self, network: DNALanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of a batch whose rows go on with the batch before, and keep where they are for the next."""
-        tokens, goes_on = batch["tokens"], batch["goes_on"]
+        tokens, carried = batch["tokens"], batch["carried"]
         real = _real(tokens, batch.get("mask"))
         previous, states = self._stream
-        states = continued(states, goes_on, lambda: network(tokens[:, :0])[1])
-        previous = None if previous is None else torch.where(goes_on, previous, START)
+        states = continued(states, carried, lambda: network(tokens[:, :0])[1])
+        previous = None if previous is None else torch.where(carried, previous, START)
         logits, states = network(tokens, mask=batch.get("mask"), previous=previous, state=states)
         last = tokens.gather(1, real.sum(dim=1, keepdim=True) - 1)[:, 0]
         self._stream = last, states.detach()

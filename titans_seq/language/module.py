@@ -23,7 +23,7 @@ class LanguageModule(TrainedModule):
     """Loss, metrics and optimiser around a `LanguageModel`.
 
     Batches are dictionaries with `tokens` [B, T] and `targets` [B, T], the token that follows each, IGNORED where it is
-    not asked for. With `goes_on` [B] a training batch goes on, in those rows, with the states that the batch before
+    not asked for. With `carried` [B] a training batch goes on, in those rows, with the states that the batch before
     left (truncated back-propagation). Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per token that
     is asked for; for tasks with answers also `val_` and `test_` with `accuracy`, the share of samples all of whose
     targets are the most likely tokens, and `token_accuracy`, the share of targets.
@@ -80,7 +80,7 @@ class LanguageModule(TrainedModule):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self._read_on(batch) if "goes_on" in batch else self.network(batch["tokens"])[0]
+        logits = self._read_on(batch) if "carried" in batch else self.network(batch["tokens"])[0]
         total, count = token_loss(logits, batch["targets"])
         loss = total / count.clamp(min=1)
         self.log_training(loss, int(count))
@@ -91,7 +91,7 @@ class LanguageModule(TrainedModule):
 
     def _read_on(self, batch: Batch) -> Tensor:
         """Logits of a batch whose rows go on with the batch before; keeps their states for the next."""
-        states = continued(self._states, batch["goes_on"], lambda: self.network(batch["tokens"][:, :0])[1])
+        states = continued(self._states, batch["carried"], lambda: self.network(batch["tokens"][:, :0])[1])
         logits, states = self.network(batch["tokens"], state=states)
         self._states = states.detach()
         return logits

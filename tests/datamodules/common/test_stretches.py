@@ -42,10 +42,10 @@ def rows(data, epoch=0):
     read = [[] for _ in range(data.batch_size)]
     for step, batch in enumerate(loader):
         mask = batch.get("mask")
-        for row, (tokens, goes_on) in enumerate(zip(batch["tokens"], batch["goes_on"], strict=True)):
+        for row, (tokens, carried) in enumerate(zip(batch["tokens"], batch["carried"], strict=True)):
             window = decode(tokens if mask is None else tokens[mask[row]])
-            assert step or not goes_on
-            read[row].append([*read[row].pop(), window] if goes_on else [window])
+            assert step or not carried
+            read[row].append([*read[row].pop(), window] if carried else [window])
     return read
 
 

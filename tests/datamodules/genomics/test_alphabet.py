@@ -15,8 +15,8 @@ def test_case_is_read_alike_and_ambiguous_letters_as_n():
 @pytest.mark.parametrize(
     ("sequence", "message"),
     [
-        ("ACXT", "'X' at position 3 is no base"),
-        ("-A*C", "'-' at position 1 and 1 more is no base"),
+        ("ACXT", "'X' at position 3 is not a base"),
+        ("-A*C", "'-' at position 1 is not a base"),
         ("AC GT", "' ' at position 3"),
         ("ACé", "'é' at position 3"),
         ("AĀ", "'Ā' at position 2"),
@@ -25,6 +25,11 @@ def test_case_is_read_alike_and_ambiguous_letters_as_n():
 def test_letters_outside_the_alphabet(sequence, message):
     with pytest.raises(ValueError, match=message.replace("*", r"\*")):
         encode(sequence)
+
+
+def test_a_position_is_counted_from_the_begin_of_the_record():
+    with pytest.raises(ValueError, match="'-' at position 103 "):
+        encode("AC-T-", 100)
 
 
 def test_the_complement_is_its_own_inverse_and_leaves_special_tokens():

@@ -12,8 +12,9 @@ from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.genomics import benchmarks as genomic_benchmarks
 from titans_seq.datamodules.genomics import data as dna
 from titans_seq.datamodules.genomics.alphabet import PAD, decode, encode
+from titans_seq.datamodules.genomics.batches import TokenDataset, collate
 from titans_seq.datamodules.genomics.benchmarks import BenchmarkSpec
-from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData, TokenDataset, collate
+from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData
 from titans_seq.datamodules.genomics.embedded import embedded_dna
 from titans_seq.datamodules.genomics.labelled import read_sequences
 from titans_seq.genomics.kmer import KmerClassifier
@@ -323,7 +324,7 @@ def test_a_class_that_training_did_not_know(write, part):
 def test_a_file_to_test_a_run_on_is_the_test_part_itself(write):
     rows = some_rows(2, 3)
     data = ready(csv=write(rows), class_names=("a", "aa", "b"), whole=True)
-    assert set(data.splits) == set(data.sets) == {"test"}
+    assert set(data.splits) == {"test"}
     assert rows_of(data.splits["test"]) == rows
     assert data.splits["test"].labels.tolist() == [0, 0, 2, 2, 2]
     assert data.protocol_text == "all rows of the file"
@@ -414,11 +415,11 @@ def test_selection_on_the_test_part_says_so(toy):
     assert rows_of(data.splits["val"]) == rows_of(data.splits["test"])
     assert sorted(rows_of(data.splits["test"])) == sorted(toy["test"])
     assert sorted(rows_of(data.splits["train"])) == sorted(toy["train"])
-    assert data.protocol_text == "test: as given; validation: THE TEST PART (hyena_testselect)"
+    assert data.protocol_text == "test: as given; validation: THE TEST SPLIT (hyena_testselect)"
 
 
 def test_a_named_data_set_has_no_folds_and_one_that_is_not_here_says_how_to_get_it(toy, tmp_path):
-    refused("folds makes the test part itself", "toy_enhancers", folds=3)
+    refused("folds makes the test split itself", "toy_enhancers", folds=3)
     refused(
         "toy_enhancers is not here: .*titans-seq data download toy_enhancers", "toy_enhancers", data_root=str(tmp_path)
     )
@@ -512,8 +513,8 @@ GENOME = {"one": texts(1, 417)[0], "two": texts(1, 203, seed=1)[0], "three": tex
 def windows(data):
     """Where those of each part are; the tokens are those of the genome there."""
     found = {}
-    for part, dataset in data.sets.items():
-        found[part] = [dataset.sequences.places(i) for i in range(len(dataset))]
+    for part, cut in data.splits.items():
+        found[part], dataset = [cut.places(i) for i in range(len(cut))], data.dataset_for(part)
         for i, (record, begin, end) in enumerate(found[part]):
             assert set(dataset[i]) == {"tokens"}
             assert text_of(dataset[i]["tokens"]) == GENOME[record][begin:end]
@@ -590,8 +591,8 @@ def test_windows_of_too_much_n_are_left_out(write, max_unknown, kept):
     text = "ACGTACGTAC" + "N" * 10 + "NNNNNACGTA" + "NNNNNNRACG" + "ACGTAGGTAN" + "ACGTACGTAC"
     data = GenomeData(write_fasta(write, {"a": text}), length=10, whole=True, max_unknown=max_unknown)
     data.setup()
-    dataset = data.sets["test"]
-    assert [dataset.sequences.places(i)[1] for i in range(len(dataset))] == kept
+    found = data.splits["test"]
+    assert [found.places(i)[1] for i in range(len(found))] == kept
     assert data.bases("test") == 10 * len(kept)
 
 
@@ -704,7 +705,7 @@ def test_sequences_are_called_by_their_id_or_their_row(write):
         ("id,sequence\n", "own.csv has no sequence$"),
         ("id,sequence\n1,A\n2,\n", "line 3 has no sequence"),
         ("id,sequence\n1,A\n2\n", "line 3 has 1 fields, the header 2"),
-        ("id,sequence\n1,A\n2,AC-T\n", "line 3: '-' at position 3 is no base"),
+        ("id,sequence\n1,A\n2,AC-T\n", "line 3: '-' at position 3 is not a base"),
     ],
 )
 def test_sequences_that_cannot_be_read(write, text, message):
@@ -713,9 +714,7 @@ def test_sequences_that_cannot_be_read(write, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_files_of_sequences_that_are_none(tmp_path):
-    with pytest.raises(DataError, match="no file"):
-        read_sequences(tmp_path / "none.csv")
+def test_files_of_sequences_have_a_known_ending(tmp_path):
     with pytest.raises(DataError, match=r"must be one of .csv, .tsv"):
         read_sequences(tmp_path / "some.fa")
 

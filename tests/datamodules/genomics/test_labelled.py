@@ -4,15 +4,16 @@ import gzip
 
 import numpy as np
 import pytest
-import torch
+from fasta import text_of, write
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.genomics.alphabet import decode
-from titans_seq.datamodules.genomics.labelled import read_labelled_csv, read_labelled_folder
+from titans_seq.datamodules.genomics.genome import Genome
+from titans_seq.datamodules.genomics.intervals import Interval
+from titans_seq.datamodules.genomics.labelled import labelled_from_bed, read_labelled_csv, read_labelled_folder
 
 
-def text_of(data):
-    return [decode(torch.from_numpy(tokens)) for tokens in data.tokens]
+def texts_of(data):
+    return [text_of(tokens) for tokens in data.tokens]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".tsv.gz"])
@@ -26,7 +27,7 @@ def test_every_format(tmp_path, suffix):
     data = read_labelled_csv(path)
     assert data.name == "some"
     assert data.class_names == ("cat", "dog")
-    assert text_of(data) == ["ACGT", "NN", "A"]
+    assert texts_of(data) == ["ACGT", "NN", "A"]
     assert data.labels.tolist() == [1, 0, 1]
     assert data.lengths.tolist() == [4, 2, 1]
 
@@ -47,7 +48,7 @@ def test_labels_follow_the_names_of_training(tmp_path):
         ("sequence,label\nA,1\n,2\n", "line 3 has no sequence"),
         ("sequence,label\nA,1\nC,\n", "line 3 has no label"),
         ("sequence,label\nA,1\nC\n", "line 3 has 1 fields, the header 2"),
-        ("sequence,label\nA,1\nCXG,2\n", "line 3: 'X' at position 2 is no base"),
+        ("sequence,label\nA,1\nCXG,2\n", "line 3: 'X' at position 2 is not a base"),
         ("sequence,label\nA,1\nC,1\n", "at least two classes are needed; found 1"),
         ("sequence,label\n", "at least two classes are needed; found none"),
     ],
@@ -60,14 +61,8 @@ def test_what_is_wrong_with_a_file(tmp_path, text, message):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(DataError, match="no file"):
-        read_labelled_csv(tmp_path / "none.csv")
     with pytest.raises(DataError, match=r"must be one of .csv, .tsv"):
         read_labelled_csv(tmp_path / "some.txt")
-    damaged = tmp_path / "damaged.csv.gz"
-    damaged.write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_labelled_csv(damaged)
     with pytest.raises(DataError, match="no folder"):
         read_labelled_folder(tmp_path / "none")
 
@@ -82,4 +77,19 @@ def test_classes_of_folders_are_sorted_whatever_order_they_were_made_in(tmp_path
     data = read_labelled_folder(tmp_path / "train")
     assert data.class_names == ("enhancer", "ocr", "promoter")
     assert data.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert text_of(data) == ["ACGT", "CGT"] * 3
+    assert texts_of(data) == ["ACGT", "CGT"] * 3
+
+
+def test_a_labelled_bed(tmp_path):
+    genome = Genome(write(tmp_path / "some.fa", {"a": "ACGTTnacg", "b": "GGGTA"}))
+    intervals = [Interval("a", 3, 7, "-", "x"), Interval("b", 1, 5, "+", "b"), Interval("a", 0, 1, "+", "x")]
+    data = labelled_from_bed(genome, intervals)
+    assert (data.name, data.class_names, data.labels.tolist()) == ("some", ("b", "x"), [1, 0, 1])
+    assert texts_of(data) == ["TNAA", "GGTA", "A"]
+    assert labelled_from_bed(genome, intervals[:1], ("w", "x")).labels.tolist() == [1]
+    with pytest.raises(DataError, match="interval b:0-1 has no class"):
+        labelled_from_bed(genome, [*intervals, Interval("b", 0, 1)])
+    with pytest.raises(DataError, match="at least two classes are needed; found x"):
+        labelled_from_bed(genome, intervals[:1])
+    with pytest.raises(DataError, match="interval b:0-6 ends past"):
+        labelled_from_bed(genome, [Interval("b", 0, 6, "+", "x")])

@@ -129,18 +129,6 @@ def test_what_is_wrong_with_a_file(read, text, name, message):
         read(text, name)
 
 
-def test_files_that_are_none(tmp_path, genome):
-    with pytest.raises(DataError, match="no file"):
-        read_variants(tmp_path / "none.vcf", genome)
-    damaged = tmp_path / "damaged.vcf.gz"
-    damaged.write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_variants(damaged, genome)
-    damaged.write_bytes(gzip.compress(b"1\t1\t.\tA\tC\n" * 1000)[:-10])
-    with pytest.raises(DataError, match="cannot be read"):
-        read_variants(damaged, genome)
-
-
 def table(record, positions, letters):
     return "\n".join(
         ["chrom pos ref alt", *(f"{record} {p} {ref} {ref}A" for p, ref in zip(positions, letters, strict=True))]

@@ -33,8 +33,8 @@ def windows(loader, epoch=0):
 
 def test_parts_are_cut_in_order(data):
     made = data()
-    assert text_of(np.concatenate([made.parts[name] for name in ("train", "val", "test")])) == TEXT
-    assert [len(made.parts[name]) for name in ("train", "val", "test")] == [1800, 100, 100]
+    assert text_of(np.concatenate([made.splits[name] for name in ("train", "val", "test")])) == TEXT
+    assert [len(made.splits[name]) for name in ("train", "val", "test")] == [1800, 100, 100]
 
 
 def test_targets_follow_tokens(data):
@@ -73,14 +73,14 @@ def test_an_epoch_covers_the_text_by_default(data):
 
 def test_the_whole_file_as_test(data):
     made = data(whole=True)
-    assert list(made.parts) == ["test"] and text_of(made.parts["test"]) == TEXT
+    assert list(made.splits) == ["test"] and text_of(made.splits["test"]) == TEXT
 
 
 def test_byte_pairs_are_learned_from_the_training_part(data):
     made = data("ab ab ab " * 200 + "xyz xyz xyz xyz " * 20, vocab_size=260, length=4)
     assert made.tokenizer_.vocabulary <= 260
-    assert made.tokenizer_.decode(made.parts["test"].tolist()) == ("ab ab ab " * 200 + "xyz xyz xyz xyz " * 20)[-106:]
-    assert made.bytes_per_token == pytest.approx(106 / len(made.parts["test"]))
+    assert made.tokenizer_.decode(made.splits["test"].tolist()) == ("ab ab ab " * 200 + "xyz xyz xyz xyz " * 20)[-106:]
+    assert made.bytes_per_token == pytest.approx(106 / len(made.splits["test"]))
     assert len(made.tokenizer_.encode("ab ab")) < len(made.tokenizer_.encode("xyz x"))
 
 
@@ -93,12 +93,12 @@ def test_streams_read_the_text_on(data):
         loader.batch_sampler.sampler.set_epoch(epoch)
         read = [[] for _ in range(5)]
         for step, batch in enumerate(loader):
-            for row, goes_on, tokens, targets in zip(
-                read, batch["goes_on"], batch["tokens"], batch["targets"], strict=True
+            for row, carried, tokens, targets in zip(
+                read, batch["carried"], batch["tokens"], batch["targets"], strict=True
             ):
                 assert text_of(tokens)[1:] == text_of(targets)[:-1]
-                assert step or not goes_on
-                row.append(row.pop() + text_of(tokens) if goes_on else text_of(tokens))
+                assert step or not carried
+                row.append(row.pop() + text_of(tokens) if carried else text_of(tokens))
         return read
 
     read = rows(0)
@@ -115,9 +115,9 @@ def test_streams_read_the_text_on(data):
     [
         ("", {}, "some.txt is empty"),
         (" \n", {}, "some.txt is empty"),
-        (b"abc\xff", {}, "some.txt is no UTF-8 text: byte 3 is no part of it; convert it with iconv"),
-        ("short text", {}, "the train part has 9 tokens, too few for a window of 16"),
-        (TEXT, {"length": 100}, "the val part has 100 tokens, too few for a window of 100"),
+        (b"abc\xff", {}, "some.txt is not UTF-8 text: it holds the byte 0xff; convert it with iconv"),
+        ("short text", {}, "the train split has 9 tokens, too few for a window of 16"),
+        (TEXT, {"length": 100}, "the val split has 100 tokens, too few for a window of 100"),
         (TEXT, {"length": 0}, "length must be at least 1; got 0"),
         (TEXT, {"steps_per_epoch": 0}, "steps_per_epoch must be at least 1; got 0"),
         (TEXT, {"carry": 0}, "carry must be at least 1; got 0"),
@@ -133,8 +133,3 @@ def test_texts_that_cannot_be_read(data, text, options, message):
     with pytest.raises(DataError, match=message) as error:
         data(text, **options)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_file(tmp_path):
-    with pytest.raises(DataError, match="no file"):
-        TextData(str(tmp_path / "none.txt")).setup()

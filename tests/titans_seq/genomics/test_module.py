@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from titans_seq.datamodules.genomics.alphabet import BASES, FIRST_BASE, KNOWN, MASK, PAD, SIZE, START, decode, encode
-from titans_seq.datamodules.genomics.data import TokenDataset, collate
+from titans_seq.datamodules.genomics.batches import TokenDataset, collate
 from titans_seq.genomics import module as dna_module
 from titans_seq.genomics.model import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.module import DNAModule, mask_bases
@@ -561,11 +561,11 @@ def test_rows_that_go_on_cost_what_one_pass_costs(mixer, options):
     module.log = lambda *_, **__: None
     tokens = torch.randint(FIRST_BASE, FIRST_BASE + KNOWN, (3, 17), generator=torch.Generator().manual_seed(0))
     pieces = tokens.split([7, 4, 6], dim=1)
-    goes_on = [[False, False, False], [True, False, True], [True, True, False]]
+    carried = [[False, False, False], [True, False, True], [True, True, False]]
     module.on_train_epoch_start()
     losses = [
-        module.training_step({"tokens": piece, "goes_on": torch.tensor(flags)}, 0)
-        for piece, flags in zip(pieces, goes_on, strict=True)
+        module.training_step({"tokens": piece, "carried": torch.tensor(flags)}, 0)
+        for piece, flags in zip(pieces, carried, strict=True)
     ]
 
     def cost(row, begin, first, last):
@@ -582,5 +582,5 @@ def test_rows_that_go_on_cost_what_one_pass_costs(mixer, options):
     losses[2].backward()  # what the batch before left has no graph: its buffers would be freed
     assert all(parameter.grad is not None for parameter in network.parameters())
     module.on_train_epoch_start()
-    again = module.training_step({"tokens": pieces[0], "goes_on": torch.tensor([True] * 3)}, 0)
+    again = module.training_step({"tokens": pieces[0], "carried": torch.tensor([True] * 3)}, 0)
     torch.testing.assert_close(again, losses[0], rtol=1e-10, atol=0)

@@ -114,12 +114,12 @@ def test_rows_that_go_on_cost_what_one_pass_costs():
     module.log = lambda *_, **__: None
     given = tokens(2, 13)
     pieces = [{"tokens": given[:, a:b], "targets": given[:, a + 1 : b + 1]} for a, b in ((0, 5), (5, 12))]
-    for goes_on in ([True, True], [False, True]):
+    for carried in ([True, True], [False, True]):
         module.on_train_epoch_start()
-        module.training_step(pieces[0] | {"goes_on": torch.tensor([True, True])}, 0)  # nothing to go on from yet
-        loss = module.training_step(pieces[1] | {"goes_on": torch.tensor(goes_on)}, 1)
+        module.training_step(pieces[0] | {"carried": torch.tensor([True, True])}, 0)  # nothing to go on from yet
+        loss = module.training_step(pieces[1] | {"carried": torch.tensor(carried)}, 1)
         whole = made(given[:, :12])[0][:, 5:]
-        logits = torch.where(torch.tensor(goes_on)[:, None, None], whole, made(given[:, 5:12])[0])
+        logits = torch.where(torch.tensor(carried)[:, None, None], whole, made(given[:, 5:12])[0])
         total, count = token_loss(logits, given[:, 6:13])
         torch.testing.assert_close(loss, total / count, rtol=1e-5, atol=0)
     loss.backward()  # no graph to the batch before
