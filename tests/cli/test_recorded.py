@@ -414,15 +414,15 @@ def test_a_model_that_no_machine_holds(finished: Path, plain: str, workdir: Path
 
 
 def test_every_network_is_known_without_taking_memory() -> None:
-    from titans_seq.blocks import MIXERS as BLOCK_MIXERS
-    from titans_seq.forecast import MIXERS, ForecastModule, SimbaForecaster
+    from titans_seq.forecast import ForecastModule, SimbaForecaster
     from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
     from titans_seq.language import LanguageModel, LanguageModule
+    from titans_seq.mixers import MIXERS
 
     names = ("a", "b")
     makers: list[Callable[[], torch.nn.Module]] = [lambda: DNAModule(KmerClassifier(names))]
-    makers += [lambda mixer=mixer: ForecastModule(SimbaForecaster(mixer=mixer)) for mixer in MIXERS]
-    for mixer in BLOCK_MIXERS:
+    makers += [lambda mixer=mixer: ForecastModule(SimbaForecaster(mixer=mixer)) for mixer in (*MIXERS, "none")]
+    for mixer in MIXERS:
         makers += [
             lambda mixer=mixer: DNAModule(DNALanguageModel(DNAEncoder(mixer=mixer))),
             lambda mixer=mixer: DNAModule(DNAClassifier(DNAEncoder(mixer=mixer, bidirectional=True), names)),
