@@ -59,7 +59,7 @@ def report_command(arguments: argparse.Namespace) -> None:
     with replacing(path) as part:
         # names of files need not be UTF-8
         part.write_text(render(report), encoding="utf-8", errors="backslashreplace")
-    show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note in report.tiles})
+    show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note, _ in report.tiles})
     if report.differs:
         print(f"titans-seq: {report.differs}", file=sys.stderr)
     show_paths("report", [path])
@@ -91,10 +91,10 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
     windows, validation = data.dataset_for("test"), data.dataset_for("val")
     columns = data.series.columns
     shown = shown_channels(len(columns), MOST_CHANNELS)
-    season = Season.of(data.series.freq, windows.targets[0], asked)
+    season = Season.of(data.series.freq, validation.targets[0], asked)
 
     picks = intervals.thinned(len(validation), data.horizon * len(columns))
-    margin = _margin(job, Subset(validation, picks))
+    margin, baseline = _calibrated(job, Subset(validation, picks), season)
     scores = Scores(data.standardised.numpy(), data.horizon, season.rows, margin)
     _say(job, f"testing on {len(windows):,} windows")
     _feed(job, windows, scores.add)
@@ -103,7 +103,7 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
     plots = {
         "forecast": figures.forecast_plot(_windows(job, scores, shown), [columns[c] for c in shown]),
         "horizon": figures.horizon_plot(scores),
-        "channels": figures.channel_plot(scores, columns),
+        "channels": figures.channel_plot(scores, columns, baseline),
         "training": figures.training_plot(history, metrics["best_epoch"]),
     }
     return Report(
@@ -112,6 +112,7 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
         columns=columns,
         hidden=len(columns) - len(shown),
         scores=scores,
+        baseline=baseline,
         season=season,
         calibrated=len(picks),
         validation=len(validation),
@@ -154,12 +155,20 @@ def _feed(job: Job, windows: Dataset[Batch], take: Take) -> None:
         trainer.predict(job.module, dataloaders=loader, return_predictions=False)
 
 
-def _margin(job: Job, validation: Subset[Batch]) -> np.ndarray:
-    """Half widths [P, H, C] of the intervals, from validation windows."""
+def _calibrated(job: Job, validation: Subset[Batch], season: Season) -> tuple[np.ndarray, str]:
+    """Half widths [P, H, C] of the intervals, and the better baseline: from validation windows."""
     _say(job, f"calibrating intervals on {len(validation):,} validation windows")
-    errors: list[np.ndarray] = []
-    _feed(job, validation, lambda first, forecast, truth: errors.append(forecast - truth))
-    return intervals.margins(np.concatenate(errors))
+    data, errors = series_of(job), list[np.ndarray]()
+    scores = Scores(
+        data.standardised.numpy(), data.horizon, season.rows, np.empty((0, data.horizon, len(data.series.columns)))
+    )
+
+    def take(first: np.ndarray, forecast: np.ndarray, truth: np.ndarray) -> None:
+        errors.append(forecast - truth)
+        scores.add(first, forecast, truth)
+
+    _feed(job, validation, take)
+    return intervals.margins(np.concatenate(errors)), scores.baseline
 
 
 def _windows(job: Job, scores: Scores, shown: list[int]) -> list[figures.Window]:

@@ -43,8 +43,8 @@ class Plot:
 
 def line(name: str, colour: str, *, markers: bool = False, **more: Any) -> dict[str, Any]:
     """A trace of a line, without its numbers."""
-    mode = "lines+markers" if markers else "lines"
-    return as_json(go.Scatter(name=name, mode=mode, line={"color": colour, "width": 1.8}, **more))
+    looks = {"line": {"color": colour, "width": 1.8}, "marker": {"size": 6 if markers else 3}}
+    return as_json(go.Scatter(name=name, mode="lines+markers" if markers else "lines", **looks, **more))
 
 
 def as_json(part: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gluonts.time_feature import get_seasonality
 from gluonts.time_feature.seasonality import DEFAULT_SEASONALITIES
 from jaxtyping import Bool, Float, Int
 
-MODEL, NAIVE, SEASONAL = "model", "naive", "seasonal naive"
+MODEL, NAIVE, SEASONAL = "model", "last value", "seasonal naive"
 # GluonTS counts no season in days; what is measured daily mostly has a week
 SEASONS = DEFAULT_SEASONALITIES | {"D": 7}
 
@@ -29,12 +29,12 @@ class Season:
     def of(cls, freq: str | None, before: int, asked: int | None = None) -> "Season":
         """The season that was asked for, or guessed from a step of pandas's ("h": 24 rows, "15min": 96).
 
-        before: rows before the first window, which must hold it.
+        before: rows before the first validation window, which must hold it.
         """
         rows = asked or (1 if freq is None else get_seasonality(freq, SEASONS))
         known = "as asked" if asked else f"guessed from the step {freq}"
         if rows > before:
-            words = f"a season has {rows:,} rows, {known}, and {before:,} come before the first window"
+            words = f"a season has {rows:,} rows, {known}, and {before:,} come before the first validation window"
             return cls(None, f"No seasonal naive: {words}")
         if rows == 1 and not asked:
             step = "the series has no usual step" if freq is None else f"the step {freq} tells of no season"
@@ -127,9 +127,14 @@ class Scores:
         return float(self.errors[name].mean(measure).mean())
 
     def change(self, name: str, measure: str) -> float:
-        """The model's error against that of another, as a share of the other's: negative where the model is better."""
+        """The model's error against that of a baseline, as a share of that: negative where the model is better."""
         other = self.total(name, measure)
         return self.total(MODEL, measure) / other - 1 if other > 0 else float("nan")
+
+    @property
+    def baseline(self) -> str:
+        """The baseline with the lower MSE."""
+        return min(self.seasons, key=lambda name: self.total(name, "MSE"))
 
     @property
     def coverage(self) -> Float[np.ndarray, "P C"]:
@@ -140,6 +145,14 @@ class Scores:
     def each_window(self) -> Float[np.ndarray, " W"]:
         """The model's MSE of every window, in the order they came."""
         return np.concatenate(self.errors[MODEL].each)
+
+
+def verdict(level: float, coverage: float) -> str:
+    """ "too narrow" where more than one and a half times as many values lie outside of an interval as its level allows,
+    "too wide" where less than half as many do, else "".
+    """
+    outside = (1 - coverage) / (1 - level / 100)
+    return "too narrow" if outside > 1.5 else "too wide" if outside < 0.5 else ""
 
 
 def _within(error: Float[np.ndarray, "B H C"], margin: Float[np.ndarray, "H C"]) -> Bool[np.ndarray, "B H C"]:

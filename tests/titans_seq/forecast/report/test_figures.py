@@ -94,7 +94,7 @@ def test_error_by_step() -> None:
 def test_error_by_channel_is_sorted(channels: int, season: int | None) -> None:
     scores = scored(channels, season)
     names = [f"c{i}" for i in range(channels)]
-    plot = figures.channel_plot(scores, names)
+    plot = figures.channel_plot(scores, names, scores.baseline)
     check(plot)
     error = scores.errors[MODEL].mean("MAE").mean(axis=0)
     shown = plot.views["1"]["layout"]["yaxis"]["ticktext"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from gluonts.model.seasonal_naive import SeasonalNaivePredictor
 
-from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores, Season, seasonal_naive
+from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores, Season, seasonal_naive, verdict
 
 H, C = 7, 3
 
@@ -63,6 +63,36 @@ def test_scores_are_means_over_all_elements(values: np.ndarray) -> None:
     assert scores.total(MODEL, "MAE") == pytest.approx(np.abs(forecast.astype(np.float32) - truth).mean())
     ratio = expected[MODEL].mean() / expected[SEASONAL].mean()
     assert scores.change(SEASONAL, "MSE") == pytest.approx(ratio - 1)
+
+
+@pytest.mark.parametrize("better", [NAIVE, SEASONAL])
+def test_the_better_baseline_is_that_of_the_data(better: str) -> None:
+    """A random walk, as of exchange rates, is told by its last value; a cycle by the last one."""
+    random = np.random.default_rng(0).standard_normal((200, C))
+    values = random.cumsum(axis=0) if better == NAIVE else random + 3 * np.sin(np.arange(200)[:, None] * np.pi / 6)
+    scores = Scores(values, H, 12, np.empty((0, H, C)))
+    first = np.arange(100, 180)
+    truth = np.stack([values[row : row + H] for row in first])
+    scores.add(first, truth, truth)
+    assert scores.baseline == better
+
+
+@pytest.mark.parametrize(
+    "level, coverage, words",
+    [
+        (80, 0.45, "too narrow"),
+        (80, 0.69, "too narrow"),
+        (80, 0.71, ""),
+        (80, 0.80, ""),
+        (80, 0.89, ""),
+        (80, 0.91, "too wide"),
+        (95, 0.92, "too narrow"),
+        (95, 0.93, ""),
+        (95, 0.98, "too wide"),
+    ],
+)
+def test_a_coverage_far_from_its_level_is_named(level: float, coverage: float, words: str) -> None:
+    assert verdict(level, coverage) == words
 
 
 def test_without_a_season_there_is_no_seasonal_naive(values: np.ndarray) -> None:
