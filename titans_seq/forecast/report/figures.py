@@ -98,7 +98,7 @@ def horizon_plot(scores: Scores) -> Plot:
     errors = scores.errors
     views = {}
     for i, measure in enumerate(MEASURES):
-        lines = numbers(*(error.mean(measure).mean(axis=1) for error in errors.values()))
+        lines = numbers(*(error.mean(measure, axis=1) for error in errors.values()))
         title = axis_of(f"{measure}, standardised", rangemode="tozero")
         views[str(i)] = {"x": [0] * len(errors), "y": lines, "layout": {"yaxis": title}}
     steps = list(range(1, scores.horizon + 1))
@@ -119,7 +119,7 @@ def channel_plot(scores: Scores, columns: Sequence[str], baseline: str) -> Plot:
 
 
 def _bars(scores: Scores, names: Sequence[str], measure: str, columns: Sequence[str]) -> dict[str, Any]:
-    errors = {name: scores.errors[name].mean(measure).mean(axis=0) for name in names}
+    errors = {name: scores.errors[name].mean(measure, axis=0) for name in names}
     order = _ends(np.argsort(-errors[MODEL], kind="stable"))
     ticks = {"tickvals": list(range(len(order))), "ticktext": [label_of(columns[c]) for c in order]}
     layout = {
@@ -177,7 +177,7 @@ def surprise_plot(
         views[str(i)] = {"x": [0, 0], "y": [*numbers(values[begins, channel]), *numbers(peaks)], "layout": layout}
     traces = [line("series", HISTORY), line("surprise", SURPRISE, yaxis="y2", fill="tozeroy")]
     # one scale, so that channels can be compared
-    top = float(surprise[:, list(columns)].max()) * 1.05 or 1.0
+    top = float(np.nan_to_num(surprise[:, list(columns)]).max()) * 1.05 or 1.0
     layout = layout_of(xaxis=time_axis(time), yaxis2=axis_of("surprise", domain=[0.66, 1], range=[0, top]))
     menus = [("Channel", list(columns.values()))]
     return Plot("surprise", 460, traces, layout, views, [[dates[begin] for begin in begins]], menus)

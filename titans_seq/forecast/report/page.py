@@ -51,7 +51,7 @@ class Report:
 
     @property
     def windows(self) -> int:
-        return self.scores.errors[MODEL].windows
+        return self.scores.windows
 
     @property
     def summary(self) -> str:
@@ -86,21 +86,19 @@ class Report:
     @property
     def intervals(self) -> list[dict[str, Any]]:
         """Of each level: what was measured on the test windows."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for level, margin, coverage in zip(LEVELS, self.scores.margin, self.scores.coverage, strict=True):
-            lowest = int(coverage.argmin())
-            finite = bool(np.isfinite(margin).all())
-            rows.append(
-                {
-                    "level": level,
-                    "finite": finite,
-                    "verdict": verdict(level, coverage.mean()) if finite else "",
-                    "coverage": float(coverage.mean()),
+            row = {"level": level, "finite": not np.isnan(coverage).all(), "verdict": ""}
+            if row["finite"]:
+                lowest, share = int(np.nanargmin(coverage)), float(np.nanmean(coverage))
+                row |= {
+                    "verdict": verdict(level, share),
+                    "coverage": share,
                     "lowest": float(coverage[lowest]),
                     "channel": self.columns[lowest],
-                    "width": 2 * float(margin.mean()),
+                    "width": 2 * float(margin[np.isfinite(margin)].mean()),
                 }
-            )
+            rows.append(row)
         return rows
 
     @property

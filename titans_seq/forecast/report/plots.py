@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 LONGEST_NAME = 28  # of a channel on an axis
-# steps in nanoseconds, and how dates are written that lie on them
-_DATE_FORMS = ((86_400 * 10**9, "%Y-%m-%d"), (60 * 10**9, "%Y-%m-%dT%H:%M"), (10**9, "%Y-%m-%dT%H:%M:%S"))
+# steps in microseconds, and how dates are written that lie on them
+_DATE_FORMS = ((86_400 * 10**6, "%Y-%m-%d"), (60 * 10**6, "%Y-%m-%dT%H:%M"), (10**6, "%Y-%m-%dT%H:%M:%S"))
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def stamps(time: pd.Index) -> list[Any]:
     if not isinstance(time, pd.DatetimeIndex):
         return [int(row) for row in time]
     plain = time if time.tz is None else time.tz_convert("UTC").tz_localize(None)
-    nanoseconds = plain.as_unit("ns").asi8
-    exact = (form for step, form in _DATE_FORMS if not (nanoseconds % step).any())
+    microseconds = plain.as_unit("us").asi8
+    exact = (form for step, form in _DATE_FORMS if not (microseconds % step).any())
     return plain.strftime(next(exact, "%Y-%m-%dT%H:%M:%S.%f")).tolist()
 
 
