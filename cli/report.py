@@ -294,7 +294,4 @@ def _differs(scores: Scores, metrics: Mapping[str, Any]) -> str | None:
     before, now = metrics["test_mse"], scores.total(MODEL, "MSE")
     if math.isclose(before, now, rel_tol=1e-3):
         return None
-    return (
-        f"The run's own {runs.METRICS} has test MSE {before:.4f}: its data, its weights or its test windows were "
-        "others than now."
-    )
+    return f"The run's {runs.METRICS} has test MSE {before:.4f}: its data, weights or test windows have changed since."

@@ -143,7 +143,7 @@ def test_the_models_numbers_are_those_of_the_run(finished: Path, page: tuple[Pat
     assert found.row("model")[1:3] == [f"{metrics['test_mse']:.4f}", f"{metrics['test_mae']:.4f}"]
     assert np.mean(found.line("horizon", "0", "model")) == pytest.approx(metrics["test_mse"], rel=1e-4)
     assert np.mean(found.plots["channels"]["views"]["1"]["x"][0]) == pytest.approx(metrics["test_mae"], rel=1e-4)
-    assert "were others than now" not in found.text
+    assert "have changed since" not in found.text
     assert found.line("training", "", "validation MSE")[metrics["best_epoch"] - 1] == pytest.approx(
         metrics["val_mse"], rel=1e-4
     )
@@ -182,7 +182,7 @@ def test_coverage_is_measured_on_test_with_margins_of_validation(own: tuple[Path
         _, measured, lowest, width = found.row(f"{level} %")
         assert measured.split(",")[0] == f"{100 * inside.mean():.1f} %"
         assert lowest.startswith(least) and width == f"{2 * margin.mean():.4f}"
-    assert "too few for each step by itself at 95 %: there one width counts for all steps" in " ".join(
+    assert "At 95 % there are too few errors per step, so all steps have the same width." in " ".join(
         found.text.split()
     )
 

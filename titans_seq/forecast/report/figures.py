@@ -42,7 +42,11 @@ class Window:
     """A window of some channels, in their units.
 
     Args:
-        label: for the menu. time: L + H dates or row numbers.
+        label: for the menu.
+        time: L + H dates or row numbers.
+        past: values before the forecast, NaN where missing.
+        truth: values that came, NaN where missing.
+        forecast: point forecasts.
         bounds: of LEVELS, lower and upper.
     """
 
@@ -164,8 +168,11 @@ def surprise_plot(
     """The series below, its surprise above, with some spans shaded: a menu of channels.
 
     Args:
+        values: the series, NaN where missing.
+        surprise: of each row.
         columns: channel -> name, of those in the menu, in this order.
         time: N dates or row numbers.
+        marked: spans to shade.
     """
     begins = np.arange(0, len(values), rows_per_point(len(values)))
     dates, views = stamps(time), {}

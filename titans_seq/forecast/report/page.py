@@ -21,12 +21,20 @@ class Report:
 
     Args:
         about: dataset, lookback, horizon, mixer and seed of the run.
-        columns: of all channels; hidden: how many of them cannot be chosen among the forecasts.
-        scores: on the test windows. baseline: of its names, the better one on the validation windows.
-        calibrated, validation: windows the intervals were calibrated on, and all of the validation part.
+        made: when.
+        columns: names of all channels.
+        hidden: how many of them cannot be chosen among the forecasts.
+        scores: on the test windows.
+        baseline: of its names, the better one on the validation windows.
+        season: of the seasonal naive.
+        calibrated: windows the intervals were calibrated on.
+        validation: windows of the validation split.
         plots: forecast, horizon, channels, training and, where there is a memory, surprise.
-        training: a sentence. facts: names and values. config: the text of the run's configuration.
-        spans: of the surprise: peak, channel, first and last row. every: rows that a point of the track stands for.
+        training: a sentence.
+        facts: names and values.
+        config: the text of the run's configuration.
+        spans: of the surprise: peak, channel, first and last row.
+        every: rows that a point of the surprise stands for.
         differs: what to say where the run's own metrics are others.
     """
 

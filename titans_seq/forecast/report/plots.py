@@ -20,11 +20,14 @@ class Plot:
     """What the page needs to draw a plot.
 
     Args:
-        name: its place in the page. height: in pixels.
-        traces, layout: plotly's, without numbers.
-        menus: the label and the options of each.
+        name: its place in the page.
+        height: in pixels.
+        traces: plotly's, without numbers.
+        layout: plotly's.
         views: the indices of the chosen options, joined by commas -> "x" and "y", for each trace an array or the index
-            of one in `arrays`, and "layout", whole entries that take the place of those of `layout`.
+            of one in `arrays`, and "layout", whole entries that replace those of `layout`.
+        arrays: what several views share.
+        menus: the label and the options of each.
     """
 
     name: str

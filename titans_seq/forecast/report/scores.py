@@ -44,7 +44,7 @@ class Season:
             words = f"a season has {rows:,} rows, {known}, and {before:,} come before the first validation window"
             return cls(None, f"No seasonal naive: {words}")
         if rows == 1 and not asked:
-            return cls(None, f"No seasonal naive: the step {step_text(step)} tells of no season; give one by --season")
+            return cls(None, f"No seasonal naive: the step {step_text(step)} has no usual season; give one by --season")
         return cls(rows, f"Season of {rows:,} rows, {known}")
 
 
@@ -66,7 +66,9 @@ class Errors:
     """Sums of squared and absolute errors, in float64.
 
     Args:
-        squared, absolute, count: [H, C] over all windows so far; count: observed values.
+        squared: over all windows so far.
+        absolute: the same.
+        count: of observed values.
         each: MSE of every window, batch by batch.
     """
 
@@ -95,11 +97,12 @@ class Errors:
 
 
 class Scores:
-    """The forecaster, the last value and, with a season, the last season, over the windows of the test part.
+    """The forecaster, the last value and, with a season, the last season, over the windows of the test split.
 
     Args:
         values: the series, standardised.
-        season: rows; None, or more than there are before the first window: no seasonal naive.
+        horizon: H.
+        season: rows; None: no seasonal naive.
         margin: half widths of the intervals around the forecast; one level per row of `inside`.
     """
 
