@@ -38,9 +38,9 @@ def check(config: DictConfig, make: Callable[[], nn.Module], weights: Mapping[st
     made = build_on_meta(make)
     if weights is None:
         return _require_room(made, folder)
-    found = first_difference(made, weights)
-    if found is not None:
-        raise _unfit(config, folder, f" ({found})")
+    difference = first_difference(made, weights)
+    if difference is not None:
+        raise _unfit(config, folder, f" ({difference})")
     return None
 
 

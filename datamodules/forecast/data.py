@@ -184,7 +184,8 @@ class ForecastDataModule(PanelData):
         num_workers: of the loaders; windows are cut from memory, so 0 is usually fastest.
 
     Attributes, after `setup`:
-        panel: raw values, one series per column. scaling: mean and deviation of each. name: of the data.
+        panel: raw values, one series per column. scaling: mean and deviation of each. name: the
+            data set's, or the stem of a user's file.
 
     Raises:
         DataError: at construction for contradictory or impossible arguments, at `prepare_data` or `setup` for data
@@ -214,6 +215,8 @@ class ForecastDataModule(PanelData):
         embedded = csv is None and (dataset or EMBEDDED).lower() == EMBEDDED
         self.spec = None if embedded or dataset is None else find_spec(dataset)
         self.csv, self.data_root = csv, data_root
+        own = None if csv is None else Path(csv).name.removesuffix(".gz").removesuffix(".csv")
+        self.name = own or (EMBEDDED if self.spec is None else self.spec.name)
         self._restored: PanelScaling | None = None  # of a checkpoint
         self._stage: str | None = None
         if embedded:
@@ -243,13 +246,6 @@ class ForecastDataModule(PanelData):
             return "generated"
         return VERIFIED if self.spec.sha256 else UNVERIFIED
 
-    @property
-    def name(self) -> str:
-        """The data set's name, or the stem of a user's file."""
-        if self.csv is not None:
-            return Path(self.csv).name.removesuffix(".gz").removesuffix(".csv")
-        return EMBEDDED if self.spec is None else self.spec.name
-
     def prepare_data(self) -> None:
         """Download the named data set if it is not at hand (once, see `download_dataset`)."""
         if self.spec is not None and not hasattr(self, "panel"):  # Lightning asks before every fit, test, ...
@@ -270,7 +266,7 @@ class ForecastDataModule(PanelData):
             own = PanelScaling.fit(self.panel, calendar=False) if self._restored is None else self._restored
             self.scaling = own.with_series(self.panel)
             return
-        self.protocol.require(self.name, int(self.panel.lengths[0]), self.lookback, self.horizon)
+        self.protocol.require(str(self.name), int(self.panel.lengths[0]), self.lookback, self.horizon)
         self.take([self.panel], self._restored)
         for split in SPLITS:
             if not len(self.windows(split)):

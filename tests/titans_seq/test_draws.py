@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from titans_seq import TitansForecaster
+from titans_seq.attention import Attention
 from titans_seq.draws import Draws, Dropout
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.forecast.estimator import TitansEstimator
-from titans_seq.attention import Attention
 from titans_seq.training import quiet_training
 
 # four fits of different seeds, sizes and mixers

@@ -67,7 +67,7 @@ class Conformal:
         self,
         point: Float[np.ndarray, "W H"],
         bounds: Float[np.ndarray, "W H P 2"],
-        levels: list[float],
+        levels: Sequence[float],
     ) -> Float[np.ndarray, "W H P 2"]:
         """Move the bounds of these levels, at the most to the point forecast; wider levels hold narrower ones."""
         margin = self.margin[[self.levels.index(level) for level in levels]].T  # [H, P]

@@ -249,8 +249,9 @@ class FittedForecaster:
     @classmethod
     def _rebuilt(cls, config: dict[str, Any], weights: dict[str, Any], arrays: dict[str, Any]) -> "FittedForecaster":
         network = rebuilt_network(config["network"], weights)
-        names = config["columns"]
-        columns = Columns(**{key: tuple(name) if isinstance(name, list) else name for key, name in names.items()})
+        names: dict[str, Any] = config["columns"]
+        lists = {key: tuple(name) for key, name in names.items() if isinstance(name, list)}
+        columns = Columns(**(names | lists))
         conformal = None
         if config["levels"] is not None:
             conformal = Conformal(config["levels"], arrays["margin"])

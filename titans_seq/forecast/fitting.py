@@ -29,7 +29,7 @@ def make_module(data: PanelData, output: Output, lookback: int, options: dict[st
         ValueError: an option is wrong.
     """
     windows = data.train
-    sizes = {
+    sizes: dict[str, Any] = {
         "outputs": raw_size(output),
         "past_features": windows.features.shape[1],
         "future_features": windows.ahead,

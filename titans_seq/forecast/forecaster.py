@@ -374,7 +374,8 @@ class TitansForecaster(BaseEstimator):
         draws = Draws(self.seed + getattr(self, "fits_", 0))
         data = PanelData(
             panels, HoldOut(self._val_rows(panels), self.horizon), lookback=self._lookback * self.train_blocks,
-            horizon=self.horizon, calendar=self.calendar, scaling=again and again.scaling, batch_size=self.batch_size,
+            horizon=self.horizon, calendar=self.calendar, scaling=None if again is None else again.scaling,
+            batch_size=self.batch_size,
             steps_per_epoch=self.steps_per_epoch, val_windows=self._val_windows, seed=draws.seed,
             generator=draws.on("cpu"),
         )  # fmt: skip

@@ -109,7 +109,7 @@ def _carried(network: SimbaForecaster, windows: Windows, state: ModelState) -> t
     after, surprises = [], []
     for begin in range(0, len(windows), AT_ONCE):
         chosen = slice(begin, min(begin + AT_ONCE, len(windows)))
-        batch = on_device(_read_only(windows.__getitems__(np.arange(chosen.start, chosen.stop)), network), network)
+        batch = on_device(_read_only(windows.__getitems__(range(chosen.start, chosen.stop)), network), network)
         _, new, surprise = network.carry(**inputs_of(batch), state=state.select(chosen))
         after.append(new)
         surprises.append(surprise.cpu())
