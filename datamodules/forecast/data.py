@@ -111,8 +111,10 @@ class PanelData(lightning.LightningDataModule):
             panel = self.panels[place]
             anchors = self._anchors(panel, split)
             same = next(iter(held.values()), None)
-            made = Windows(panel, self.scaling, self.lookback, self.horizon, anchors) if same is None else None
-            held[split] = made or same.at(anchors)  # type: ignore[union-attr]
+            if same is None:
+                held[split] = Windows(panel, self.scaling, self.lookback, self.horizon, anchors)
+            else:
+                held[split] = same.at(anchors)
         return held[split]
 
     @property

@@ -65,7 +65,7 @@ def test_windows_against_a_loop_over_steps():
 
 
 def test_scaling_is_that_of_observed_rows():
-    data = panel()
+    data = panel((20, 16, 30))
     scaling = PanelScaling.fit(data, calendar=False)
     for i, name in enumerate(data.ids):
         rows = data.target[data.series == i]
@@ -176,7 +176,7 @@ def test_windows_of_a_table_hold_all_its_series():
     data = panel((30, 30))
     data.target[:] = np.arange(60.0)
     windows = Windows(
-        data, PanelScaling.fit(data, calendar=False), L, H, Anchors(np.tile([0, 1], (2, 1)), np.array([5, 9]))
+        data, PanelScaling.fit(data, calendar=False), L, H, Anchors(np.tile([0, 1], (2, 1)), np.array([9, 12]))
     )
     batch = windows.__getitems__([1, 0])
     assert batch["index"].tolist() == [12, 12, 9, 9] and "past_observed_values" not in batch
