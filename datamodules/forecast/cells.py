@@ -34,7 +34,7 @@ def read_times(column: pd.Series, step: Step | None, where: Where) -> np.ndarray
     """Time stamps as datetime64[ns], or whole numbers."""
     name = column.name
     if isinstance(column.dtype, pd.PeriodDtype):
-        column = column.dt.to_timestamp()
+        column = _within_reach(column, where).dt.to_timestamp()
     if pd.api.types.infer_dtype(column, skipna=False) == "integer":
         if step is not None and not isinstance(step, int):
             raise DataError(
@@ -80,13 +80,17 @@ def read_dates(column: pd.Series, where: Where) -> np.ndarray:
     else:
         dates = pd.DatetimeIndex(pd.to_datetime(column, errors="coerce"))
     if dates.hasnans:
-        row = int(np.argmax(dates.isna()))
-        raise _unread(column, row, where)
-    try:
-        return dates.as_unit("ns").to_numpy()
-    except pd.errors.OutOfBoundsDatetime:
-        row = int(np.argmax((dates < pd.Timestamp.min) | (dates > pd.Timestamp.max)))
-        raise _unread(column, row, where) from None
+        raise _unread(column, int(np.argmax(dates.isna())), where)
+    _within_reach(dates.to_series(name=column.name), where)
+    return dates.as_unit("ns").to_numpy()
+
+
+def _within_reach(column: pd.Series, where: Where) -> pd.Series:
+    years = column.dt.year.to_numpy()
+    beyond = (years < 1678) | (years > 2261)  # of which nanoseconds since 1970 are no int64
+    if beyond.any():
+        raise _unread(column, int(np.argmax(beyond)), where)
+    return column
 
 
 def is_date_text(cells: pd.Series) -> bool:
@@ -126,9 +130,12 @@ def _parsed(text: pd.Series, name: Any, where: Where) -> pd.DatetimeIndex:
     breaks = {form: _breaks(dates) for form, dates in found.items()}
     best, *others = sorted(found, key=breaks.__getitem__)
     if others and breaks[others[0]] == breaks[best]:
+        one, other = (
+            form.replace("%m", "month").replace("%d", "day").replace("%Y", "year") for form in (best, others[0])
+        )
         warnings.warn(
-            f"column {name!r}: dates such as {text.iloc[0]!r} can be read as {best} or as {others[0]}, and are read as "
-            f"{best}; write 2024-01-31",
+            f"column {name!r}: dates such as {text.iloc[0]!r} are read as {one}, and could as well be {other}; write "
+            "2024-01-31",
             DataWarning,
             stacklevel=2,
         )
@@ -193,4 +200,5 @@ def to_numbers(column: pd.Series) -> tuple[Float[np.ndarray, " R"], Bool[np.ndar
 def not_a_number(value: Any) -> str:
     value = value.item() if isinstance(value, np.generic) else value
     hint = "; write decimals with a point" if re.fullmatch(r"[+-]?\d+,\d+", str(value).strip()) else ""
-    return f"{value!r} is not a finite number of at most {LARGEST:.0e}{hint}"
+    kind = "number" if isinstance(value, str) else f"finite number up to {LARGEST:.0e}"
+    return f"{value!r} is not a {kind}{hint}"

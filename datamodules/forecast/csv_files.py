@@ -190,7 +190,8 @@ def _date_column(path: Path, header: list[str]) -> str:
     if found is None:
         with _readable(path), _opened(path) as file:
             sample = pd.read_csv(file, nrows=_SAMPLE, dtype=str, encoding="utf-8-sig", index_col=False)
-        found = next((name for name in header if is_date_text(sample[name])), None)
+        years = by_name.get("year")  # numbers alone are dates under this name only
+        found = next((name for name in header if is_date_text(sample[name])), years)
     if found is not None:
         return found
     hint = "; are its columns separated by commas?" if len(header) == 1 else ""
@@ -229,8 +230,8 @@ def _numbers(path: Path, block: pd.DataFrame, names: list[str], date: str) -> Fl
         do = "correct it or drop the column"
         if name in texts and block[date].duplicated().any():
             do = (
-                "and dates repeat, so the file seems to be long: make one column per series (DataFrame.pivot), or give "
-                f"the frame to TitansForecaster(id_col={name!r})"
+                "as dates repeat the file seems to be long: make one column per series (DataFrame.pivot), or give the "
+                f"frame to TitansForecaster(id_col={name!r})"
             )
         raise DataError(f"{path}: column {name!r} in line {block.index[row] + 2}: {not_a_number(cell)}; {do}")
     return out

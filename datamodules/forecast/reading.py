@@ -120,12 +120,11 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
         if future is not None:
             raise DataError("future was given, but future_covariates names no column of it")
         return None
-    if not isinstance(future, pd.DataFrame | None):
-        raise DataError(f"future must be a DataFrame; got {type(future).__name__}")
     if future is None:
         raise DataError(
             f"the covariates {', '.join(columns.future_covariates)} are needed over the horizon; give them as future="
         )
+    future = _with_columns(future, columns)
     key = [columns.id] if columns.id is not None else []
     for name in (*key, columns.time, *columns.future_covariates):
         if name not in future.columns:
@@ -182,10 +181,7 @@ def _with_columns(df: Any, columns: Columns) -> pd.DataFrame:
         if lost:
             raise DataError(f"{lost[0]!r} is in the index and a column; drop one of them")
         return df.reset_index()
-    index: pd.Index = df.index
-    if columns.time not in df.columns and (
-        isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or _holds_dates(index.to_series().reset_index(drop=True))
-    ):
+    if columns.time not in df.columns and _holds_dates(df.index.to_series()):
         return df.rename_axis(columns.time).reset_index()
     return df
 
@@ -221,6 +217,7 @@ def _read_wide(frame: pd.DataFrame, columns: Columns, step: Step | None) -> Pane
         frame = frame.iloc[:, 1:]
     if not len(frame.columns):
         raise DataError("the frame has no column of values")
+    _require_names(frame.columns, "the header of a wide frame")
     stamps = read_times(times, step, frame_rows)
     values = np.empty((len(frame.columns), len(frame)))
     for i, name in enumerate(frame.columns):
@@ -294,14 +291,15 @@ def _codes(frame: pd.DataFrame, columns: Columns) -> tuple[np.ndarray, pd.Index]
     codes, ids = pd.factorize(frame[columns.id])
     if (codes < 0).any():
         raise DataError(f"column {columns.id!r} is empty in row {int(np.argmax(codes < 0))}")
-    odd = [
-        name
-        for name in ids
-        if not isinstance(name, str | int | float | np.integer | np.floating) or isinstance(name, bool)
-    ]
-    if odd:
-        raise DataError(f"column {columns.id!r} must hold text or numbers; it holds {odd[0]!r}")
+    _require_names(ids, f"column {columns.id!r}")
     return codes, pd.Index(np.asarray(ids))
+
+
+def _require_names(ids: pd.Index, what: str) -> None:
+    """Names of series go into JSON."""
+    for name in ids:
+        if not isinstance(name, str | int | float | np.integer | np.floating) or isinstance(name, bool):
+            raise DataError(f"{what} must hold text or numbers as names of series; it holds {name!r}")
 
 
 def _static(
