@@ -180,7 +180,7 @@ def _header(path: Path) -> list[str]:
     counts = Counter(name for name in given.to_numpy().ravel() if isinstance(name, str))
     doubles = [name for name, count in counts.items() if count > 1]
     if doubles:
-        raise DataError(f"{path}: column {doubles[0]!r} stands twice in the header; give each column a name of its own")
+        raise DataError(f"{path}: duplicate column {doubles[0]!r} in the header; give each column a name of its own")
     return names
 
 

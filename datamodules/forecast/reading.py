@@ -132,7 +132,7 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     ahead = future_times(panel.times[panel.offsets[1:] - 1], steps, panel.freq)
     names = panel.ids.repeat(steps)
     times = read_times(future[columns.time], panel.freq, frame_rows)
-    if not pd.Index(times).isin(ahead).any() and (periods := to_periods(times, panel.freq)) is not None:
+    if not ahead.isin(times).all() and (periods := to_periods(times, panel.freq)) is not None:
         times = periods
     given, wanted = pd.Index(times), ahead
     if columns.id is not None:
