@@ -109,7 +109,7 @@ WRONG = {
     "no date": (lambda f: changed(f, "ds", 2, "soon"), r"column 'ds' \(row 2\): cannot parse 'soon' as a date"),
     "date missing": (lambda f: changed(f, "ds", 2, pd.NaT), r"column 'ds' \(row 2\) has no date"),
     "no name": (lambda f: changed(f, "unique_id", 3, None), "column 'unique_id' is empty in row 3"),
-    "twice": (lambda f: pd.concat([f, f.iloc[[6]]]), r"series s1: ds 2024-01-31 01:00:00 is given twice \(rows 6 and 8\)"),
+    "twice": (lambda f: pd.concat([f, f.iloc[[6]]]), r"s1: ds 2024-01-31 01:00:00 is given twice \(rows 6 and 8\)"),
     "off the grid": (
         lambda f: changed(f, "ds", 6, pd.Timestamp("2024-01-31 01:10")),
         r"series s1: ds 2024-01-31 01:10:00 \(row 6\) is not on the grid of freq 'h' from 2024-01-31 00:00:00",
