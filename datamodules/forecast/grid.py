@@ -140,12 +140,13 @@ class _Rows:
         off = place < 0
         if off.any() and (periods := self._as_periods(step)) is not None:
             return periods
-        row = int(np.argmax(off))
         if off.any():
+            row = int(np.argmax(off))
+            first = int(self.firsts[self.codes[row]])
+            start = "" if row == first else f" from {stamp_text(self.times[first])}"
             raise DataError(
-                f"{self.stamp(row)}{self.where(int(self.order[row]))} is not on the grid of {step_text(step)} from "
-                f"{stamp_text(self.times[self.firsts][self.codes[row]])}; drop the row, round the time stamps, or give "
-                "the right freq="
+                f"{self.stamp(row)}{self.where(int(self.order[row]))} is not on the grid of {step_text(step)}{start}; "
+                "drop the row, round the time stamps, or give the right freq="
             )
         inside = np.diff(place)[np.diff(self.codes) == 0]
         if len(inside) and inside.min() > 1:

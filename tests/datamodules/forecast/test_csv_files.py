@@ -59,7 +59,7 @@ def test_gz_bom_crlf_and_blank_lines_read_alike(write_csv: Write, tmp_path: Path
 @pytest.mark.parametrize("name", ["date", "Timestamp", "DATETIME", "ds", " time", "Month", "utc", ""])
 def test_date_column_may_stand_anywhere_under_any_name(write_csv: Write, name: str) -> None:
     panel = read_csv(write_csv(_table("1,2024-01-01,2", "3,2024-01-02,4", header=f"a,{name},b")))
-    assert list(panel.ids) == ["a", "b"]
+    assert (list(panel.ids), panel.columns.time) == (["a", "b"], name or "date")
     assert list(panel.times[:2]) == list(pd.date_range("2024-01-01", periods=2))
 
 
