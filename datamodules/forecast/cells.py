@@ -31,22 +31,17 @@ def frame_rows(*rows: int) -> str:
 
 
 def read_times(column: pd.Series, step: Step | None, where: Where) -> np.ndarray:
-    """Time stamps as datetime64[ns], or whole numbers."""
+    """Time stamps as datetime64[ns], or whole numbers; 20240131 is a date unless the step is a whole number."""
     name = column.name
     if isinstance(column.dtype, pd.PeriodDtype):
         column = _within_reach(column, where).dt.to_timestamp()
     if pd.api.types.infer_dtype(column, skipna=False) == "integer":
-        if step is not None and not isinstance(step, int):
-            raise DataError(
-                f"column {name!r} holds whole numbers, so freq must be a whole number too; got {step_text(step)}"
-            )
         numbers = column.to_numpy(dtype=np.int64)
-        if _like_dates(numbers):
-            hint = f"pd.to_datetime(df[{name!r}], format='%Y%m%d')"
-            raise DataError(
-                f"column {name!r} holds dates written as whole numbers such as {numbers[0]}; convert it: {hint}"
-            )
-        return numbers
+        if isinstance(step, int) or (step is None and not _like_dates(numbers)):
+            return numbers
+        if not _like_dates(numbers):
+            raise DataError(f"column {name!r} holds whole numbers, so freq must be one too; got {step_text(step)}")
+        column = column.astype(str)
     if isinstance(step, int):
         raise DataError(f"freq={step} is for whole numbers in column {name!r}; it holds {column.dtype}")
     if pd.api.types.is_numeric_dtype(column.dtype):

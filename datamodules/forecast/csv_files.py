@@ -22,7 +22,7 @@ from titans_seq.datamodules.common.files import open_bytes, user_path
 from titans_seq.datamodules.forecast.calendar import to_step
 from titans_seq.datamodules.forecast.cells import is_date_text, not_a_number, read_dates, to_numbers
 from titans_seq.datamodules.forecast.panel import Columns, Panel, from_columns
-from titans_seq.datamodules.forecast.reading import counts_rows, warn_of_index, wide_panel
+from titans_seq.datamodules.forecast.reading import wide_panel
 from titans_seq.datamodules.forecast.registry import DatasetSpec
 
 DATE_COLUMNS = ("date", "timestamp", "datetime", "ds", "time")
@@ -61,19 +61,16 @@ def read_csv(path: str | Path) -> Panel:
             cannot be read, stand there twice or lie off their grid, a column name that stands there twice.
 
     Warns:
-        DataWarning: a first column without a name counts the rows; it is left out.
+        DataWarning: as `wide_panel` and `read_dates`; dates stand for periods.
     """
     path = user_path(path)
     table = _read_table(path)
-    names, values = table.names, table.values
     with _said_of(path):
-        if len(names) > 1 and counts_rows(names[0], values[0]):
-            warn_of_index(names[0])
-            names, values = names[1:], values[1:]
-        if np.isnan(values).all():
+        if np.isnan(table.values).all():
             raise DataError(f"no numeric column: every cell beside {table.dates.name!r} is empty")
         times = read_dates(table.dates, table.where)
-        return wide_panel(times, values, names, Columns(time=str(table.dates.name)), None, table.where)
+        columns = Columns(time=str(table.dates.name))
+        return wide_panel(times, table.values, table.names, columns, None, table.where)
 
 
 def read_published_csv(path: Path, spec: DatasetSpec) -> Panel:

@@ -4,7 +4,6 @@ missing.
 R rows of all series one after another, N series, F future covariates, G past ones, T time stamps, C columns of values.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +44,7 @@ def read_frame(df: pd.DataFrame | pd.Series, columns: Columns, freq: Any = None)
         DataError: something in the frame is wrong; the message names column, series and row.
 
     Warns:
-        DataWarning: the first column of a wide frame counts the rows; it is left out.
+        DataWarning: as `wide_panel` and `read_dates`; dates stand for periods.
     """
     frame = _with_columns(df, columns)
     _once(frame.columns, "the frame")
@@ -104,7 +103,19 @@ def wide_panel(
     times: np.ndarray, values: Float[np.ndarray, "C T"], names: Sequence[Any], columns: Columns, step: Step | None,
     where: Where = frame_rows,
 ) -> Panel:  # fmt: skip
-    """The panel of C columns that share their time stamps, which may come in any order."""
+    """The panel of C columns that share their time stamps, which may come in any order.
+
+    Warns:
+        DataWarning: the first column is the index that pandas writes (it has no name and each row is one more than the
+            last); it is left out.
+    """
+    if len(names) > 1 and names[0] == "Unnamed: 0" and len(times) > 1 and (np.diff(values[0]) == 1).all():
+        warnings.warn(
+            f"the first column {names[0]!r} counts the rows and is left out; write files by to_csv(..., index=False)",
+            DataWarning,
+            stacklevel=4,
+        )
+        names, values = names[1:], values[1:]
     grid = lay_out(times, step, columns.time, where)
     return from_columns(grid.times, grid.dense(values), names, columns, grid.step)
 
@@ -212,9 +223,6 @@ def _read_wide(frame: pd.DataFrame, columns: Columns, step: Step | None) -> Pane
         if not pd.api.types.is_integer_dtype(frame.index.dtype):
             raise DataError(f"a wide frame needs dates in its index or a column {columns.time!r}")
         times = frame.index.to_series(name=columns.time)
-    if len(frame.columns) > 1 and counts_rows(str(frame.columns[0]), frame.iloc[:, 0]):
-        warn_of_index(frame.columns[0])
-        frame = frame.iloc[:, 1:]
     if not len(frame.columns):
         raise DataError("the frame has no column of values")
     _require_names(frame.columns, "the header of a wide frame")
@@ -229,22 +237,6 @@ def _read_wide(frame: pd.DataFrame, columns: Columns, step: Step | None) -> Pane
                 "in a wide frame every column is a series; where this one names them, say so by id_col="
             )
     return wide_panel(stamps, values, frame.columns, columns, step)
-
-
-def counts_rows(name: str, values: Any) -> bool:
-    """Whether a first column is the index that pandas writes: unnamed, each whole number one more than the last."""
-    if not re.fullmatch(r"(Unnamed: 0)?", name):
-        return False
-    numbers = np.asarray(values)
-    return numbers.dtype.kind in "iuf" and len(numbers) > 1 and bool((np.diff(numbers) == 1).all())
-
-
-def warn_of_index(name: Any) -> None:
-    warnings.warn(
-        f"the first column {str(name)!r} counts the rows and is left out; write files by to_csv(..., index=False)",
-        DataWarning,
-        stacklevel=4,
-    )
 
 
 def _holds_dates(column: pd.Series) -> bool:

@@ -24,21 +24,6 @@ def long_frame(lengths=(5, 3), freq="h", **more) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(**more)
 
 
-@pytest.mark.parametrize("freq", ["h", "15min", "D", "W-SUN", "MS", "ME", "QE", "B", "YS"])
-def test_grids_of_pandas(freq):
-    """Times come back as pandas made them, for ticks and for steps of the calendar, with the freq given or found."""
-    frame = long_frame((7, 5), freq)
-    for given in (freq, None):
-        panel = read_panel(frame, Columns(), given)
-        assert list(panel.times) == list(frame["ds"])
-        assert list(panel.target) == list(frame["y"])
-        ahead = future_times(panel.times[panel.offsets[1:] - 1], 3, panel.freq)
-        wanted = [
-            pd.date_range(part["ds"].iloc[-1], periods=4, freq=freq)[1:] for _, part in frame.groupby("unique_id")
-        ]
-        assert list(ahead) == [time for part in wanted for time in part]
-
-
 def test_rows_in_any_order_and_absent_ones_are_missing():
     frame = long_frame((6, 4))
     panel = read_panel(frame.drop(index=[2, 7]).sample(frac=1, random_state=0), Columns(), "h")
@@ -56,7 +41,7 @@ def test_series_keep_the_order_of_their_first_appearance():
 def test_whole_numbers_as_time():
     frame = pd.DataFrame({"ds": [10, 20, 40], "y": [1.0, 2.0, 4.0]})
     panel = read_panel(frame, Columns(id=None))
-    assert panel.freq == 10
+    assert panel.freq == 10 and not panel.wide
     np.testing.assert_array_equal(panel.target, [1, 2, np.nan, 4])
     assert list(future_times(panel.times[-1:], 2, panel.freq)) == [50, 60]
 
@@ -146,11 +131,6 @@ def test_wrong_frequencies_and_static_covariates():
 
 
 MISREAD = {
-    "dates as numbers": (
-        lambda f: f.assign(ds=f["ds"].dt.strftime("%Y%m%d").astype(int)),
-        None,
-        "dates written as whole numbers such as 20240131",
-    ),
     "too fine a step": (lambda f: f, "h", r"no two rows are one step of freq 'h' apart, the nearest are 24 steps"),
     "a slip": (lambda f: changed(f, "ds", 0, pd.Timestamp("1970-01-01")), "D", "look for a wrong date"),
 }
@@ -189,6 +169,8 @@ ROWS = {
     "month starts": ("MS", 14, 5, ["2005-03-01", "2005-04-01"]),
     "business days": ("B", 30, 12, ["2004-02-12", "2004-02-13"]),
     "hours": ("h", 30, 7, ["2004-01-02 06:00", "2004-01-02 07:00"]),
+    "weeks": ("W-SUN", 30, 7, ["2004-08-01", "2004-08-08"]),
+    "month ends": ("ME", 30, 7, ["2006-07-31", "2006-08-31"]),
     "days": ("D", 30, 7, ["2004-01-31", "2004-02-01"]),
     "quarter ends": ("QE", 30, 7, ["2011-09-30", "2011-12-31"]),
     "years": ("YS", 12, 3, ["2016-01-01", "2017-01-01"]),
@@ -205,7 +187,8 @@ def test_a_missing_row_is_masked_and_moves_no_date(read, freq, rows, lost, follo
 
 
 @pytest.mark.parametrize(
-    "form", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y-%m-%d", "%Y/%m/%d", "%d-%m-%Y", "%d-%b-%Y", "%b %d %Y", "%b %Y"]
+    "form",
+    ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d-%m-%Y", "%d-%b-%Y", "%b %d %Y", "%b %Y"],
 )
 def test_the_regular_parse_of_dates_wins(read, form):
     dates = pd.date_range("2000", periods=300, freq="MS")
