@@ -13,7 +13,6 @@ from pandas.tseries.offsets import BaseOffset
 from titans_seq.datamodules.common.errors import DataError
 
 Step: TypeAlias = BaseOffset | int
-LAST = np.iinfo(np.int64).max  # nanoseconds since 1970 (in the year 2262), or a row's number
 FEW = 5  # so many equal gaps are no accident: months and quarters have different lengths
 _UNITS = {12: "Y", 3: "Q", 1: "M"}
 _NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -43,8 +42,8 @@ def to_step(freq: Any) -> Step | None:
         raise DataError(f"freq must be a pandas frequency such as 'h', or a whole number; got {freq!r}")
     if (step if isinstance(step, int) else step.n) < 1:
         raise DataError(f"freq must be a step forward; got {freq!r}")
-    if isinstance(freq, BaseOffset) and to_step(plain_step(step)) != step:
-        raise DataError(f"freq {freq!r} cannot be saved; give one that has an alias, or a CustomBusinessDay")
+    if isinstance(freq, BaseOffset) and to_step(plain_step(freq)) != freq:
+        raise _unsaved(freq)
     return step
 
 
@@ -52,15 +51,26 @@ def plain_step(step: Step) -> str | int | dict[str, Any]:
     """A step as JSON can hold it: its alias, or the class and arguments of one that an alias does not tell."""
     if isinstance(step, int):
         return step
+    given = _given(step)
     try:
-        if _offset(step.freqstr) == step:
+        same = _offset(step.freqstr)
+        if same == step and _given(same) == given:
             return str(step.freqstr)
     except DataError:
         pass
-    given = {name: value for name, value in step.kwds.items() if name not in ("calendar", "offset")}
-    if "holidays" in given:
-        given["holidays"] = [str(day) for day in given["holidays"]]
+    if not all(isinstance(value, str | int | list) for value in given.values()):
+        raise _unsaved(step)
     return {"class": type(step).__name__, "n": step.n, **given}
+
+
+def _given(step: BaseOffset) -> dict[str, Any]:
+    """The arguments of an offset; the holidays of a calendar count as its own."""
+    given = {name: value for name, value in getattr(step, "kwds", {}).items() if name not in ("calendar", "offset")}
+    return given | {"holidays": [str(day) for day in given["holidays"]]} if "holidays" in given else given
+
+
+def _unsaved(step: BaseOffset) -> DataError:
+    return DataError(f"freq {step!r} cannot be saved; give one that has an alias, or a CustomBusinessDay")
 
 
 def alias(step: BaseOffset) -> str:
@@ -125,25 +135,28 @@ def _months(dates: pd.DatetimeIndex, days: int, even: bool) -> BaseOffset | None
     months = int(np.gcd.reduce(jumps))
     if jumps.min() < 1 or not 28 * months <= days <= 31 * months:
         return None
-    for step in _month_steps(dates[0], months):
+    few = len(jumps) < FEW
+    for step in _month_steps(dates[0], months, few):
         if (grid_place(dates.to_numpy(), dates[:1].to_numpy().repeat(len(dates)), step) >= 0).all():
             return step
-    return None if even and len(jumps) >= FEW else _offset(_begin(months))
+    return None if even and not few else _offset(_begin(months))
 
 
-def _month_steps(first: pd.Timestamp, months: int) -> list[BaseOffset]:
-    """Every rule by which dates may lie `months` apart from the first one on."""
+def _month_steps(first: pd.Timestamp, months: int, few: bool) -> list[BaseOffset]:
+    """Every rule by which dates may lie `months` apart from the first one on; of few dates only the usual ones."""
     count, unit = _split(months)
     month = (first.month - 1) % 3 + 1 if unit == "Q" else first.month
     begin = "" if unit == "M" else f"-{_NAMES[month - 1]}"
     end = f"-{_NAMES[month + 8]}" if unit == "Q" else begin
-    names = (f"{unit}S{begin}", f"{unit}E{end}", f"B{unit}S{begin}", f"B{unit}E{end}")
-    steps = [_offset(f"{count}{name}") for name in names]
-    if first.day > 21:
-        steps.append(pd.offsets.LastWeekOfMonth(months, weekday=first.dayofweek))
+    steps = [
+        _offset(f"{count}{name}") for name in (f"{unit}S{begin}", f"{unit}E{end}", f"B{unit}S{begin}", f"B{unit}E{end}")
+    ]
     if first.day <= 28:  # later days do not come every month
         steps.append(pd.DateOffset(months=months))
+    if first.day <= 28 and not few:
         steps.append(pd.offsets.WeekOfMonth(months, week=(first.day - 1) // 7, weekday=first.dayofweek))
+    if first.day > 21 and not few:
+        steps.append(pd.offsets.LastWeekOfMonth(months, weekday=first.dayofweek))
     return steps
 
 
@@ -179,32 +192,27 @@ def grid_place(times: np.ndarray, starts: np.ndarray, step: Step) -> np.ndarray:
 
 
 def grid_times(starts: np.ndarray, steps: np.ndarray, step: Step) -> pd.Index:
-    """The grids from each start on, one after another, with so many steps each."""
-    width = _width(step)
-    if width is not None:
-        place = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
-        return pd.Index((np.repeat(starts.view(np.int64), steps) + place * width).view(starts.dtype))
-    codes, stamps = pd.factorize(starts)
-    grids = [_dates(stamp, step, periods=steps[codes == code].max()).to_numpy() for code, stamp in enumerate(stamps)]
-    return pd.DatetimeIndex(np.concatenate([grids[code][:count] for code, count in zip(codes, steps, strict=True)]))
-
-
-def future_times(last: pd.Index, steps: int, step: Step) -> pd.Index:
-    """The `steps` grid points after each of N last ones, one after another: N * steps.
+    """The grids from each start on, one after another, with so many steps each.
 
     Raises:
         DataError: they run beyond the year 2262.
     """
     width = _width(step)
     if width is not None:
-        numbers = last.to_numpy().view(np.int64)
-        if len(last) and int(numbers.max()) + steps * width > LAST:
-            raise _beyond(last.max(), step)
-        return pd.Index((numbers[:, None] + width * np.arange(1, steps + 1)).ravel().view(last.to_numpy().dtype))
-    codes, stamps = pd.factorize(last)
-    grids = [_dates(stamp, step, periods=steps + 1) for stamp in pd.DatetimeIndex(stamps)]
-    ahead = np.stack([grid[grid > stamp][:steps].to_numpy() for grid, stamp in zip(grids, stamps, strict=True)])
-    return pd.DatetimeIndex(ahead[codes].ravel())
+        first = starts.view(np.int64)
+        if (first.astype(np.float64) + (steps - 1) * float(width) >= 2.0**63).any():
+            raise _beyond(starts.max(), step)
+        place = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+        return pd.Index((np.repeat(first, steps) + place * width).view(starts.dtype))
+    codes, stamps = pd.factorize(starts)
+    grids = [_dates(stamp, step, periods=steps[codes == code].max()).to_numpy() for code, stamp in enumerate(stamps)]
+    return pd.DatetimeIndex(np.concatenate([grids[code][:count] for code, count in zip(codes, steps, strict=True)]))
+
+
+def future_times(last: pd.Index, steps: int, step: Step) -> pd.Index:
+    """The `steps` grid points after each of N last ones, one after another: N * steps."""
+    grids = grid_times(last.to_numpy(), np.full(len(last), steps + 1), step)
+    return pd.Index(grids.to_numpy().reshape(len(last), -1)[:, 1:].ravel())
 
 
 def to_periods(times: np.ndarray, step: Step) -> np.ndarray | None:
@@ -212,11 +220,8 @@ def to_periods(times: np.ndarray, step: Step) -> np.ndarray | None:
     if isinstance(step, int) or not type(step).__name__.endswith(("Begin", "End")):
         return None
     codes, stamps = pd.factorize(times)
-    rolled = [
-        step.rollback(each) if "Begin" in type(step).__name__ else step.rollforward(each)
-        for each in pd.DatetimeIndex(stamps).normalize()
-    ]
-    return pd.DatetimeIndex(rolled).to_numpy()[codes]
+    roll = step.rollback if "Begin" in type(step).__name__ else step.rollforward
+    return pd.DatetimeIndex([roll(each) for each in pd.DatetimeIndex(stamps).normalize()]).to_numpy()[codes]
 
 
 def _dates(start: Any, step: BaseOffset, **until: Any) -> pd.DatetimeIndex:

@@ -31,22 +31,17 @@ def frame_rows(*rows: int) -> str:
 
 
 def read_times(column: pd.Series, step: Step | None, where: Where) -> np.ndarray:
-    """Time stamps as datetime64[ns], or whole numbers."""
+    """Time stamps as datetime64[ns], or whole numbers; 20240131 is a date unless the step is a whole number."""
     name = column.name
     if isinstance(column.dtype, pd.PeriodDtype):
-        column = column.dt.to_timestamp()
+        column = _within_reach(column, where).dt.to_timestamp()
     if pd.api.types.infer_dtype(column, skipna=False) == "integer":
-        if step is not None and not isinstance(step, int):
-            raise DataError(
-                f"column {name!r} holds whole numbers, so freq must be a whole number too; got {step_text(step)}"
-            )
         numbers = column.to_numpy(dtype=np.int64)
-        if _like_dates(numbers):
-            hint = f"pd.to_datetime(df[{name!r}], format='%Y%m%d')"
-            raise DataError(
-                f"column {name!r} holds dates written as whole numbers such as {numbers[0]}; convert it: {hint}"
-            )
-        return numbers
+        if isinstance(step, int) or (step is None and not _like_dates(numbers)):
+            return numbers
+        if not _like_dates(numbers):
+            raise DataError(f"column {name!r} holds whole numbers, so freq must be one too; got {step_text(step)}")
+        column = column.astype(str)
     if isinstance(step, int):
         raise DataError(f"freq={step} is for whole numbers in column {name!r}; it holds {column.dtype}")
     if pd.api.types.is_numeric_dtype(column.dtype):
@@ -80,13 +75,17 @@ def read_dates(column: pd.Series, where: Where) -> np.ndarray:
     else:
         dates = pd.DatetimeIndex(pd.to_datetime(column, errors="coerce"))
     if dates.hasnans:
-        row = int(np.argmax(dates.isna()))
-        raise _unread(column, row, where)
-    try:
-        return dates.as_unit("ns").to_numpy()
-    except pd.errors.OutOfBoundsDatetime:
-        row = int(np.argmax((dates < pd.Timestamp.min) | (dates > pd.Timestamp.max)))
-        raise _unread(column, row, where) from None
+        raise _unread(column, int(np.argmax(dates.isna())), where)
+    _within_reach(dates.to_series(name=column.name), where)
+    return dates.as_unit("ns").to_numpy()
+
+
+def _within_reach(column: pd.Series, where: Where) -> pd.Series:
+    years = column.dt.year.to_numpy()
+    beyond = (years < 1678) | (years > 2261)  # of which nanoseconds since 1970 are no int64
+    if beyond.any():
+        raise _unread(column, int(np.argmax(beyond)), where)
+    return column
 
 
 def is_date_text(cells: pd.Series) -> bool:
@@ -126,9 +125,12 @@ def _parsed(text: pd.Series, name: Any, where: Where) -> pd.DatetimeIndex:
     breaks = {form: _breaks(dates) for form, dates in found.items()}
     best, *others = sorted(found, key=breaks.__getitem__)
     if others and breaks[others[0]] == breaks[best]:
+        one, other = (
+            form.replace("%m", "month").replace("%d", "day").replace("%Y", "year") for form in (best, others[0])
+        )
         warnings.warn(
-            f"column {name!r}: dates such as {text.iloc[0]!r} can be read as {best} or as {others[0]}, and are read as "
-            f"{best}; write 2024-01-31",
+            f"column {name!r}: dates such as {text.iloc[0]!r} are read as {one}, and could as well be {other}; write "
+            "2024-01-31",
             DataWarning,
             stacklevel=2,
         )
@@ -193,4 +195,5 @@ def to_numbers(column: pd.Series) -> tuple[Float[np.ndarray, " R"], Bool[np.ndar
 def not_a_number(value: Any) -> str:
     value = value.item() if isinstance(value, np.generic) else value
     hint = "; write decimals with a point" if re.fullmatch(r"[+-]?\d+,\d+", str(value).strip()) else ""
-    return f"{value!r} is not a finite number of at most {LARGEST:.0e}{hint}"
+    kind = "number" if isinstance(value, str) else f"finite number up to {LARGEST:.0e}"
+    return f"{value!r} is not a {kind}{hint}"

@@ -4,26 +4,25 @@ Both go through one reader that fills a preallocated array block by block: readi
 pandas' copies of the whole. Lines are numbered as an editor shows them: the header is line 1.
 """
 
-import gzip
 import hashlib
-import zlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.common.files import cannot_read, require_file, user_path
+from titans_seq.datamodules.common.files import open_bytes, user_path
 from titans_seq.datamodules.forecast.calendar import to_step
 from titans_seq.datamodules.forecast.cells import is_date_text, not_a_number, read_dates, to_numbers
 from titans_seq.datamodules.forecast.panel import Columns, Panel, from_columns
-from titans_seq.datamodules.forecast.reading import counts_rows, warn_of_index, wide_panel
+from titans_seq.datamodules.forecast.reading import wide_panel
 from titans_seq.datamodules.forecast.registry import DatasetSpec
 
 DATE_COLUMNS = ("date", "timestamp", "datetime", "ds", "time")
@@ -31,6 +30,7 @@ _MOST_COLUMNS = 50_000
 _BLOCK_VALUES = 2**18  # numbers parsed at a time, 2 MB
 _BLOCK_ROWS = 256  # at least this many rows: pandas spends time on every column of every block
 _CHUNK_BYTES = 2**20
+_FORM: dict[str, Any] = {"encoding": "utf-8-sig", "skip_blank_lines": False}
 _SAMPLE = 50  # rows by which a column of dates is known that is not called so
 
 
@@ -61,20 +61,16 @@ def read_csv(path: str | Path) -> Panel:
             cannot be read, stand there twice or lie off their grid, a column name that stands there twice.
 
     Warns:
-        DataWarning: a first column without a name counts the rows; it is left out.
+        DataWarning: as `wide_panel` and `read_dates`; dates stand for periods.
     """
     path = user_path(path)
-    require_file(path, "CSV file")
     table = _read_table(path)
-    names, values = table.names, table.values
     with _said_of(path):
-        if len(names) > 1 and counts_rows(names[0], values[0]):
-            warn_of_index(names[0])
-            names, values = names[1:], values[1:]
-        if np.isnan(values).all():
+        if np.isnan(table.values).all():
             raise DataError(f"no numeric column: every cell beside {table.dates.name!r} is empty")
         times = read_dates(table.dates, table.where)
-        return wide_panel(times, values, names, Columns(time=str(table.dates.name)), None, table.where)
+        columns = Columns(time=str(table.dates.name))
+        return wide_panel(times, table.values, table.names, columns, None, table.where)
 
 
 def read_published_csv(path: Path, spec: DatasetSpec) -> Panel:
@@ -135,7 +131,7 @@ def csv_sha256(path: Path) -> str:
 def csv_shape(path: Path) -> tuple[int, int]:
     """Return (rows, channels) without parsing numbers; blank lines are not counted, the first column is the date."""
     header, rows = b"", -1
-    with _readable(path), _opened(path) as file:
+    with open_bytes(path, "CSV file") as file:
         for line in file:
             header = header or line
             rows += bool(line.strip())
@@ -165,32 +161,31 @@ def _read_table(path: Path) -> _Table:
     for i in range(1, len(names)):  # to the left, in place: a copy would need the memory twice
         whole[i * filled : (i + 1) * filled] = values[i, :filled]
     values = whole[: len(names) * filled].reshape(-1, filled)
-    return _Table(names, values, pd.concat(dates, ignore_index=True), np.concatenate(lines))
+    time = "date" if re.fullmatch(r"Unnamed: \d+", date) else date
+    return _Table(names, values, pd.concat(dates, ignore_index=True).rename(time), np.concatenate(lines))
 
 
 def _header(path: Path) -> list[str]:
-    with _readable(path), _opened(path) as file:
+    with open_bytes(path, "CSV file") as file:
         columns = file.readline().count(b",") + 1
     if columns > _MOST_COLUMNS:  # pandas needs a second for some thousand
         raise DataError(f"{path} has {columns:,} columns; at most {_MOST_COLUMNS:,} are read")
-    with _readable(path), _opened(path) as file:
-        names = list(pd.read_csv(file, nrows=0, encoding="utf-8-sig", skip_blank_lines=False).columns)
-    with _readable(path), _opened(path) as file:  # pandas calls a second "a" "a.1"
-        given = pd.read_csv(file, nrows=1, header=None, dtype=str, encoding="utf-8-sig", skip_blank_lines=False)
-    counts = Counter(name for name in given.to_numpy().ravel() if isinstance(name, str))
-    doubles = [name for name, count in counts.items() if count > 1]
+    with _table_file(path) as file:  # as a row: in a header pandas would call a second "a" "a.1"
+        given = pd.read_csv(file, nrows=1, header=None, dtype=str, keep_default_na=False, **_FORM).iloc[0]
+    doubles = [name for name, count in Counter(given).items() if name and count > 1]
     if doubles:
-        raise DataError(f"{path}: column {doubles[0]!r} stands twice in the header; give each column a name of its own")
-    return names
+        raise DataError(f"{path}: duplicate column {doubles[0]!r} in the header; give each column a name of its own")
+    return [name or f"Unnamed: {i}" for i, name in enumerate(given)]
 
 
 def _date_column(path: Path, header: list[str]) -> str:
     by_name = {str(name).strip().lower(): name for name in reversed(header)}
     found = next((by_name[name] for name in DATE_COLUMNS if name in by_name), None)
     if found is None:
-        with _readable(path), _opened(path) as file:
-            sample = pd.read_csv(file, nrows=_SAMPLE, dtype=str, encoding="utf-8-sig", index_col=False)
-        found = next((name for name in header if is_date_text(sample[name])), None)
+        with _table_file(path) as file:
+            sample = pd.read_csv(file, nrows=_SAMPLE, dtype=str, index_col=False, **_FORM)
+        years = by_name.get("year")  # numbers alone are dates under this name only
+        found = next((name for name in header if is_date_text(sample[name])), years)
     if found is not None:
         return found
     hint = "; are its columns separated by commas?" if len(header) == 1 else ""
@@ -200,15 +195,8 @@ def _date_column(path: Path, header: list[str]) -> str:
 
 def _blocks(path: Path, date: str, width: int) -> Iterator[pd.DataFrame]:
     """Yield the rows in blocks, blank lines kept so that row numbers stay file lines."""
-    with _readable(path), _opened(path) as file:
-        blocks = pd.read_csv(
-            file,
-            chunksize=max(_BLOCK_ROWS, _BLOCK_VALUES // width),
-            dtype={date: str},
-            encoding="utf-8-sig",
-            skip_blank_lines=False,
-            low_memory=False,
-        )
+    form = _FORM | {"chunksize": max(_BLOCK_ROWS, _BLOCK_VALUES // width), "dtype": {date: str}, "low_memory": False}
+    with _table_file(path) as file, pd.read_csv(file, **form) as blocks:
         for block in blocks:
             if not isinstance(block.index, pd.RangeIndex):  # pandas takes surplus first fields for row labels
                 raise pd.errors.ParserError("its rows have more fields than its header")
@@ -229,8 +217,8 @@ def _numbers(path: Path, block: pd.DataFrame, names: list[str], date: str) -> Fl
         do = "correct it or drop the column"
         if name in texts and block[date].duplicated().any():
             do = (
-                "and dates repeat, so the file seems to be long: make one column per series (DataFrame.pivot), or give "
-                f"the frame to TitansForecaster(id_col={name!r})"
+                "as dates repeat the file seems to be long: make one column per series (DataFrame.pivot), or give the "
+                f"frame to TitansForecaster(id_col={name!r})"
             )
         raise DataError(f"{path}: column {name!r} in line {block.index[row] + 2}: {not_a_number(cell)}; {do}")
     return out
@@ -241,31 +229,20 @@ def _line_count(path: Path) -> int:
     return sum(chunk.count(b"\n") + chunk.count(b"\r") for chunk in _chunks(path)) + 1
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        yield file
-
-
 def _chunks(path: Path) -> Iterator[bytes]:
-    with _readable(path), _opened(path) as file:
+    with open_bytes(path, "CSV file") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what can go wrong while a CSV is read into a DataError."""
-    try:
-        yield
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path} is empty") from None
-    except pd.errors.ParserError as error:
-        reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise DataError(f"{path} is not a table: {' '.join(reason.split())}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is a damaged gzip file ({error})") from None
-    except OSError as error:
-        raise cannot_read(path, error) from None
+def _table_file(path: Path) -> Iterator[BinaryIO]:
+    """The file for pandas, whose errors become a DataError."""
+    with open_bytes(path, "CSV file") as file:
+        try:
+            yield cast(BinaryIO, file)
+        except pd.errors.EmptyDataError:
+            raise DataError(f"{path} is empty") from None
+        except pd.errors.ParserError as error:
+            reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+            raise DataError(f"{path} is not a table: {' '.join(reason.split())}") from None

@@ -4,7 +4,7 @@ R rows of the table, N series.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -65,88 +65,109 @@ def lay_out(
         step: None finds it in the longest series.
         name: of the column of times.
         where: names rows in messages.
-        codes, ids: which series each row belongs to, and their names; None where there is one.
+        codes: the series of each row; None where there is one.
+        ids: names of the series.
 
     Raises:
         DataError: a time stamp is double or off the grid, or the grid has few rows.
     """
     codes = np.zeros(len(times), dtype=np.int64) if codes is None else codes
     order = np.lexsort((times, codes))
-    codes, times = codes[order], times[order]
-    lengths = np.bincount(codes)
-    firsts = np.cumsum(lengths) - lengths
-    _no_doubles(codes, times, ids, name, where, order)
-    if step is None:
-        step = _find_step(times, int(np.argmax(lengths)), codes, name)
-    place = grid_place(times, times[firsts][codes], step)
-    if (place < 0).any() and (periods := to_periods(times, step)) is not None:
-        moved = grid_place(periods, periods[firsts][codes], step)
-        if (moved >= 0).all() and (np.diff(moved)[np.diff(codes) == 0] > 0).all():
-            warnings.warn(
-                f"column {name!r} has one date per period; they are read as {step_text(step)}: "
-                f"{stamp_text(times[0])} is {stamp_text(periods[0])}",
-                DataWarning,
-                stacklevel=4,
-            )
-            times, place = periods, moved
-    _on_grid(place, times, codes, ids, step, name, where, order)
-    steps = place[firsts + lengths - 1] + 1
-    sparse = steps > MOST_STEPS * lengths + 1000
+    rows = _Rows(times[order], codes[order], order, name, where, ids)
+    rows.require_once()
+    step = rows.find_step() if step is None else step
+    rows, place = rows.on_grid(step)
+    steps = place[rows.firsts + rows.lengths - 1] + 1
+    sparse = steps > MOST_STEPS * rows.lengths + 1000
     if sparse.any():
         worst = int(np.argmax(sparse))
         raise DataError(
-            f"{_series(ids, worst)}{lengths[worst]} rows lie over {steps[worst]} steps of {step_text(step)}; look for "
-            "a wrong date, or give the right freq="
+            f"{rows.series(rows.firsts[worst])}{rows.lengths[worst]} rows lie over {steps[worst]} steps of "
+            f"{step_text(step)}; look for a wrong date, or give the right freq="
         )
     offsets = np.concatenate([[0], np.cumsum(steps)])
-    return Grid(step, grid_times(times[firsts], steps, step), offsets, order, offsets[codes] + place)
+    return Grid(step, grid_times(rows.times[rows.firsts], steps, step), offsets, order, offsets[rows.codes] + place)
 
 
-def _find_step(times: np.ndarray, longest: int, codes: np.ndarray, name: str) -> Step:
-    longest_times = times[codes == longest]
-    if len(longest_times) < 2:
-        raise DataError(f"no series has two rows, so the step of {name!r} is unknown; give freq=")
-    if np.issubdtype(times.dtype, np.integer):
-        return int(pd.Series(np.diff(longest_times)).mode().iloc[0])
-    step = find_step(pd.DatetimeIndex(longest_times))
-    assert step is not None  # two different time stamps
-    return step
+@dataclass(frozen=True)
+class _Rows:
+    """Rows by series and time, and how messages name them."""
 
+    times: np.ndarray
+    codes: Int[np.ndarray, " R"]
+    order: Int[np.ndarray, " R"]
+    name: str
+    where: Where
+    ids: pd.Index | None
 
-def _no_doubles(
-    codes: np.ndarray, times: np.ndarray, ids: pd.Index | None, name: str, where: Where, order: np.ndarray
-) -> None:
-    same = (codes[1:] == codes[:-1]) & (times[1:] == times[:-1])
-    if same.any():
-        at = int(np.argmax(same))
-        rows = where(*sorted((int(order[at]), int(order[at + 1]))))
-        hint = "merge the duplicates"
-        if ids is None or len(ids) == 1:
-            hint += (
-                "; a long table, one series below the other, needs the column of their names (id_col=), or one column "
+    @property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        return np.bincount(self.codes)
+
+    @property
+    def firsts(self) -> Int[np.ndarray, " N"]:
+        return np.cumsum(self.lengths) - self.lengths
+
+    def series(self, row: int) -> str:
+        return "" if self.ids is None else f"series {self.ids[self.codes[row]]}: "
+
+    def stamp(self, row: int) -> str:
+        return f"{self.series(row)}{self.name} {stamp_text(self.times[row])}"
+
+    def require_once(self) -> None:
+        same = (np.diff(self.codes) == 0) & (self.times[1:] == self.times[:-1])
+        if same.any():
+            row = int(np.argmax(same))
+            hint = "" if self.ids is not None and len(self.ids) > 1 else (
+                "; of a long table make one column per series (DataFrame.pivot), or name its column of series (id_col=)"
+            )  # fmt: skip
+            rows = self.where(*sorted(self.order[row : row + 2].tolist()))
+            raise DataError(f"{self.stamp(row)} is given twice{rows}; remove or merge the duplicates{hint}")
+
+    def find_step(self) -> Step:
+        longest = self.times[self.codes == int(np.argmax(self.lengths))]
+        if len(longest) < 2:
+            raise DataError(f"no series has two rows, so the step of {self.name!r} is unknown; give freq=")
+        if np.issubdtype(longest.dtype, np.integer):
+            return int(pd.Series(np.diff(longest)).mode().iloc[0])
+        step = find_step(pd.DatetimeIndex(longest))
+        assert step is not None  # two different time stamps
+        return step
+
+    def on_grid(self, step: Step) -> "tuple[_Rows, Int[np.ndarray, ' R']]":
+        """The rows, as periods if they are one per period, and their place on the grid of their series."""
+        place = grid_place(self.times, self.times[self.firsts][self.codes], step)
+        off = place < 0
+        if off.any() and (periods := self._as_periods(step)) is not None:
+            return periods
+        if off.any():
+            row = int(np.argmax(off))
+            first = int(self.firsts[self.codes[row]])
+            start = "" if row == first else f" from {stamp_text(self.times[first])}"
+            raise DataError(
+                f"{self.stamp(row)}{self.where(int(self.order[row]))} is not on the grid of {step_text(step)}{start}; "
+                "drop the row, round the time stamps, or give the right freq="
             )
-            hint += "per series (DataFrame.pivot)"
-        raise DataError(f"{_series(ids, codes[at])}{name} {stamp_text(times[at])} is given twice{rows}; {hint}")
+        inside = np.diff(place)[np.diff(self.codes) == 0]
+        if len(inside) and inside.min() > 1:
+            raise DataError(
+                f"no two rows are one step of {step_text(step)} apart, the nearest are {inside.min()} steps; give a "
+                "freq= that fits the data"
+            )
+        return self, place
 
-
-def _on_grid(
-    place: np.ndarray, times: np.ndarray, codes: np.ndarray, ids: pd.Index | None, step: Step, name: str, where: Where,
-    order: np.ndarray,
-) -> None:  # fmt: skip
-    if (place < 0).any():
-        row = int(np.argmax(place < 0))
-        start = stamp_text(times[np.argmax(codes == codes[row])])
-        raise DataError(
-            f"{_series(ids, codes[row])}{name} {stamp_text(times[row])}{where(int(order[row]))} is not on the grid of "
-            f"{step_text(step)} from {start}; drop the row, round the time stamps, or give the right freq="
+    def _as_periods(self, step: Step) -> "tuple[_Rows, Int[np.ndarray, ' R']] | None":
+        times = to_periods(self.times, step)
+        if times is None:
+            return None
+        place = grid_place(times, times[self.firsts][self.codes], step)
+        if (place < 0).any() or (np.diff(place)[np.diff(self.codes) == 0] < 1).any():
+            return None
+        moved = int(np.argmax(times != self.times))
+        warnings.warn(
+            f"column {self.name!r} has one date per period, which is read as {step_text(step)}: "
+            f"{stamp_text(self.times[moved])} becomes {stamp_text(times[moved])}",
+            DataWarning,
+            stacklevel=6,
         )
-    inside = np.diff(place)[np.diff(codes) == 0]
-    if len(inside) and inside.min() > 1:
-        raise DataError(
-            f"no two rows are one step of {step_text(step)} apart, the nearest are {inside.min()} steps; give a freq= "
-            "that fits the data"
-        )
-
-
-def _series(ids: pd.Index | None, code: int) -> str:
-    return "" if ids is None else f"series {ids[code]}: "
+        return replace(self, times=times), place

@@ -4,7 +4,6 @@ missing.
 R rows of all series one after another, N series, F future covariates, G past ones, T time stamps, C columns of values.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +44,7 @@ def read_frame(df: pd.DataFrame | pd.Series, columns: Columns, freq: Any = None)
         DataError: something in the frame is wrong; the message names column, series and row.
 
     Warns:
-        DataWarning: the first column of a wide frame counts the rows; it is left out.
+        DataWarning: as `wide_panel` and `read_dates`; dates stand for periods.
     """
     frame = _with_columns(df, columns)
     _once(frame.columns, "the frame")
@@ -104,7 +103,19 @@ def wide_panel(
     times: np.ndarray, values: Float[np.ndarray, "C T"], names: Sequence[Any], columns: Columns, step: Step | None,
     where: Where = frame_rows,
 ) -> Panel:  # fmt: skip
-    """The panel of C columns that share their time stamps, which may come in any order."""
+    """The panel of C columns that share their time stamps, which may come in any order.
+
+    Warns:
+        DataWarning: the first column is the index that pandas writes (it has no name and each row is one more than the
+            last); it is left out.
+    """
+    if len(names) > 1 and names[0] == "Unnamed: 0" and len(times) > 1 and (np.diff(values[0]) == 1).all():
+        warnings.warn(
+            f"the first column {names[0]!r} counts the rows and is left out; write files by to_csv(..., index=False)",
+            DataWarning,
+            stacklevel=4,
+        )
+        names, values = names[1:], values[1:]
     grid = lay_out(times, step, columns.time, where)
     return from_columns(grid.times, grid.dense(values), names, columns, grid.step)
 
@@ -120,12 +131,11 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
         if future is not None:
             raise DataError("future was given, but future_covariates names no column of it")
         return None
-    if not isinstance(future, pd.DataFrame | None):
-        raise DataError(f"future must be a DataFrame; got {type(future).__name__}")
     if future is None:
         raise DataError(
             f"the covariates {', '.join(columns.future_covariates)} are needed over the horizon; give them as future="
         )
+    future = _with_columns(future, columns)
     key = [columns.id] if columns.id is not None else []
     for name in (*key, columns.time, *columns.future_covariates):
         if name not in future.columns:
@@ -133,7 +143,7 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     ahead = future_times(panel.times[panel.offsets[1:] - 1], steps, panel.freq)
     names = panel.ids.repeat(steps)
     times = read_times(future[columns.time], panel.freq, frame_rows)
-    if not pd.Index(times).isin(ahead).any() and (periods := to_periods(times, panel.freq)) is not None:
+    if not ahead.isin(times).all() and (periods := to_periods(times, panel.freq)) is not None:
         times = periods
     given, wanted = pd.Index(times), ahead
     if columns.id is not None:
@@ -182,10 +192,7 @@ def _with_columns(df: Any, columns: Columns) -> pd.DataFrame:
         if lost:
             raise DataError(f"{lost[0]!r} is in the index and a column; drop one of them")
         return df.reset_index()
-    index: pd.Index = df.index
-    if columns.time not in df.columns and (
-        isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or _holds_dates(index.to_series().reset_index(drop=True))
-    ):
+    if columns.time not in df.columns and _holds_dates(df.index.to_series()):
         return df.rename_axis(columns.time).reset_index()
     return df
 
@@ -216,11 +223,9 @@ def _read_wide(frame: pd.DataFrame, columns: Columns, step: Step | None) -> Pane
         if not pd.api.types.is_integer_dtype(frame.index.dtype):
             raise DataError(f"a wide frame needs dates in its index or a column {columns.time!r}")
         times = frame.index.to_series(name=columns.time)
-    if len(frame.columns) > 1 and counts_rows(str(frame.columns[0]), frame.iloc[:, 0]):
-        warn_of_index(frame.columns[0])
-        frame = frame.iloc[:, 1:]
     if not len(frame.columns):
         raise DataError("the frame has no column of values")
+    _require_names(frame.columns, "the header of a wide frame")
     stamps = read_times(times, step, frame_rows)
     values = np.empty((len(frame.columns), len(frame)))
     for i, name in enumerate(frame.columns):
@@ -232,22 +237,6 @@ def _read_wide(frame: pd.DataFrame, columns: Columns, step: Step | None) -> Pane
                 "in a wide frame every column is a series; where this one names them, say so by id_col="
             )
     return wide_panel(stamps, values, frame.columns, columns, step)
-
-
-def counts_rows(name: str, values: Any) -> bool:
-    """Whether a first column is the index that pandas writes: unnamed, each whole number one more than the last."""
-    if not re.fullmatch(r"(Unnamed: 0)?", name):
-        return False
-    numbers = np.asarray(values)
-    return numbers.dtype.kind in "iuf" and len(numbers) > 1 and bool((np.diff(numbers) == 1).all())
-
-
-def warn_of_index(name: Any) -> None:
-    warnings.warn(
-        f"the first column {str(name)!r} counts the rows and is left out; write files by to_csv(..., index=False)",
-        DataWarning,
-        stacklevel=4,
-    )
 
 
 def _holds_dates(column: pd.Series) -> bool:
@@ -294,14 +283,15 @@ def _codes(frame: pd.DataFrame, columns: Columns) -> tuple[np.ndarray, pd.Index]
     codes, ids = pd.factorize(frame[columns.id])
     if (codes < 0).any():
         raise DataError(f"column {columns.id!r} is empty in row {int(np.argmax(codes < 0))}")
-    odd = [
-        name
-        for name in ids
-        if not isinstance(name, str | int | float | np.integer | np.floating) or isinstance(name, bool)
-    ]
-    if odd:
-        raise DataError(f"column {columns.id!r} must hold text or numbers; it holds {odd[0]!r}")
+    _require_names(ids, f"column {columns.id!r}")
     return codes, pd.Index(np.asarray(ids))
+
+
+def _require_names(ids: pd.Index, what: str) -> None:
+    """Names of series go into JSON."""
+    for name in ids:
+        if not isinstance(name, str | int | float | np.integer | np.floating) or isinstance(name, bool):
+            raise DataError(f"{what} must hold text or numbers as names of series; it holds {name!r}")
 
 
 def _static(
