@@ -40,9 +40,9 @@ def noise(length: int, piece: int) -> Iterator[torch.Tensor]:
         yield text[torch.arange(begin, min(begin + piece, length)) % len(text)]
 
 
-def answer(model: LanguageModel, states: ModelState | None, question: str, value: str) -> tuple[str, int]:
+def answer(model: LanguageModel, state: ModelState | None, question: str, value: str) -> tuple[str, int]:
     """What the model says to the question, and how many of the value's digits it has right when told those before."""
-    logits, told = read(model, encode(question), states)
+    logits, told = read(model, encode(question), state)
     said, right, drawn = "", 0, (logits, told)
     for digit in value:
         right += int(logits.argmax()) == ord(digit)
@@ -69,15 +69,15 @@ def main() -> None:
     rows, read_so_far, spent = [], 0, 0.0
     with torch.inference_mode(), Progress() as progress:
         task = progress.add_task("stream", total=given.tokens)
-        _, states = read(model, encode(fact), None)
+        _, state = read(model, encode(fact), None)
         for before, after in itertools.pairwise([0, *distances]):
             start = time.perf_counter()
             for piece in noise(after - before, given.piece):
-                _, states = read(model, piece, states)
+                _, state = read(model, piece, state)
                 read_so_far += len(piece)
                 progress.update(task, completed=read_so_far)
             spent += time.perf_counter() - start
-            said, right = answer(model, states, question, value)
+            said, right = answer(model, state, question, value)
             rows.append((after, said, right, resident_mib(), read_so_far / spent if spent else float("nan")))
     print(f"{fact.strip()} {question.strip()}\n")
     print("| tokens in between | answer | digits right | resident MiB | tokens / s |\n|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""`titans-seq pretrain|fit|test dna`: what is the DNA models' own in a run."""
+"""`titans-seq pretrain|fit dna`: the two DNA tasks, what their runs record and draw."""
 
 import argparse
 import time
@@ -12,17 +12,16 @@ import torch
 from omegaconf import DictConfig
 from sklearn.metrics import confusion_matrix
 
-from titans_seq.cli import checkpoints, dna_flags, fitting, recorded, runs, training
+from titans_seq.cli import checkpoints, dna_flags, fitting, recorded, runs
 from titans_seq.cli.config import Schema, override, quoted, quoted_path
 from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.pictures import draw
-from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.tasks import History, Job, Task
-from titans_seq.datamodules import DataError, DNAClassData, GenomeData, Labelled
+from titans_seq.datamodules import DNAClassData, GenomeData
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.genomics.benchmarks import benchmark_folder
-from titans_seq.datamodules.genomics.data import PROTOCOLS, classes_of
+from titans_seq.datamodules.genomics.data import classes_of
 from titans_seq.datamodules.genomics.intervals import label_by_length
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
@@ -195,19 +194,17 @@ class ClassifyTask(Task):
         return _fit_at_once(job, module.network, folder)
 
     def about(self, job: Job) -> dict[str, Any]:
-        data = job.data
-        assert isinstance(data, DNAClassData)
-        module = _module_of(job)
+        data, module = _data_of(job), _module_of(job)
         return {
             "dataset": data.dataset_name,
             "model": job.config.model.get("mixer", "kmer"),
             "pretrained": job.config.pretrained or "no",
             "seed": job.config.seed,
             "classes": ", ".join(data.class_names or ()),
-            **{f"{name}_sequences": len(part.tokens) for name, part in data.splits.items()},
+            **{f"{name}_sequences": len(rows.tokens) for name, rows in data.splits.items()},
             "split": data.protocol_text,
             "selected_on": _selected_on(data, module),
-            "strands": "as given" if data.stranded or _is_floor(module) else _strands(job),
+            "strands": "as given" if data.stranded or _is_baseline(module) else _strands(job),
             **_suspicions(data),
         }
 
@@ -254,14 +251,14 @@ def _objective(config: DictConfig) -> str:
     return "masked" if config.model.bidirectional else "next"
 
 
-def _is_floor(module: DNAModule) -> bool:
+def _is_baseline(module: DNAModule) -> bool:
     return isinstance(module.network, KmerClassifier)
 
 
 def _selected_on(data: DNAClassData, module: DNAModule) -> str:
-    if _is_floor(module):
+    if _is_baseline(module):
         return "nothing"
-    return f"{module.monitor}, of the test part" if data.protocol == "hyena_testselect" else module.monitor
+    return f"{module.monitor}, of the test split" if data.protocol == "hyena_testselect" else module.monitor
 
 
 def _both_sides(weights: dict[str, torch.Tensor], encoder: DNAEncoder) -> dict[str, torch.Tensor]:
@@ -281,10 +278,14 @@ def _module_of(job: Job) -> DNAModule:
     return job.module
 
 
+def _data_of(job: Job) -> DNAClassData:
+    assert isinstance(job.data, DNAClassData)
+    return job.data
+
+
 def _fit_at_once(job: Job, network: KmerClassifier, folder: Path) -> History:
-    """Fit the floor, keep it as a checkpoint, and return its one row."""
-    data, module, trainer = job.data, _module_of(job), job.trainer
-    assert isinstance(data, DNAClassData)
+    """Fit the baseline, keep it as a checkpoint, and return its one row."""
+    data, module, trainer = _data_of(job), _module_of(job), job.trainer
     start = time.perf_counter()
     network.fit(data.splits["train"].tokens, data.splits["train"].labels)
     seconds = time.perf_counter() - start
@@ -314,17 +315,16 @@ def on_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @torch.inference_mode()
 def test_probabilities(job: Job) -> np.ndarray:
-    """Probabilities [S, N] of the test part, in its order."""
+    """Probabilities [S, N] of the test split, in its order."""
     module = _module_of(job).eval().to(fitting.device())
-    assert isinstance(job.data, DNAClassData)
-    batches = (on_device(batch) for batch in job.data.test_dataloader())
+    batches = (on_device(batch) for batch in _data_of(job).test_dataloader())
     return torch.cat([module(batch).cpu() for batch in batches]).double().numpy()
 
 
 def draw_test(job: Job, folder: Path) -> list[Path]:
-    """Draw confusion.png and roc.png of the test part."""
-    assert isinstance(job.data, DNAClassData)
-    test, title = job.data.splits["test"], f"test part of {job.data.dataset_name}"
+    """Draw confusion.png and roc.png of the test split."""
+    data = _data_of(job)
+    test, title = data.splits["test"], f"test split of {data.dataset_name}"
     probabilities = test_probabilities(job)
     classes = range(len(test.class_names))
     matrix = confusion_matrix(test.labels, probabilities.argmax(axis=1), labels=list(classes))
@@ -332,69 +332,6 @@ def draw_test(job: Job, folder: Path) -> list[Path]:
     return made + draw(plot_roc, test.labels, probabilities, test.class_names, folder / "roc.png", title=title)
 
 
-# a finished run -------------------------------------------------------------------------------------------------------
-
-
 def task_of(config: DictConfig) -> PretrainTask | ClassifyTask:
     """Which of the two tasks made the run."""
     return PRETRAIN if config.task == PRETRAIN.key else CLASSIFY
-
-
-def test_command(arguments: argparse.Namespace) -> None:
-    """`titans-seq test dna`: metrics on the test part, to RUN/test_metrics.json."""
-    folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
-    trust = recorded.named_again(arguments.trust)
-    config = recorded.read_config(folder, PRETRAIN.key, CLASSIFY.key, trust=trust)
-    task, checkpoint = task_of(config), checkpoints.load_checkpoint(path)
-    task.check(config)
-    config.quiet = arguments.quiet
-    training.hush(config.quiet)
-    trained_on = _training_part(config) if arguments.csv and task is CLASSIFY else None
-    own = _own_data(config, task, arguments)
-    data = task.data(config, "test", checkpoint, download=False)
-    module = fitting.restored(config, lambda: task.module(config, data), checkpoint, folder)
-    job = Job(task, config, data, module, fitting.make_tester(config, folder))
-    with training.interruptible(job.trainer, "nothing was written"):
-        tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
-    metrics = fitting.finite({**task.about(job), **tested})
-    if own and isinstance(data, DNAClassData):
-        metrics["test_sequences_in_train"] = "unknown" if trained_on is None else data.leak(trained_on)
-    place = runs.make_new_folder(folder / f"test-{metrics['dataset']}") if own else folder
-    path = place / (runs.METRICS if own else "test_metrics.json")
-    runs.write_json(path, metrics)
-    show_record(task.title(metrics), metrics)
-    pictures = [] if task is PRETRAIN else draw_test(job, place)
-    show_paths("metrics", [path, *pictures])
-
-
-def _training_part(config: DictConfig) -> Labelled | None:
-    """What the run was trained on, if its files are still at hand."""
-    data: DNAClassData = build(config.data, "data")
-    if data.spec is not None:  # not worth a download
-        return None
-    try:
-        data.setup("fit")
-    except DataError:
-        return None
-    return data.splits["train"]
-
-
-def _own_data(config: DictConfig, task: Task, arguments: argparse.Namespace) -> bool:
-    """Put the user's file in the place of the run's data; tell whether there is one."""
-    if arguments.rc:
-        config.training.rc = arguments.rc
-    if task is PRETRAIN:
-        if arguments.csv:
-            raise UsageError("--csv holds labelled sequences, but the run is a language model; give --fasta")
-        if arguments.fasta:
-            config.data.fasta, config.data.bed = str(user_path(arguments.fasta).absolute()), None
-            config.data.val_records, config.data.test_records, config.data.whole = [], [], True
-        return bool(arguments.fasta)
-    if arguments.fasta:
-        raise UsageError("--fasta is for language models; test a classifier on --csv, which has labels")
-    if arguments.csv:
-        for key in ("dataset", "val_csv", "test_csv", "bed", "fasta"):
-            config.data[key] = None
-        config.data.csv, config.data.whole = str(user_path(arguments.csv).absolute()), True
-        config.data.folds, config.data.fold, config.data.protocol = 0, 0, PROTOCOLS[0]
-    return bool(arguments.csv)

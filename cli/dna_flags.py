@@ -94,7 +94,7 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
 )
 
 TEST = Command(
-    "dna:test_command",
+    "dna_tools:test_command",
     "Test the best checkpoint of a run on its test split, or on a file of your own.",
     (
         *checkpoint_flags(),

@@ -1,4 +1,4 @@
-"""`titans-seq predict|embed|score|surprise dna`: what a trained DNA model is used for."""
+"""`titans-seq test|predict|embed|score|surprise dna`: what a trained DNA model is used for."""
 
 import argparse
 import csv
@@ -11,19 +11,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, track
 
 from titans_seq.cli import checkpoints, fitting, recorded, runs, training
-from titans_seq.cli.dna import CLASSIFY, PRETRAIN, on_device, require_unstranded, task_of
+from titans_seq.cli.constructors import build
+from titans_seq.cli.dna import CLASSIFY, PRETRAIN, draw_test, on_device, require_unstranded, task_of
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record, show_table
-from titans_seq.datamodules.common.files import user_path
+from titans_seq.cli.tasks import Job, Task
+from titans_seq.datamodules import DataError, Labelled
+from titans_seq.datamodules.common.files import base_name, user_path
 from titans_seq.datamodules.genomics.alphabet import encode
 from titans_seq.datamodules.genomics.batches import TokenDataset, collate
-from titans_seq.datamodules.genomics.data import DNAClassData, classes_of
+from titans_seq.datamodules.genomics.data import PROTOCOLS, DNAClassData, classes_of
 from titans_seq.datamodules.genomics.genome import Genome
 from titans_seq.datamodules.genomics.labelled import Sequences, read_sequences
 from titans_seq.datamodules.genomics.variants import read_variants
@@ -80,8 +84,7 @@ def _output(arguments: argparse.Namespace, folder: Path, what: str, source: str,
     """The file to write: --output, or one in the run folder that is named after its input."""
     if arguments.output is not None:
         return runs.new_file(user_path(arguments.output))
-    stem = Path(source).name.removesuffix(".gz").rsplit(".", 1)[0]
-    return runs.free(folder / f"{what}-{stem}{suffix}")
+    return runs.free(folder / f"{what}-{base_name(source)}{suffix}")
 
 
 def _tracked(arguments: argparse.Namespace, rows: Iterable[T], total: int, what: str) -> Iterable[T]:
@@ -101,6 +104,66 @@ def _batches(tokens: Sequence[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
     rows = TokenDataset(tokens)
     for begin in range(0, len(tokens), BATCH):
         yield on_device(collate([rows[i] for i in range(begin, min(begin + BATCH, len(tokens)))]))
+
+
+def test_command(arguments: argparse.Namespace) -> None:
+    """`titans-seq test dna`: metrics on the test split, to RUN/test_metrics.json."""
+    folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
+    trust = recorded.named_again(arguments.trust)
+    config = recorded.read_config(folder, PRETRAIN.key, CLASSIFY.key, trust=trust)
+    task, checkpoint = task_of(config), checkpoints.load_checkpoint(path)
+    task.check(config)
+    config.quiet = arguments.quiet
+    training.hush(config.quiet)
+    trained_on = _training_split(config) if arguments.csv and task is CLASSIFY else None
+    own = _own_data(config, task, arguments)
+    data = task.data(config, "test", checkpoint, download=False)
+    module = fitting.restored(config, lambda: task.module(config, data), checkpoint, folder)
+    job = Job(task, config, data, module, fitting.make_tester(config, folder))
+    with training.interruptible(job.trainer, "nothing was written"):
+        tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
+    metrics = fitting.finite({**task.about(job), **tested})
+    if own and isinstance(data, DNAClassData):
+        metrics["test_sequences_in_train"] = "unknown" if trained_on is None else data.leak(trained_on)
+    place = runs.make_new_folder(folder / f"test-{metrics['dataset']}") if own else folder
+    path = place / (runs.METRICS if own else "test_metrics.json")
+    runs.write_json(path, metrics)
+    show_record(task.title(metrics), metrics)
+    pictures = [] if task is PRETRAIN else draw_test(job, place)
+    show_paths("metrics", [path, *pictures])
+
+
+def _training_split(config: DictConfig) -> Labelled | None:
+    """What the run was trained on, if its files are still there."""
+    data: DNAClassData = build(config.data, "data")
+    if data.spec is not None:  # not worth a download
+        return None
+    try:
+        data.setup("fit")
+    except DataError:
+        return None
+    return data.splits["train"]
+
+
+def _own_data(config: DictConfig, task: Task, arguments: argparse.Namespace) -> bool:
+    """Put a file of --csv or --fasta in the place of the run's data; return whether there is one."""
+    if arguments.rc:
+        config.training.rc = arguments.rc
+    if task is PRETRAIN:
+        if arguments.csv:
+            raise UsageError("--csv holds labelled sequences, but the run is a language model; give --fasta")
+        if arguments.fasta:
+            config.data.fasta, config.data.bed = str(user_path(arguments.fasta).absolute()), None
+            config.data.val_records, config.data.test_records, config.data.whole = [], [], True
+        return bool(arguments.fasta)
+    if arguments.fasta:
+        raise UsageError("--fasta is for language models; test a classifier on --csv, which has labels")
+    if arguments.csv:
+        for key in ("dataset", "val_csv", "test_csv", "bed", "fasta"):
+            config.data[key] = None
+        config.data.csv, config.data.whole = str(user_path(arguments.csv).absolute()), True
+        config.data.folds, config.data.fold, config.data.protocol = 0, 0, PROTOCOLS[0]
+    return bool(arguments.csv)
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ KEY=VALUE overrides the configuration; RUN/config.yaml shows all keys.""",
 )
 
 EVAL = Command(
-    "lm:eval_command",
+    "lm_tools:eval_command",
     "Measure a language model: the perplexity of a text in one stream, its accuracy in tasks by length, or tasks of "
     "lm-evaluation-harness.",
     (
@@ -105,7 +105,7 @@ EVAL = Command(
 )
 
 GENERATE = Command(
-    "lm:generate_command",
+    "lm_tools:generate_command",
     "Continue a text. The state can be saved and loaded again: the model then continues from what it has read.",
     (
         *checkpoint_flags(MODEL),

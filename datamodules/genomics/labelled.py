@@ -3,11 +3,9 @@
 Class names are sorted and go with the data: the order that folders or rows happen to have says nothing.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -17,9 +15,9 @@ from titans_seq.datamodules.common.files import base_name, open_text, user_path
 from titans_seq.datamodules.genomics.alphabet import encode
 from titans_seq.datamodules.genomics.genome import Genome, check_intervals
 from titans_seq.datamodules.genomics.intervals import Interval
+from titans_seq.datamodules.genomics.tables import kind_of, read_rows
 
 COLUMNS = ("sequence", "label")
-SUFFIXES = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
 
 
 @dataclass(frozen=True)
@@ -136,32 +134,17 @@ def _table(
     path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Where each row stands, and its fields of these columns; empty where an optional column is not there."""
-    separator = next((mark for suffix, mark in SUFFIXES.items() if path.name.endswith(suffix)), None)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give a file")
-    if separator is None:
-        raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}")
+    separator = kind_of(path)
     with open_text(path) as file:
-        yield from _rows(path, csv.reader(file, delimiter=separator), columns, optional)
-
-
-def _rows(
-    path: Path, reader: Any, columns: tuple[str, ...], optional: tuple[str, ...]
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    header = [name.strip().lower() for name in next(reader, [])]
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise DataError(
-            f"{path}: no column {' and no column '.join(missing)}; the header is {', '.join(header) or 'empty'}"
-        )
-    places = [header.index(name) if name in header else None for name in (*columns, *optional)]
-    for row in reader:
-        if not row:
-            continue
-        where = f"{path}: line {reader.line_num}"
-        if len(row) != len(header):
-            raise DataError(f"{where} has {len(row)} fields, the header {len(header)}")
-        yield where, tuple("" if place is None else row[place].strip() for place in places)
+        header, rows = read_rows(path, file, separator)
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise DataError(
+                f"{path}: no column {' and no column '.join(missing)}; the header is {', '.join(header) or 'empty'}"
+            )
+        places = [header.index(name) if name in header else None for name in (*columns, *optional)]
+        for line, fields in rows:
+            yield f"{path}: line {line}", tuple("" if place is None else fields[place] for place in places)
 
 
 def _tokens(sequence: str, where: str) -> UInt8[np.ndarray, " _"]:

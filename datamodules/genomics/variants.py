@@ -3,17 +3,16 @@
 Coordinates in memory are 0-based. Files count from 1, as VCF does, unless their column is called `position0`.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.common.files import COMPRESSED, is_compressed, open_text, user_path
+from titans_seq.datamodules.common.files import open_text, user_path
 from titans_seq.datamodules.genomics.genome import Genome
+from titans_seq.datamodules.genomics.tables import SEPARATORS, kind_of, read_rows
 
-SUFFIXES = {".vcf": "vcf", ".csv": ",", ".tsv": "\t"}
 _COLUMNS = (("record", "chrom"), ("position", "pos", "position0"), ("ref",), ("alt",))
 
 
@@ -73,9 +72,7 @@ def read_variants(path: str | Path, genome: Genome) -> Variants:
             reference allele that is not what the genome has there, or no variant at all.
     """
     path = user_path(path)
-    kind = SUFFIXES.get(Path(path.stem if is_compressed(path) else path.name).suffix)
-    if kind is None:
-        raise DataError(f"{path} must be one of {', '.join(SUFFIXES)}, or one of these with {' or '.join(COMPRESSED)}")
+    kind = kind_of(path, {".vcf": "vcf", **SEPARATORS})
     variants: list[Variant] = []
     skipped = 0
     with open_text(path) as file:
@@ -102,21 +99,14 @@ def _vcf_lines(path: Path, file: TextIO) -> Iterator[_Line]:
 
 
 def _table_lines(path: Path, file: TextIO, separator: str) -> Iterator[_Line]:
-    reader = csv.reader(file, delimiter=separator)
-    header = [name.strip().lower().removeprefix("#") for name in next(reader, [])]
+    header, rows = read_rows(path, file, separator)
     record, position, ref, alt = (_column(path, header, names) for names in _COLUMNS)
     name = header.index("id") if "id" in header else None
     first = 0 if header[position] == "position0" else 1
-    for fields in reader:
-        if not fields:
-            continue
-        where = f"{path}: line {reader.line_num}"
-        if len(fields) != len(header):
-            raise DataError(f"{where} has {len(fields)} fields, the header {len(header)}")
-        fields = [field.strip() for field in fields]
-        place = _position(fields[position], where, first)
+    for line, fields in rows:
+        place = _position(fields[position], f"{path}: line {line}", first)
         label = "" if name is None else fields[name]
-        yield _Line(reader.line_num, fields[record], place, fields[ref], fields[alt], label)
+        yield _Line(line, fields[record], place, fields[ref], fields[alt], label)
 
 
 def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:

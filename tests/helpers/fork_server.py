@@ -56,9 +56,9 @@ class ForkServer:
 
 
 def _serve() -> None:
-    import titans_seq.cli.dna
+    import titans_seq.cli.dna_tools
     import titans_seq.cli.forecast
-    import titans_seq.cli.lm  # noqa: F401
+    import titans_seq.cli.lm_tools  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

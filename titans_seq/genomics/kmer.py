@@ -1,4 +1,4 @@
-"""The floor under every DNA classifier: logistic regression on k-mer frequencies."""
+"""The baseline of every DNA classifier: logistic regression on k-mer frequencies."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Markov models of bases: the floor under every next-base model.
+"""Markov models of bases: the baseline of every next-base model.
 
 A base is predicted from the bases before it, at most `order` of them. The rule that gives every A, C, G and T a score,
 as a neural model does: the context is the longest run of known bases right before the base, cut to `order`. So it is

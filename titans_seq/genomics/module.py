@@ -35,21 +35,24 @@ class DNAModule(TrainedModule):
     """Loss, metrics and optimiser around a `DNALanguageModel` or a classifier `(tokens, mask) -> logits [B, N]`.
 
     Batches are dictionaries with `tokens` [B, T], `mask` [B, T] where something is padded and, for a classifier,
-    `label` [B]. With `carried` [B] a training batch of a next-base model goes on, in those rows, with the states that
-    the batch before left (truncated back-propagation: no gradient from one batch to the one before); `augment` is then
-    the data's to do.
+    `label` [B]. With `carried` [B] the rows of a next-base model's training batch for which it is True start from the
+    state that the batch before left (truncated back-propagation: no gradient from one batch to the one before). The
+    data then choose the strand, not `augment`.
+
     Logged per epoch: of a language model, in bits per base, `train_loss`, `val_bits` and `test_bits` (2 is chance; of a
     masked model over 15 % of the bases, all of them hidden and the same ones in every epoch); of a classifier
     `train_loss` in nats, and `val_` and `test_` with `mcc`, `accuracy`, `auroc` (mean of one class against the rest)
     and `f1` (mean over classes).
 
     Args:
-        network: what is trained.
-        monitor: the metric whose best epoch is kept: None is val_bits of a language model, val_mcc of a classifier.
-        augment: read every training sequence from either strand by chance.
+        network: What is trained.
+        monitor: The metric whose best epoch is kept. None: val_bits of a language model, val_mcc of a classifier.
+        augment: Read every training sequence from either strand by chance.
         rc: "average": evaluation takes the mean of the probabilities (or of the bits per base) of both strands.
-        learning_rate, weight_decay: of AdamW. The rate grows for `warmup_steps`, then falls to `final_rate` of itself
-            along a cosine over the training.
+        learning_rate: Of AdamW, after the warm-up.
+        weight_decay: Of AdamW.
+        final_rate: Share of the rate that is left at the end of a cosine over the training.
+        warmup_steps: Steps in which the rate grows to `learning_rate`.
     """
 
     def __init__(
@@ -126,15 +129,15 @@ class DNAModule(TrainedModule):
         self._stream = None, None
 
     def _stream_loss(self, network: DNALanguageModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of a batch whose rows go on with the batch before, and keep where they are for the next."""
+        """The loss of a batch whose rows continue those of the batch before; keeps their state for the next."""
         tokens, carried = batch["tokens"], batch["carried"]
         real = _real(tokens, batch.get("mask"))
-        previous, states = self._stream
-        states = continued(states, carried, lambda: network(tokens[:, :0])[1])
+        previous, state = self._stream
+        state = continued(state, carried, lambda: network(tokens[:, :0])[1])
         previous = None if previous is None else torch.where(carried, previous, START)
-        logits, states = network(tokens, mask=batch.get("mask"), previous=previous, state=states)
+        logits, state = network(tokens, mask=batch.get("mask"), previous=previous, state=state)
         last = tokens.gather(1, real.sum(dim=1, keepdim=True) - 1)[:, 0]
-        self._stream = last, states.detach()
+        self._stream = last, state.detach()
         return base_loss(logits, tokens)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

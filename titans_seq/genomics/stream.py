@@ -57,11 +57,11 @@ def read_stream(
 
 
 def _read(model: DNALanguageModel, pieces: Iterable[np.ndarray]) -> Iterator[StreamPiece]:
-    begin, previous, states = 0, None, None
+    begin, previous, state = 0, None, None
     for piece in pieces:
-        with torch.inference_mode():  # no graph: states can be carried as they are
+        with torch.inference_mode():  # no graph: the state can be carried as it is
             tokens = torch.from_numpy(piece).to(model.head.weight.device)[None]
-            logits, states, surprise = model(tokens, previous=previous, state=states, return_surprise=True)
+            logits, state, surprise = model(tokens, previous=previous, state=state, return_surprise=True)
             nats = log_likelihood(logits, tokens)[0]
             mean = torch.stack([block.mean(dim=(0, 2)) for block in surprise]).mean(dim=0)  # [T]
             previous = tokens[:, -1]

@@ -40,11 +40,11 @@ def read_stream(
 
 
 def _read(model: LanguageModel, tokens: np.ndarray, piece: int, carry: bool) -> Iterator[tuple[int, float]]:
-    states, nats = None, 0.0
+    state, nats = None, 0.0
     for begin in range(0, len(tokens) - 1, piece):
         part = torch.from_numpy(tokens[begin : begin + piece + 1].astype(np.int64))
         part = part.to(model.encoder.embedding.weight.device)
         with torch.inference_mode():
-            logits, states = model(part[None, :-1], state=states if carry else None)
+            logits, state = model(part[None, :-1], state=state if carry else None)
             nats += F.cross_entropy(logits[0].float(), part[1:], reduction="sum").item()
         yield begin + len(part), nats

@@ -21,11 +21,10 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
-    states: ModelState | None = None,
+    state: ModelState | None = None,
     piece: int = 4096,
 ) -> Iterator[tuple[int, ModelState]]:
-    """Yield each new token with the states before it is read: `generate` goes on from them with that token as its
-    prompt.
+    """Yield each new token with the state before it is read, from which `generate` continues with that token as prompt.
 
     The same tokens for the same seed, whatever `piece` is, as far as rounding allows. A prompt costs what one pass
     over it costs, each token after it one pass over one token, at the same memory however long the stream
@@ -37,7 +36,7 @@ def generate(
         tokens: how many to draw.
         temperature: logits are divided by it; 0 takes the most likely token.
         top_k: draw among the k most likely. top_p: and among the fewest that have this share of the probability.
-        states: of what was read before the prompt.
+        state: what was read before the prompt left; None: nothing was.
 
     Raises:
         ValueError: an option outside of its range, an empty prompt, a token that is not in the vocabulary, a model in
@@ -55,7 +54,7 @@ def generate(
             f"temperature must be finite and >= 0, top_k >= 1 and top_p in (0, 1]; got {temperature}, {top_k} and "
             f"{top_p}"
         )
-    return _generate(model, prompt, tokens, temperature, top_k, top_p, seed, states, piece)
+    return _generate(model, prompt, tokens, temperature, top_k, top_p, seed, state, piece)
 
 
 def _generate(
@@ -66,26 +65,26 @@ def _generate(
     top_k: int | None,
     top_p: float | None,
     seed: int,
-    states: ModelState | None,
+    state: ModelState | None,
     piece: int,
 ) -> Iterator[tuple[int, ModelState]]:
     random = torch.Generator().manual_seed(seed)
     unread = prompt
     for _ in range(tokens):
         for part in unread.split(piece):
-            logits, states = read(model, part, states)
-        assert states is not None
+            logits, state = read(model, part, state)
+        assert state is not None
         token = draw(logits, temperature, top_k, top_p, random)
-        yield token, states
+        yield token, state
         unread = torch.tensor([token])
 
 
 @torch.inference_mode()
-def read(model: LanguageModel, tokens: Tensor, states: ModelState | None) -> tuple[Tensor, ModelState | None]:
-    """Logits [V] after the last of the tokens [T], on the CPU, and the states after it."""
+def read(model: LanguageModel, tokens: Tensor, state: ModelState | None) -> tuple[Tensor, ModelState | None]:
+    """Logits [V] after the last of the tokens [T], on the CPU, and the state after it."""
     device = model.encoder.embedding.weight.device
-    logits, states = model(tokens.to(device)[None], state=states)
-    return logits[0, -1].float().cpu(), states
+    logits, state = model(tokens.to(device)[None], state=state)
+    return logits[0, -1].float().cpu(), state
 
 
 def draw(

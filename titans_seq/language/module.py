@@ -23,17 +23,21 @@ class LanguageModule(TrainedModule):
     """Loss, metrics and optimiser around a `LanguageModel`.
 
     Batches are dictionaries with `tokens` [B, T] and `targets` [B, T], the token that follows each, IGNORED where it is
-    not asked for. With `carried` [B] a training batch goes on, in those rows, with the states that the batch before
-    left (truncated back-propagation). Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per token that
-    is asked for; for tasks with answers also `val_` and `test_` with `accuracy`, the share of samples all of whose
-    targets are the most likely tokens, and `token_accuracy`, the share of targets.
+    not asked for. With `carried` [B] the rows of a training batch for which it is True start from the state that the
+    batch before left (truncated back-propagation). Logged per epoch: `train_loss`, `val_loss` and `test_loss`, nats per
+    token that is asked for; for tasks with answers also `val_` and `test_` with `accuracy`, the share of samples all of
+    whose targets are the most likely tokens, and `token_accuracy`, the share of targets.
 
     Args:
-        network: what is trained.
-        answers: log the accuracies, and keep the epoch with the best `val_token_accuracy`; else the one with the least
+        network: What is trained.
+        answers: Log the accuracies, and keep the epoch with the best `val_token_accuracy`; else the one with the least
             `val_loss`.
-        learning_rate, weight_decay, betas: of AdamW; only linear maps and the embedding decay. The rate grows for
-            `warmup_steps`, then falls to `final_rate` of itself along a cosine over the training.
+        learning_rate: Of AdamW, after the warm-up.
+        weight_decay: Of AdamW; only linear maps and the embedding decay.
+        beta1: Of AdamW.
+        beta2: Of AdamW.
+        final_rate: Share of the rate that is left at the end of a cosine over the training.
+        warmup_steps: Steps in which the rate grows to `learning_rate`.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class LanguageModule(TrainedModule):
             warmup_steps=warmup_steps,
         )
         self.betas, self.answers = (beta1, beta2), answers
-        self._states: ModelState | None = None
+        self._state: ModelState | None = None
         names = ("loss", "accuracy", "token_accuracy") if answers else ("loss",)
         self.shown = ("train_loss", *(f"val_{name}" for name in names))
         self.monitor, self.mode = ("val_token_accuracy", "max") if answers else ("val_loss", "min")
@@ -80,20 +84,20 @@ class LanguageModule(TrainedModule):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self._read_on(batch) if "carried" in batch else self.network(batch["tokens"])[0]
+        logits = self._carry_on(batch) if "carried" in batch else self.network(batch["tokens"])[0]
         total, count = token_loss(logits, batch["targets"])
         loss = total / count.clamp(min=1)
         self.log_training(loss, int(count))
         return loss
 
     def on_train_epoch_start(self) -> None:
-        self._states = None
+        self._state = None
 
-    def _read_on(self, batch: Batch) -> Tensor:
-        """Logits of a batch whose rows go on with the batch before; keeps their states for the next."""
-        states = continued(self._states, batch["carried"], lambda: self.network(batch["tokens"][:, :0])[1])
-        logits, states = self.network(batch["tokens"], state=states)
-        self._states = states.detach()
+    def _carry_on(self, batch: Batch) -> Tensor:
+        """Logits of a batch whose rows continue those of the batch before; keeps their state for the next."""
+        state = continued(self._state, batch["carried"], lambda: self.network(batch["tokens"][:, :0])[1])
+        logits, state = self.network(batch["tokens"], state=state)
+        self._state = state.detach()
         return logits
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

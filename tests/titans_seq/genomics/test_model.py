@@ -83,20 +83,20 @@ def test_padding_changes_no_logit(kind, side, mixer):
 def test_a_stream_cut_anywhere(cut, mixer):
     network, tokens = model("next", mixer), bases(2, 10)
     whole, _ = network(tokens)
-    first, states = network(tokens[:, :cut])
-    second, _ = network(tokens[:, cut:], previous=tokens[:, cut - 1], state=states)
+    first, state = network(tokens[:, :cut])
+    second, _ = network(tokens[:, cut:], previous=tokens[:, cut - 1], state=state)
     assert_equal_to(torch.cat([first, second], dim=1), whole, name="logits")
 
 
 @every_mixer
 def test_a_stream_goes_on_from_a_file(mixer, tmp_path):
     network, tokens = model("next", mixer), bases(3, 10)
-    _, states = network(tokens[:, :6])
-    save_state(tmp_path / "states", states, model=network)
+    _, state = network(tokens[:, :6])
+    save_state(tmp_path / "states", state, model=network)
     loaded = load_state(tmp_path / "states", model=network)
     assert isinstance(loaded, ModelState)
     rest = {"tokens": tokens[:, 6:], "previous": tokens[:, 5]}
-    whole = network(**rest, state=states)[0]
+    whole = network(**rest, state=state)[0]
     assert torch.equal(network(**rest, state=loaded)[0], whole)
     one = network(tokens[1:2, 6:], previous=tokens[1:2, 5], state=loaded.select(1))[0]
     assert_equal_to(one, whole[1:2], name="logits of one sample")
@@ -112,11 +112,11 @@ def test_a_bidirectional_encoder_has_no_stream(mixer):
 
 def test_states_of_another_model():
     network = model("next")
-    _, states = network(bases(1, 4))
+    _, state = network(bases(1, 4))
     with pytest.raises(ValueError, match="state.blocks must be 2 states, one per block; got 1"):
-        network(bases(1, 4), state=ModelState(states.blocks[:1]))
+        network(bases(1, 4), state=ModelState(state.blocks[:1]))
     with pytest.raises(ValueError, match="state must be a ModelState; got tuple"):
-        network(bases(1, 4), state=states.blocks)
+        network(bases(1, 4), state=state.blocks)
     with pytest.raises(ValueError, match="state must be a LayerState; got AttentionState"):
         network(bases(1, 4), state=model("next", "attention")(bases(1, 4))[1])
 
@@ -139,8 +139,8 @@ def test_surprise_of_every_block(kind, mixer):
     assert all((s[~mask] == 0).all() and (s[mask] > 0).all() for s in surprise)
     assert not torch.equal(*surprise)
     if kind == "next":
-        _, states = network(tokens[:, :4], mask=mask[:, :4])
-        *_, later = network(tokens[:, 4:], mask=mask[:, 4:], previous=tokens[:, 3], state=states, return_surprise=True)
+        _, state = network(tokens[:, :4], mask=mask[:, :4])
+        *_, later = network(tokens[:, 4:], mask=mask[:, 4:], previous=tokens[:, 3], state=state, return_surprise=True)
         for a, b in zip(later, surprise, strict=True):
             assert_equal_to(a, b[:, 4:], name="surprise")
 

@@ -58,12 +58,12 @@ def test_decoding_token_by_token_is_one_pass(variant):
     made, given = model(variant), tokens(2, 14)
     with torch.inference_mode():
         whole = made(given)
-        states, logits = None, []
+        state, logits = None, []
         for part in given.split(1, dim=1):
-            made_logits, states = made(part, state=states)
+            made_logits, state = made(part, state=state)
             logits.append(made_logits)
         assert_equal_to(torch.cat(logits, dim=1), whole[0], name="logits")
-        for a, b in zip(states.tensors(), whole[1].tensors(), strict=True):
+        for a, b in zip(state.tensors(), whole[1].tensors(), strict=True):
             assert_equal_to(a.double(), b.double(), name="state")
 
 
@@ -182,8 +182,8 @@ def test_generation_goes_on_from_a_state(tmp_path):
     whole = [token for token, _ in generate(made, prompt, tokens=8, temperature=0)]
     first = list(generate(made, prompt, tokens=5, temperature=0))
     save_state(tmp_path / "talk", first[-1][1], model=made)
-    states = load_state(tmp_path / "talk", model=made)
-    rest = [token for token, _ in generate(made, torch.tensor([first[-1][0]]), tokens=3, temperature=0, states=states)]
+    state = load_state(tmp_path / "talk", model=made)
+    rest = [token for token, _ in generate(made, torch.tensor([first[-1][0]]), tokens=3, temperature=0, state=state)]
     assert [token for token, _ in first] + rest == whole
 
 
@@ -236,16 +236,16 @@ def test_prompts_that_cannot_be_read():
 
 
 def test_a_state_of_another_model_is_refused():
-    states = model("mac")(tokens(1, 5))[1]
+    state = model("mac")(tokens(1, 5))[1]
     with pytest.raises(ValueError, match="state belongs to another layer"):
-        list(generate(model("mac", segment=5), tokens(3), states=states))
+        list(generate(model("mac", segment=5), tokens(3), state=state))
     with pytest.raises(ValueError, match="state must be a MAGState; got MACState"):
-        list(generate(model("mag"), tokens(3), states=states))
+        list(generate(model("mag"), tokens(3), state=state))
     with pytest.raises(ValueError, match="state belongs to another layer"):
         h3 = model("mal", form="h3")(tokens(1, 5))[1]
-        list(generate(model("mal"), tokens(3), states=h3))
+        list(generate(model("mal"), tokens(3), state=h3))
     with pytest.raises(ValueError, match="state.blocks must be 1 states, one per block; got 2"):
-        list(generate(model("mac", layers=1), tokens(3), states=states))
+        list(generate(model("mac", layers=1), tokens(3), state=state))
 
 
 # saving ---------------------------------------------------------------------------------------------------------------
