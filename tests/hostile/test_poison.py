@@ -43,6 +43,8 @@ _BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "block of mag": lambda: Block(D, mixer="mag", heads=2, chunk_size=CHUNK, window=3, num_persistent=2),
     "block of mal": lambda: Block(D, mixer="mal", heads=2, chunk_size=CHUNK, window=3, num_persistent=2),
     "block of attention": lambda: Block(D, mixer="attention", heads=2, num_persistent=2),
+    "block of ssm": lambda: Block(D, mixer="ssm"),
+    "block of gated_deltanet": lambda: Block(D, mixer="gated_deltanet", heads=2),
 }
 
 
