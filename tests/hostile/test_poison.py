@@ -25,6 +25,7 @@ from titans_seq.forecast import SimbaForecaster
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.stream import read_stream
 from titans_seq.language import LanguageModel
+from titans_seq.mixers import MIXERS
 
 D, T, CHUNK = 8, 12, 4
 POISONS = {"nan": float("nan"), "inf": float("inf"), "1e30": 1e30}
@@ -161,7 +162,7 @@ def test_a_token_of_another_row(name: str, poison: float) -> None:
 
 
 @poisoned
-@pytest.mark.parametrize("mixer", ["memory", "attention", "ssm", "none"])
+@pytest.mark.parametrize("mixer", [*MIXERS, "none"])
 def test_another_series(mixer: str, poison: float) -> None:
     model = _made(lambda: SimbaForecaster(24, 4, mixer=mixer, dim=D))
     x = torch.randn(3, 24, generator=torch.Generator().manual_seed(3))

@@ -110,7 +110,6 @@ MIXERS = {
     "own": Mix,
     "dropout": lambda dim: nn.Sequential(nn.Linear(dim, dim), nn.Dropout()),
     "rrelu": lambda dim: nn.RReLU(),
-    "attention": lambda dim: Attention(dim, dropout=0.5),
 }
 
 
