@@ -167,7 +167,7 @@ def checked(schema: Schema, overrides: Sequence[str]) -> list[str]:
     prefix of their own (+, ++, ~) are passed on as they are.
     """
     parsed = parse(overrides)
-    groups = {group: options(group) for group in GROUPS}
+    groups = {group: options(schema, group) for group in GROUPS}
     for override in parsed:
         _check_group(override, groups)
     start = _composed(schema, [_line(o) for o in parsed if o.key_or_group in groups])
@@ -189,9 +189,9 @@ def _line(override: Override) -> str:
     return override.input_line
 
 
-def options(group: str) -> list[str]:
+def options(schema: Schema, group: str) -> list[str]:
     """Return the choices of a config group; names with an underscore in front are parts, not choices."""
-    found = GlobalHydra.instance().config_loader().get_group_options(group)
+    found = GlobalHydra.instance().config_loader().get_group_options(group, config_name=schema.name)
     return [name for name in found if not name.startswith("_")]
 
 

@@ -36,7 +36,7 @@ FIT = Command(
   titans-seq fit forecast                                     the embedded series
   titans-seq fit forecast --dataset ETTh1 --horizon 96
   titans-seq fit forecast --csv my.csv --lookback 336
-  titans-seq fit forecast --dataset ETTh1 model=attention     another mixer: memory, attention, ssm, none
+  titans-seq fit forecast --dataset ETTh1 model=attention     another mixer: memory, mac, mag, mal, none, ...
   titans-seq fit forecast model.depth=3 trainer.accelerator=gpu
   titans-seq fit forecast --dataset Traffic --devices 4 data.batch_size=8   four devices, 32 windows per step
   titans-seq fit forecast --dataset ETTh1 experiment=memory_linear

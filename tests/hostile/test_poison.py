@@ -25,6 +25,7 @@ from titans_seq.forecast import SimbaForecaster
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel
 from titans_seq.genomics.stream import read_stream
 from titans_seq.language import LanguageModel
+from titans_seq.mixers import MIXERS
 
 D, T, CHUNK = 8, 12, 4
 POISONS = {"nan": float("nan"), "inf": float("inf"), "1e30": 1e30}
@@ -43,6 +44,8 @@ _BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "block of mag": lambda: Block(D, mixer="mag", heads=2, chunk_size=CHUNK, window=3, num_persistent=2),
     "block of mal": lambda: Block(D, mixer="mal", heads=2, chunk_size=CHUNK, window=3, num_persistent=2),
     "block of attention": lambda: Block(D, mixer="attention", heads=2, num_persistent=2),
+    "block of ssm": lambda: Block(D, mixer="ssm"),
+    "block of gated_deltanet": lambda: Block(D, mixer="gated_deltanet", heads=2),
 }
 
 
@@ -159,7 +162,7 @@ def test_a_token_of_another_row(name: str, poison: float) -> None:
 
 
 @poisoned
-@pytest.mark.parametrize("mixer", ["memory", "attention", "ssm", "none"])
+@pytest.mark.parametrize("mixer", [*MIXERS, "none"])
 def test_another_series(mixer: str, poison: float) -> None:
     model = _made(lambda: SimbaForecaster(24, 4, mixer=mixer, dim=D))
     x = torch.randn(3, 24, generator=torch.Generator().manual_seed(3))

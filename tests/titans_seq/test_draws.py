@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from titans_seq import TitansForecaster
-from titans_seq.attention import Attention
 from titans_seq.draws import Draws, Dropout
 from titans_seq.forecast import SimbaForecaster
 from titans_seq.forecast.estimator import TitansEstimator
@@ -29,7 +28,7 @@ FITS = [
     {"seed": 0, "horizon": 4, "network": {"dim": 8}},
     {"seed": 1, "horizon": 6, "network": {"dim": 16, "heads": 2}},
     {"seed": 2, "horizon": 4, "mixer": "ssm", "network": {"dim": 8}},
-    {"seed": 3, "horizon": 8, "mixer": "attention", "network": {"dim": 12, "blocks": 2}},
+    {"seed": 3, "horizon": 8, "mixer": "attention", "network": {"dim": 16, "blocks": 2}},
 ]
 SMALL = {"lookback": 24, "max_epochs": 2, "steps_per_epoch": 8, "batch_size": 8, "accelerator": "cpu", "val_size": 24}
 
@@ -110,7 +109,6 @@ MIXERS = {
     "own": Mix,
     "dropout": lambda dim: nn.Sequential(nn.Linear(dim, dim), nn.Dropout()),
     "rrelu": lambda dim: nn.RReLU(),
-    "attention": lambda dim: Attention(dim, dropout=0.5),
 }
 
 

@@ -2,6 +2,5 @@
 
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import EinFFT, SimbaForecaster
-from titans_seq.mixers import MIXERS
 
-__all__ = ["MIXERS", "EinFFT", "ForecastModule", "SimbaForecaster"]
+__all__ = ["EinFFT", "ForecastModule", "SimbaForecaster"]

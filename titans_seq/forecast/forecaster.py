@@ -72,8 +72,8 @@ class TitansForecaster(BaseEstimator):
             series.
         calendar: whether hour, weekday, ... of the time stamps are covariates.
         id_col, time_col, target_col: names of a long frame's columns. alias: name of the forecast's column.
-        mixer: "memory", "attention", "ssm" or "none", or a callable that makes a module `[B, N, D] -> [B, N, D]` from
-            the width D. With a module of your own, `fit` seeds PyTorch's global generators, from which its dropout
+        mixer: one of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a module `[B, N, D] -> [B, N, D]`
+            from the width D. With a module of your own, `fit` seeds PyTorch's global generators, from which its dropout
             draws, and sets them back at the end. This is not safe while other threads draw or fit such modules.
         network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
         max_epochs, steps_per_epoch, patience: an epoch is so many batches; training ends early after `patience` epochs

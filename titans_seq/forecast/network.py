@@ -6,8 +6,8 @@ Sources: PatchTST (arXiv 2211.14730) for RevIN, patches and head; SiMBA (arXiv 2
 2501.00663v1, section 5.6) for the memory in the mixer's place.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from titans_seq.blocks import ModelState
 from titans_seq.draws import Dropout
 from titans_seq.kernels.state import BatchState
 from titans_seq.mixer_base import Mixer
-from titans_seq.mixers import has_memory, make_mixer
+from titans_seq.mixers import WITH_MEMORY, has_memory, make_mixer
 
 FEW = 8  # observed steps: fewer say nothing of how far the next may lie
 INPUTS = ("past_target", "past_observed_values", "past_features", "future_features", "static_features")
@@ -71,7 +71,7 @@ class SimbaBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None) -> Float[Tensor, "B N D"]:
-        """Tokens where the mask is False write nothing into a memory."""
+        """A `Mixer` does not read tokens where the mask is False; other modules do not know of it."""
         if self.mixer is None:
             return self._channels(x)
         masked = {"mask": mask} if isinstance(self.mixer, Mixer) else {}
@@ -110,7 +110,7 @@ class SimbaForecaster(nn.Module):
         static_features: E covariates of the series.
         min_scale: the least deviation a lookback is said to have, for targets of a size of about 1: without it a flat
             lookback makes whatever follows as large as its rounding is small. 0 for targets of any size.
-        mixer: a name of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a `[B, N, D] -> [B, N, D]` module
+        mixer: one of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a `[B, N, D] -> [B, N, D]` module
             from D.
         dim: D, a multiple of 4.
         blocks: number of (mixer, EinFFT) pairs.
@@ -121,8 +121,9 @@ class SimbaForecaster(nn.Module):
         mixer_options: to the mixer, e.g. depth=3, heads=2, chunk_size=8 for the memory.
     """
 
-    # options of the mixers are the forecaster's too: chunks that fit a dozen patches, and both sides of each patch
-    mixer_defaults: ClassVar[dict[str, Any]] = {"chunk_size": 4, "num_persistent": 4, "bidirectional": True}
+    # Options of the mixers are the forecaster's too; these are for mixers that have them. A dozen patches would never
+    # leave the first chunk of 64, or the first segment; attention sees the whole lookback.
+    mixer_defaults: Mapping[str, Any] = {"chunk_size": 4, "segment": 4, "num_persistent": 4, "bidirectional": True}
     options: dict[str, Any]  # what it was made with
 
     def __init__(
@@ -224,7 +225,7 @@ class SimbaForecaster(nn.Module):
             heads: a patch's is spread over its steps, and where patches overlap their mean counts.
 
         Raises:
-            ValueError: the mixer is not the memory.
+            ValueError: the mixer has no memory.
         """
         inputs = (past_target, past_observed_values, past_features, static_features)
         self._check(*inputs[:3], future_features, static_features)
@@ -252,7 +253,7 @@ class SimbaForecaster(nn.Module):
 
     def _memory_blocks(self) -> list[SimbaBlock]:
         if not self.has_memory:
-            raise ValueError("a carried state and surprise need a mixer with a memory")
+            raise ValueError(f"a carried state and surprise need a mixer with a memory: {', '.join(WITH_MEMORY)}")
         return [block for block in self.blocks if isinstance(block, SimbaBlock)]
 
     def _tokens(
