@@ -81,7 +81,7 @@ SURPRISE = Command(
     (
         *checkpoint_flags(),
         _OTHER_SERIES,
-        Flag("--share", "share of rows to mark as surprising (default: 0.01)", type=share, default=0.01),
+        Flag("--share X", "share of rows to mark as surprising (default: 0.01)", type=share, default=0.01),
         Flag("--output FILE", "(default: RUN/surprise-<series>.csv, then -2, ...)", type=path),
     ),
     """examples:
