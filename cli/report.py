@@ -284,7 +284,7 @@ def _facts(job: Job, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("missing", f"{missing:,} of {panel.target.size:,} values, which count nowhere"))
     if isinstance(time, pd.DatetimeIndex):
         first, last = map(_words, stamps(time[[0, -1]]))
-        facts.append(("dates", f"{first} to {last}, step {step_text(panel.freq)}"))
+        facts.append(("dates", f"{first} to {last}, {step_text(panel.freq)}"))
     facts.append(("windows", ", ".join(f"{split} {len(data.windows(split)):,}" for split in SPLITS)))
     packages = (f"{name} {version(name)}" for name in ("titans-seq", "torch", "lightning", "plotly"))
     return [*facts, ("versions", ", ".join([*packages, f"Python {platform.python_version()}"]))]

@@ -163,7 +163,7 @@ def test_the_naive_numbers_are_those_of_a_loop(own: tuple[Path, Path, Page]) -> 
     assert found.row("seasonal naive")[1] == f"{np.mean(errors[7]):.4f}"
     by_step = np.array(errors[7]).reshape(-1, H).mean(axis=0)
     np.testing.assert_allclose(found.line("horizon", "0", "seasonal naive"), by_step, rtol=1e-4)
-    assert "same 23 test windows" in found.text and "Season of 7 rows, guessed from the step 'D'" in found.text
+    assert "same 23 test windows" in found.text and "Season of 7 rows, guessed from freq 'D'" in found.text
 
 
 def test_coverage_is_measured_on_test_with_margins_of_validation(own: tuple[Path, Path, Page]) -> None:
