@@ -123,8 +123,8 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
         season=season,
         calibrated=len(picked),
         validation=len(validation),
-        training=_training(metrics),
-        facts=_facts(job, metrics),
+        training=_training(metrics, module.monitor),
+        facts=_facts(data),
         config=(run / runs.CONFIG).read_text(encoding="utf-8"),
         differs=_differs(scores, metrics),
         **_surprise(job, plots, shown),
@@ -268,23 +268,22 @@ def _surprise(job: Job, plots: dict[str, Plot], shown: list[int]) -> dict[str, A
     return {"plots": {**plots, "surprise": plot}, "spans": table, "every": figures.rows_per_point(len(found))}
 
 
-def _training(metrics: Mapping[str, Any]) -> str:
+def _training(metrics: Mapping[str, Any], monitor: str) -> str:
     return (
         f"Epochs: {metrics['epochs']}, {metrics['seconds_per_epoch']:.1f} s each on average. The weights are "
-        f"those of epoch {metrics['best_epoch']}, the best by validation MSE ({metrics['val_mse']:.4f}). "
+        f"those of epoch {metrics['best_epoch']}, the best by {monitor}, with validation MSE {metrics['val_mse']:.4f}. "
         f"{metrics['parameters']:,} parameters."
     )
 
 
-def _facts(job: Job, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    data = series_of(job)
+def _facts(data: ForecastDataModule) -> list[tuple[str, str]]:
     panel, time = data.panel, _time(data)
     facts = [("series", f"{len(time):,} rows of {len(panel):,} channels ({data.provenance})")]
     if missing := int(np.isnan(panel.target).sum()):
         facts.append(("missing", f"{missing:,} of {panel.target.size:,} values, which count nowhere"))
     if isinstance(time, pd.DatetimeIndex):
         first, last = map(_words, stamps(time[[0, -1]]))
-        facts.append(("dates", f"{first} to {last}, step {step_text(panel.freq)}"))
+        facts.append(("dates", f"{first} to {last}, {step_text(panel.freq)}"))
     facts.append(("windows", ", ".join(f"{split} {len(data.windows(split)):,}" for split in SPLITS)))
     packages = (f"{name} {version(name)}" for name in ("titans-seq", "torch", "lightning", "plotly"))
     return [*facts, ("versions", ", ".join([*packages, f"Python {platform.python_version()}"]))]

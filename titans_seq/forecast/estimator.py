@@ -85,7 +85,7 @@ class TitansEstimator(PyTorchLightningEstimator):
         context_length: L, steps the network sees, at least one patch (16); None is the larger of 96 and two horizons.
         freq: pandas alias of the step, which must be that of the data; hour, weekday, ... of the time stamps become
             covariates. None: no such covariates, and any step.
-        mixer: one of `titans_seq.mixers.MIXERS`, or "none".
+        mixer: a name of `titans_seq.mixers.MIXERS`, or "none".
         network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
         distr_output: of GluonTS, or of `titans_seq.forecast.outputs`: quantiles, or a distribution that has a density
             over all numbers (Student-t, normal, Laplace, ...) or over counts (negative binomial, Poisson).

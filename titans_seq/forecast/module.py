@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from gluonts.torch.distributions import Output
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from titans_seq.blocks import ModelState
 from titans_seq.forecast.network import blocks_of, inputs_of
@@ -15,6 +15,25 @@ from titans_seq.training import TrainedModule
 
 Batch = dict[str, Tensor]
 Arguments = tuple[tuple[Tensor, ...], Tensor, Tensor]  # of the output, loc [B, 1], scale [B, 1]
+
+
+class WeightedMean(Metric):
+    """The mean in float64. MeanMetric of torchmetrics 1.9 forgets the weights where a NaN is to be seen."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: Tensor) -> None:
+        self.total += (value.double() * weight.double()).sum()
+        self.weight += weight.double().sum()
+
+    def compute(self) -> Tensor:
+        return self.total / self.weight
 
 
 class ForecastModule(TrainedModule):
@@ -60,8 +79,7 @@ class ForecastModule(TrainedModule):
         self.scores = ("loss", "mse", "mae") if has_point(self.output) else ("loss",)
         for stage in ("val", "test"):
             for name in self.scores:
-                metric = MeanMetric(nan_strategy="disable")  # a loss that is NaN is to be seen
-                self.add_module(f"{stage}_{name}", metric.set_dtype(torch.float64))
+                self.add_module(f"{stage}_{name}", WeightedMean())
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Arguments:
         """Inputs of the network -> arguments of the output, loc, scale."""
@@ -101,7 +119,7 @@ class ForecastModule(TrainedModule):
             values |= {"mse": (error.square(), seen), "mae": (error.abs(), seen)}
         for name, (value, weight) in values.items():
             metric: Any = getattr(self, f"{stage}_{name}")
-            metric.update(value.double(), weight.double())
+            metric.update(value, weight)
             self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, prog_bar=stage == "val")
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Arguments, Tensor, Tensor]]:

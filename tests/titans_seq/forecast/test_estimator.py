@@ -445,7 +445,7 @@ def test_a_training_that_failed_does_not_pass_for_a_finished_one(data, error, ep
 @pytest.mark.parametrize("option", [None, "enable_progress_bar", "enable_model_summary"])
 @pytest.mark.filterwarnings("default:.*(LeafSpec|val_dataloader)")
 def test_a_training_is_quiet_unless_trainer_kwargs_ask(data, option, capfd, caplog, recwarn):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
     trainer = estimator({} if option is None else {option: True}).train_model(data).trainer
     said = "".join(capfd.readouterr()) + caplog.text + "".join(str(warning.message) for warning in recwarn)
     assert (trainer.progress_bar_callback is not None) == (option == "enable_progress_bar")

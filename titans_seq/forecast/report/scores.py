@@ -39,12 +39,12 @@ class Season:
             asked: rows.
         """
         rows = asked or (1 if isinstance(step, int) else get_seasonality(step.freqstr, SEASONS))
-        known = "as asked" if asked else f"guessed from the step {step_text(step)}"
+        known = "as asked" if asked else f"guessed from {step_text(step)}"
         if rows > before:
             words = f"a season has {rows:,} rows, {known}, and {before:,} come before the first validation window"
             return cls(None, f"No seasonal naive: {words}")
         if rows == 1 and not asked:
-            return cls(None, f"No seasonal naive: the step {step_text(step)} has no usual season; give one by --season")
+            return cls(None, f"No seasonal naive: {step_text(step)} has no usual season; give one by --season")
         return cls(rows, f"Season of {rows:,} rows, {known}")
 
 

@@ -131,7 +131,7 @@ def test_without_a_season_there_is_no_seasonal_naive(values: np.ndarray) -> None
 def test_a_season_is_guessed_from_the_step(freq: str, rows: int) -> None:
     step = pd.offsets.CustomBusinessDay(holidays=["2024-01-01"]) if freq == "C" else to_offset(freq)
     season = Season.of(step, 10_000)
-    assert season.rows == rows and f"guessed from the step '{freq}'" in season.words
+    assert season.rows == rows and f"guessed from freq '{freq}'" in season.words
 
 
 @pytest.mark.parametrize("freq", ["W-SUN", "YS-JAN", "7min", "ms", 1])
