@@ -95,6 +95,7 @@ class Windows(Dataset[Batch]):
     def _show(self, anchors: Anchors) -> None:
         self.anchors = anchors
         length = self.lengths[anchors.series[:, 0]]
+        assert (anchors.first >= 0).all() and (anchors.first <= length).all()  # else they would reach into other series
         inside = (anchors.first >= self.lookback) & (anchors.first + self.horizon <= length)
         self.whole = bool(inside.all()) and (self.complete or self._all_observed())
 

@@ -180,8 +180,8 @@ def with_network(folder, key, value) -> None:
 
 
 def with_argument(folder, key, value) -> None:
-    arguments = json.loads((folder / "config.json").read_text())["arguments"]
-    rewritten(folder, "arguments", arguments | {key: value})
+    about = json.loads((folder / "config.json").read_text())["about"]
+    rewritten(folder, "about", about | {"arguments": about["arguments"] | {key: value}})
 
 
 def changed(folder, name, change) -> None:
@@ -197,11 +197,11 @@ DAMAGE = {
     "other JSON": (lambda f: damaged(f, "config.json", "{}"), "not that of a titans-seq forecaster"),
     "cut weights": (lambda f: damaged(f, "model.safetensors", "x" * 40), "is damaged"),
     "other version": (
-        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 2', '"version": 9')),
-        "reads format 2",
+        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 3', '"version": 9')),
+        "was written by titans-seq .* in format 9; this is .*, which reads format 3",
     ),
     "other size": (
-        lambda f: rewritten(f, "arguments", json.loads((f / "config.json").read_text())["arguments"] | {"network": {}}),
+        lambda f: with_network(f, "dim", 16),
         "do not fit each other: the weights are not those",
     ),
     "changed": (
@@ -209,11 +209,13 @@ DAMAGE = {
         "config.json was changed",
     ),
     "nested JSON": (lambda f: damaged(f, "config.json", "[" * 3000), "nested too deeply"),
-    "huge": (lambda f: with_argument(f, "network", {"dim": 10**9}), "dim must be at most 1,000,000"),
-    "deep": (lambda f: with_argument(f, "network", {"blocks": 10**9}), "blocks must be at most"),
-    "negative": (lambda f: with_argument(f, "network", {"dim": -8}), "do not fit each other"),
-    "text for a size": (lambda f: with_argument(f, "network", {"dim": "8"}), "do not fit each other"),
-    "endless": (lambda f: with_argument(f, "lookback", 10**12), "lookback must be at most"),
+    "huge": (lambda f: with_network(f, "dim", 10**9), "dim must be at most 1,000,000"),
+    "deep": (lambda f: with_network(f, "blocks", 10**9), "blocks must be at most"),
+    "negative": (lambda f: with_network(f, "dim", -8), "do not fit each other"),
+    "text for a size": (lambda f: with_network(f, "dim", "8"), "do not fit each other"),
+    "endless": (lambda f: with_network(f, "lookback", 10**12), "lookback must be at most"),
+    "another lookback": (lambda f: with_argument(f, "lookback", 40), "lookback and horizon are not those"),
+    "unknown argument": (lambda f: with_argument(f, "colour", 1), "config.json is damaged"),
     "outputs": (lambda f: with_network(f, "outputs", 10**9), "outputs must be at most"),
     "NaN": (
         lambda f: changed(f, "model.safetensors", lambda w: {k: v * float("nan") for k, v in w.items()}),
@@ -221,14 +223,14 @@ DAMAGE = {
     ),
     "no series": (lambda f: changed(f, "series.safetensors", lambda w: {"a": next(iter(w.values()))}), "do not fit"),
     "code": (
-        lambda f: rewritten(f, "arguments", {"output": {"class": "os.system", "arguments": {"command": "true"}}}),
+        lambda f: rewritten(f, "output", {"class": "os.system", "arguments": {"command": "true"}}),
         "'os.system' is none of",
     ),
     "nested code": (
         lambda f: rewritten(
             f,
-            "arguments",
-            {"output": {"class": "PointOutput", "arguments": {"loss": {"__kind__": "instance", "class": "os.system"}}}},
+            "output",
+            {"class": "PointOutput", "arguments": {"loss": {"__kind__": "instance", "class": "os.system"}}},
         ),
         "output has wrong arguments",
     ),
@@ -440,7 +442,8 @@ WRONG = {
     ),
     "val_size": ({"val_size": 3}, "val_size must be 0 or at least the horizon 6; got 3"),
     "no validation": ({"val_size": 0}, "give val_size > 0 or conformal=False"),
-    "levels": ({"levels": [80, 120]}, "levels must lie between 0 and 100; got 120"),
+    "levels": ({"levels": [80, 120]}, "levels must be percentages from 1 to below 100; got 120"),
+    "shares": ({"levels": (0.8, 0.95)}, "levels must be percentages .*; got 0.8: write 80 for 0.8"),
     "no levels": ({"levels": ()}, "levels must name an interval to calibrate"),
     "text levels": ({"levels": ["80"]}, "levels must be percentages such as"),
     "seed": ({"seed": None}, "seed must be a whole number"),

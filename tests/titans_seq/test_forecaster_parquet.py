@@ -120,7 +120,7 @@ def test_backtests_of_parts_whose_series_are_short(tmp_path, monkeypatch):
     made = [TitansForecaster(**SMALL).backtest(data, windows=2) for data in (frame, write(frame, tmp_path / "rows"))]
     assert len(made[0]) == len(made[1]) > 0
     short = table(40, 9)
-    with pytest.raises(ValueError, match="no series has a row before a horizon"):
+    with pytest.raises(ValueError, match="no series has an observed row before a horizon"):
         TitansForecaster(**SMALL, val_size=0, conformal=False).backtest(
             write(short, tmp_path / "short"), windows=2, level=None
         )

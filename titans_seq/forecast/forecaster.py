@@ -305,6 +305,9 @@ class TitansForecaster(BaseEstimator):
             model = cls(**arguments | {"output": output_of(arguments["output"])})
             check_arguments(model)
             model.fits_, model.history_ = about["fits"], about["history"]
+            network = fitted.network
+            if (model._lookback, model.horizon) != (network.lookback, network.horizon):
+                raise ValueError("lookback and horizon are not those of the network")
         except WRONG as error:
             raise ValueError(f"{Path(folder) / CONFIG} is damaged: {first_line(error)}") from None
         fitted.module.to(best_device(model.accelerator))
