@@ -279,7 +279,7 @@ def test_names_are_text(own: tuple[Path, Path, Page]) -> None:
 
 def test_without_a_memory_there_is_no_surprise(tmp_path: Path) -> None:
     found = report(_own_run(tmp_path, "model=none"), tmp_path / "none.html")
-    assert "surprise" not in found.plots and "The mixer none has no memory" in found.text
+    assert "surprise" not in found.plots and "The mixer none has no neural memory" in found.text
 
 
 # files and errors -----------------------------------------------------------------------------------------------------
