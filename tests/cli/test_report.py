@@ -260,7 +260,7 @@ def test_the_page_asks_for_nothing(page: tuple[Path, Page], own: tuple[Path, Pat
 def test_the_page_says_what_it_is_about(page: tuple[Path, Page]) -> None:
     text = " ".join(page[1].text.split())
     assert "embedded, horizon 96, memory" in text and "mixer memory · seed 0 · made 20" in text
-    assert "8 of 16 channels can be chosen here, 8 are not shown" in text
+    assert "8 of 16 channels can be chosen here; all count" in text
     assert "Against the seasonal naive, MSE is" in text and "the 40 validation windows" in text
     assert "mixer: memory" in text and "torch 2." in text  # config.yaml, versions
     assert set(page[1].plots) == {"forecast", "horizon", "channels", "training", "surprise"}
@@ -279,7 +279,7 @@ def test_names_are_text(own: tuple[Path, Path, Page]) -> None:
 
 def test_without_a_memory_there_is_no_surprise(tmp_path: Path) -> None:
     found = report(_own_run(tmp_path, "model=none"), tmp_path / "none.html")
-    assert "surprise" not in found.plots and "The mixer none has no memory" in found.text
+    assert "surprise" not in found.plots and "The mixer none has no neural memory" in found.text
 
 
 # files and errors -----------------------------------------------------------------------------------------------------

@@ -159,12 +159,6 @@ def test_a_predictor_with_covariates_survives_a_file(data, predictor, tmp_path):
     np.testing.assert_array_equal(forecast(Predictor.deserialize(tmp_path), data), forecast(predictor, data))
 
 
-def test_monotone_quantiles_do_not_cross(data):
-    levels = [0.1, 0.3, 0.5, 0.7, 0.9]
-    found = list(estimator(distr_output=MonotoneQuantileOutput(levels)).train(data).predict(data))
-    assert all((np.diff([f.quantile(level) for level in levels], axis=0) >= 0).all() for f in found)
-
-
 ODD = {
     "constant": np.full(60, 7.0),
     "zero": np.zeros(60),
