@@ -89,7 +89,7 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: Any = None, where: W
     return Panel(
         ids=ids,
         freq=grid.step,
-        times=grid.times,
+        clock=grid.times,
         offsets=grid.offsets,
         target=dense([columns.target])[:, 0],
         past_covariates=dense(columns.past_covariates),
@@ -140,7 +140,7 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     for name in (*key, columns.time, *columns.future_covariates):
         if name not in future.columns:
             raise DataError(f"future has no column {name!r}; it has: {_listed(future.columns)}")
-    ahead = future_times(panel.times[panel.offsets[1:] - 1], steps, panel.freq)
+    ahead = future_times(panel.last, steps, panel.freq)
     names = panel.ids.repeat(steps)
     times = read_times(future[columns.time], panel.freq, frame_rows)
     if not ahead.isin(times).all() and (periods := to_periods(times, panel.freq)) is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from titans_seq.datamodules import DataError, DataWarning, read_csv
 from titans_seq.datamodules.forecast.calendar import future_times
-from titans_seq.datamodules.forecast.panel import Columns, Panel, packed, unpacked
+from titans_seq.datamodules.forecast.panel import Columns, Panel, joined, packed, unpacked
 from titans_seq.datamodules.forecast.reading import known_ahead, read_frame, read_panel
 
 Read = Callable[..., Panel]
@@ -302,6 +302,26 @@ REFUSED = {
 def test_frames_that_are_refused_say_what_to_write(frame, columns, message):
     with pytest.raises(DataError, match=message):
         read_frame(frame, columns)
+
+
+def test_columns_of_a_table_share_their_clock():
+    """Whatever is done with it, the table is as the long frame of its rows."""
+    wide = pd.DataFrame(np.arange(40.0).reshape(10, 4), pd.date_range("2024", periods=10), list("abcd"))
+    long = wide.rename_axis("ds").reset_index().melt("ds", var_name="unique_id", value_name="y")
+    one, other = read_frame(wide, Columns()), read_frame(long, Columns())
+    assert len(one.clock) == 10 and len(other.clock) == 40
+    some = np.array([2, 0])
+    for change in (
+        lambda p: p.tail(3), lambda p: p.until(9), lambda p: p.until(10), lambda p: p.taken(some),
+        lambda p: p.extended(2), lambda p: p.rows(np.arange(4), np.full(4, 6)).extended(1),
+        lambda p: p.until(3).followed(p.tail(3)), lambda p: joined([p.taken(some), p.taken(1 + some)]),
+        lambda p: joined(list(p.divided(20))).tail(2), lambda p: unpacked(*packed(p.tail(4).taken(some)), Columns()),
+    ):  # fmt: skip
+        mine, theirs = change(one), change(other)
+        pd.testing.assert_index_equal(mine.times, theirs.times, check_names=False)
+        pd.testing.assert_index_equal(mine.last, theirs.last, check_names=False)
+        np.testing.assert_array_equal(mine.target, theirs.target)
+        assert list(mine.ids) == list(theirs.ids)
 
 
 def test_holidays_are_no_missing_rows():
