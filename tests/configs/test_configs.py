@@ -13,6 +13,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
+from titans_seq import __version__
 from titans_seq.cli.config import compose
 from titans_seq.cli.constructors import build
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN
@@ -107,9 +108,11 @@ def _network(config: DictConfig) -> Any:
 
 
 def _read_back(config: DictConfig, folder: Path) -> DictConfig:
-    """The configuration as the record of a run in a folder."""
+    """The configuration as the record of a run in a folder, which also names the version."""
     write_config(folder, config)
-    return read_config(folder, config.task)
+    recorded = read_config(folder, config.task)
+    assert recorded.pop("version") == __version__
+    return recorded
 
 
 @pytest.mark.parametrize(("task", "group", "name"), list(_cases()))
