@@ -66,7 +66,11 @@ TEST = Command(
 PREDICT = Command(
     "forecast:predict_command",
     "Forecast the rows after the last one, in original units: forecast.csv, forecast.png, surprise.png.",
-    (*checkpoint_flags(), _OTHER_SERIES, Flag("--output DIR", "where to write (default: RUN/predict)", type=path)),
+    (
+        *checkpoint_flags(),
+        _OTHER_SERIES,
+        Flag("--output PATH", "folder, or a file *.csv for the forecast alone (default: RUN/predict)", type=path),
+    ),
     """examples:
   titans-seq predict forecast --checkpoint runs/forecast/ETTh1-h96-memory-s0
   titans-seq predict forecast --checkpoint RUN --csv my.csv --output DIR

@@ -108,11 +108,11 @@ def _network(config: DictConfig) -> Any:
 
 
 def _read_back(config: DictConfig, folder: Path) -> DictConfig:
-    """The configuration as the record of a run in a folder, which also says what version made it."""
+    """The configuration as the record of a run in a folder, which also names the version."""
     write_config(folder, config)
-    read = read_config(folder, config.task)
-    assert read.pop("version") == __version__
-    return read
+    recorded = read_config(folder, config.task)
+    assert recorded.pop("version") == __version__
+    return recorded
 
 
 @pytest.mark.parametrize(("task", "group", "name"), list(_cases()))
