@@ -29,6 +29,7 @@ from titans_seq.forecast.anomalies import Span, spans
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.outputs import make_output, raw_size
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_training
+from titans_seq.forecast.saving import plain_output
 from titans_seq.forecast.stream import surprise_of
 from titans_seq.printable import printable
 
@@ -120,9 +121,10 @@ class ForecastTask(Task):
             return []  # a network or a mixer of the user's, which no file of ours can name
         own = {name: value for name, value in module.network.options.items() if name not in _DECIDED}
         arguments = {
-            "horizon": data.horizon, "lookback": data.lookback, "output": "huber", "conformal": False, "val_size": 0,
-            "calendar": False, "id_col": data.panel.columns.id, "time_col": data.panel.columns.time,
-            "target_col": data.panel.columns.target, "mixer": own.pop("mixer"), "network": own,
+            "horizon": data.horizon, "lookback": data.lookback, "output": plain_output(module.output),
+            "conformal": False, "val_size": 0, "calendar": False, "id_col": data.panel.columns.id,
+            "time_col": data.panel.columns.time, "target_col": data.panel.columns.target, "mixer": own.pop("mixer"),
+            "network": own,
             "max_epochs": job.config.trainer.max_epochs, "batch_size": data.batch_size, "seed": job.config.seed,
             "learning_rate": module.learning_rate, "weight_decay": module.weight_decay,
         }  # fmt: skip
@@ -211,6 +213,9 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     config.quiet = arguments.quiet
     if arguments.csv:
         config.data.dataset, config.data.csv = None, str(user_path(arguments.csv).absolute())
+    elif config.data.csv is not None and not Path(config.data.csv).exists():
+        gone = f"{config.data.csv}, which {folder} was trained on, is not there any more"
+        raise UsageError(f"{gone}; give it by --csv FILE")
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(config.quiet)
     # a file of one's own is tested on the scale of its own train split, as the published numbers are

@@ -5,6 +5,7 @@ R rows of all series, N series.
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ from rich.progress import track
 from safetensors.numpy import load_file, save_file
 
 from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.forecast.calendar import Step
 from titans_seq.datamodules.forecast.panel import Columns, Panel, named, packed, unpacked
-from titans_seq.datamodules.forecast.reading import read_panel, require_columns
+from titans_seq.datamodules.forecast.reading import read_frame, read_panel, require_columns
 
 if TYPE_CHECKING:  # of the extra `large-data`
     import pyarrow as pa
@@ -66,6 +68,20 @@ class Parts(Sequence[Panel]):
     def until(self, steps: int) -> "Parts":
         """The panels without the last `steps` rows of each series."""
         return Parts(self.files, self.columns, self.dropped + steps)
+
+
+@contextmanager
+def opened_panels(
+    data: pd.DataFrame | pd.Series | str | Path, columns: Columns, step: Step | None, *, progress: bool = False
+) -> Iterator[Sequence[Panel]]:
+    """The panel of a frame, or the panels of Parquet files, which are sorted into the folder for temporary files."""
+    if not isinstance(data, str | Path):
+        yield [read_frame(data, columns, step)]
+        return
+    if not str(data) or "://" in str(data):
+        raise DataError(f"{str(data)!r} is no path of Parquet files on this machine")
+    with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
+        yield sort_parquet(user_path(data), columns, step, Path(folder), progress=progress)
 
 
 def sort_parquet(

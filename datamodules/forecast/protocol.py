@@ -4,6 +4,7 @@ L lookback, H horizon, N series, W windows.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +109,14 @@ class HoldOut(Protocol):
 
     val_rows: int
     horizon: int
+
+    @classmethod
+    def of(cls, panels: Sequence[Panel], horizon: int, val_rows: int | None = None) -> "HoldOut":
+        """With `val_rows`, or the larger of two horizons and 15 % of the median length."""
+        if val_rows is None:
+            lengths = np.concatenate([panel.lengths for panel in panels])
+            val_rows = max(2 * horizon, int(0.15 * np.median(lengths)))
+        return cls(val_rows, horizon)
 
     def spare(self, panel: Panel) -> Int[np.ndarray, " N"]:
         """Rows of each series that are kept from training."""

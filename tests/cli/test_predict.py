@@ -102,6 +102,13 @@ def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[s
     assert "holds config.yaml already" in refused([*predict, "--output", "begun"])
 
 
+def test_a_file_that_was_moved(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:
+    own_csv.rename("moved.csv")
+    predict = ["predict", "forecast", "--checkpoint", str(trained), "--quiet", "--output", "out"]
+    assert "own.csv, which" in (said := refused(predict)) and "is not there any more; give it by --csv FILE" in said
+    assert main([*predict, "--csv", "moved.csv"]) == 0
+
+
 def test_predictions_do_not_overwrite_each_other(trained: Path) -> None:
     for _ in range(2):
         assert main(["predict", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0

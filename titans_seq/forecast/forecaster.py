@@ -1,16 +1,11 @@
-"""A forecaster for people with frames: fit, predict, backtest, save.
-
-W windows, H horizon, N series.
-"""
+"""A forecaster for people with frames, in scikit-learn's manner: fit, predict, backtest, save."""
 
 import copy
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-import numpy as np
 import pandas as pd
 from gluonts.torch.distributions import Output
 from sklearn.base import BaseEstimator, clone
@@ -18,11 +13,10 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.forecast.calendar import Step, to_step
 from titans_seq.datamodules.forecast.data import PanelData
 from titans_seq.datamodules.forecast.panel import Columns, Panel, joined
-from titans_seq.datamodules.forecast.parquet import sort_parquet
+from titans_seq.datamodules.forecast.parquet import opened_panels
 from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.reading import read_frame
 from titans_seq.datamodules.forecast.scaling import PanelScaling
@@ -164,8 +158,7 @@ class TitansForecaster(BaseEstimator):
 
         Args:
             df: long or wide frame, a series with dates in its index, or the path of Parquet files that hold a long
-                table: they are sorted into the folder for temporary files, and memory holds a part of the series at a
-                    time.
+                table; memory then holds a part of the series at a time.
             y: not used; scikit-learn's pipelines pass it.
 
         Raises:
@@ -340,17 +333,9 @@ class TitansForecaster(BaseEstimator):
     def _known_step(self) -> Step | None:
         return self.fitted_.tail.freq if hasattr(self, "fitted_") else None
 
-    @contextmanager
-    def _opened(self, data: Data, freq: Step | None) -> Iterator[Sequence[Panel]]:
-        """The panels of a frame or of Parquet files."""
+    def _opened(self, data: Data, freq: Step | None) -> AbstractContextManager[Sequence[Panel]]:
         step = to_step(self.freq) if freq is None else freq
-        if not isinstance(data, str | Path):
-            yield [read_frame(data, self.columns, step)]
-            return
-        if not str(data) or "://" in str(data):
-            raise DataError(f"{str(data)!r} is no path of Parquet files on this machine")
-        with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
-            yield sort_parquet(user_path(data), self.columns, step, Path(folder), progress=self.progress)
+        return opened_panels(data, self.columns, step, progress=self.progress)
 
     def _ordered(self, frame: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
         """Series of several panels by name; those of one as they are."""
@@ -368,6 +353,7 @@ class TitansForecaster(BaseEstimator):
                 f"{changed[0]} was {self.built_[changed[0]]!r} when the forecaster was fitted; set it back, or "
                 "clone() and fit anew"
             )
+        self.fitted_.alias = self.alias
         return self.fitted_
 
     # training --------------------------------------------------------------------------------------------------------
@@ -375,27 +361,24 @@ class TitansForecaster(BaseEstimator):
     def _fit_panels(self, panels: Sequence[Panel]) -> Self:
         again = self._require_fitted() if hasattr(self, "fitted_") else None
         draws = Draws(self.seed + getattr(self, "fits_", 0))
+        protocol, options = (
+            HoldOut.of(panels, self.horizon, self.val_size),
+            {"mixer": self.mixer, **(self.network or {})},
+        )
         data = PanelData(
-            panels, HoldOut(self._val_rows(panels), self.horizon), lookback=self._lookback * self.train_blocks,
-            horizon=self.horizon, calendar=self.calendar, scaling=None if again is None else again.scaling,
-            batch_size=self.batch_size,
-            steps_per_epoch=self.steps_per_epoch, val_windows=self._val_windows, seed=draws.seed,
-            generator=draws.on("cpu"),
+            panels, protocol, lookback=self._lookback * self.train_blocks, horizon=self.horizon,
+            calendar=self.calendar, scaling=None if again is None else again.scaling, batch_size=self.batch_size,
+            steps_per_epoch=self.steps_per_epoch, seed=draws.seed, generator=draws.on("cpu"),
+            val_windows=self.val_windows or max(LEAST_VALIDATED, self.steps_per_epoch * self.batch_size),
         )  # fmt: skip
         if self.conformal and data.val is None:
-            rows = data.protocol.val_rows + 2 * self.horizon  # type: ignore[attr-defined]
             raise DataError(
-                f"no series has rows to spare for the calibration of intervals (it takes {rows} rows): give "
-                "conformal=False, a smaller val_size, or longer series"
+                f"no series has {protocol.val_rows + 2 * self.horizon} rows, of which some could calibrate intervals: "
+                "give conformal=False, a smaller val_size, or longer series"
             )
         with draws.building():
-            module = (
-                copy.deepcopy(again.module).train()
-                if again
-                else make_module(
-                    data, known_output(self.output), self._lookback, {"mixer": self.mixer, **(self.network or {})}
-                )
-            )
+            fresh = None if again else make_module(data, known_output(self.output), self._lookback, options)
+            module = fresh or copy.deepcopy(again.module).train()  # type: ignore[union-attr]
         module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
         tail = joined([panel.tail(self._lookback * self.train_blocks) for panel in panels])
         tail = tail if len(panels) == 1 else tail.taken(tail.ids.argsort())
@@ -413,14 +396,3 @@ class TitansForecaster(BaseEstimator):
         self.fits_ = getattr(self, "fits_", 0) + 1
         self.built_ = architecture(self)
         return self
-
-    @property
-    def _val_windows(self) -> int:
-        """Windows that each epoch is validated on: as many as it trains on, unless told otherwise."""
-        return self.val_windows or max(LEAST_VALIDATED, self.steps_per_epoch * self.batch_size)
-
-    def _val_rows(self, panels: Sequence[Panel]) -> int:
-        if self.val_size is not None:
-            return self.val_size
-        lengths = np.concatenate([panel.lengths for panel in panels])
-        return max(2 * self.horizon, int(0.15 * np.median(lengths)))
