@@ -129,6 +129,8 @@ class PanelData(lightning.LightningDataModule):
         else:
             held = [self._held_back(place) for place in range(len(self.panels))]
             panel = joined([each for each in held if len(each)] or held[:1])
+            if not len(panel):
+                return None
             found = Windows(panel, self.scaling, self.lookback, self.horizon, self._anchors(panel, "val"))
         return found.at(found.anchors.thinned(most)) if len(found) else None
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast.calendar import alias
 from titans_seq.datamodules.forecast.panel import Panel
 
 FEW = 8  # values: fewer say nothing of how far a series moves
@@ -142,7 +143,7 @@ class PanelScaling:
         ids, scales, typical = about["scale_ids"], arrays["scales"], arrays["typical"]
         if not all(isinstance(name, str | int | float) for name in ids):
             raise ValueError("ids must be texts or numbers")
-        given = scales[~np.isnan(scales).any(axis=-1)]
+        given = scales[~np.isnan(scales).all(axis=-1)]
         if scales.shape != (len(ids), 2) or not np.isfinite(given).all() or (given[:, 1] <= 0).any():
             raise ValueError("the scales are not those of the series")
         if typical.shape != (2,) or (typical <= 0).any() or np.isinf(typical).any():
@@ -225,7 +226,7 @@ def calendar_features(panel: Panel) -> Float[np.ndarray, "R K"]:
     Raises:
         DataError: it has none for this frequency.
     """
-    freq = getattr(panel.freq, "freqstr", str(panel.freq))
+    freq = str(panel.freq) if isinstance(panel.freq, int) else alias(panel.freq)
     try:
         functions = time_features_from_frequency_str(freq)
     except (ValueError, RuntimeError):

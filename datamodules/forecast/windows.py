@@ -75,21 +75,22 @@ class Windows(Dataset[Batch]):
         self.lengths, size = panel.lengths, len(panel.target) + room * len(panel)
         features, self.ahead = scaling.features(panel)
         self.static = torch.from_numpy(scaling.static(panel).astype(np.float32))
-        self.target, self.observed = torch.zeros(size), torch.zeros(size, dtype=torch.bool)
-        self.features = torch.zeros(size, features.shape[1])
-        self.complete = True
-        scales = scaling.of_target(panel)
-        for which in blocks_of_series(panel.offsets):
-            rows = slice(panel.offsets[which.start], panel.offsets[which.stop])
+        self.target, self.features = torch.zeros(size), torch.zeros(size, features.shape[1])
+        scales, blocks = scaling.of_target(panel), list(blocks_of_series(panel.offsets))
+        rows_of = [slice(panel.offsets[which.start], panel.offsets[which.stop]) for which in blocks]
+        # a series without any value in training has no scale: what came of it later counts as missing
+        gaps = np.isnan(scales).any() or any(np.isnan(panel.target[rows]).any() for rows in rows_of)
+        self.observed = torch.zeros(size if gaps else 0, dtype=torch.bool)  # empty: every row is
+        for which, rows in zip(blocks, rows_of, strict=True):
             place = torch.from_numpy(
                 np.arange(rows.start, rows.stop)
                 + np.repeat(self.begins[which] - panel.offsets[which], panel.lengths[which])
             )
             values, observed = _standardised(panel, scales, which, rows)
             self.target[place] = torch.from_numpy(values)
-            self.observed[place] = torch.from_numpy(observed)
             self.features[place] = torch.from_numpy(features[rows].astype(np.float32))
-            self.complete &= bool(observed.all())
+            if gaps:
+                self.observed[place] = torch.from_numpy(observed)
         self._show(anchors)
 
     def _show(self, anchors: Anchors) -> None:
@@ -97,7 +98,7 @@ class Windows(Dataset[Batch]):
         length = self.lengths[anchors.series[:, 0]]
         assert (anchors.first >= 0).all() and (anchors.first <= length).all()  # else they would reach into other series
         inside = (anchors.first >= self.lookback) & (anchors.first + self.horizon <= length)
-        self.whole = bool(inside.all()) and (self.complete or self._all_observed())
+        self.whole = bool(inside.all()) and (not len(self.observed) or self._all_observed())
 
     def _all_observed(self) -> bool:
         seen = torch.cat([torch.zeros(1, dtype=torch.int64), self.observed.cumsum(0)]).numpy()
@@ -132,7 +133,7 @@ class Windows(Dataset[Batch]):
         start, series, first = (torch.from_numpy(each.flatten()) for each in self._starts(indices))
         batch = self._cut("target", self.target, start) | {"index": first}
         if not self.whole:
-            batch |= {name: value.float() for name, value in self._cut("observed_values", self.observed, start).items()}
+            batch |= self._observed(start, series, first)
         if self.features.shape[1]:
             batch |= self._cut("features", self.features, start)
             ahead = batch.pop("future_features")[..., : self.ahead]
@@ -147,6 +148,17 @@ class Windows(Dataset[Batch]):
         seen = batch.get("future_observed_values", torch.ones(1)) > 0
         return torch.where(seen, batch["future_target"].double(), torch.nan).numpy()
 
+    def _observed(self, start: Tensor, series: Tensor, first: Tensor) -> Batch:
+        if len(self.observed):
+            cut = self._cut("observed_values", self.observed, start)
+            return {name: value.float() for name, value in cut.items()}
+        steps = first[:, None] + torch.arange(-self.lookback, self.horizon)
+        inside = ((steps >= 0) & (steps < torch.from_numpy(self.lengths)[series, None])).float()
+        return {
+            "past_observed_values": inside[:, : self.lookback],
+            "future_observed_values": inside[:, self.lookback :],
+        }
+
     def _cut(self, name: str, rows: Tensor, start: Int[Tensor, " B"]) -> Batch:
         runs = rows.unfold(0, self.lookback + self.horizon, 1)[start]  # [B, L + H], or [B, F + G, L + H]
         runs = runs.mT if runs.ndim == 3 else runs
@@ -159,7 +171,6 @@ def _standardised(
     """Standardised values of some series, 0 where missing, and which are observed."""
     mean, scale = np.repeat(scales[which], panel.lengths[which], axis=0).T
     values = panel.target[rows]
-    # a series without any value in training has no scale: what came of it later counts as missing
     observed = ~np.isnan(values) & ~np.isnan(mean)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.where(observed, (values - mean) / scale, 0.0).astype(np.float32)

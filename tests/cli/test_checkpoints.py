@@ -135,9 +135,9 @@ CHANGES: dict[str, Callable[[Checkpoint], None]] = {
     "base rates in words": _put(*SCHEDULE, "base_lrs", value=["a"]),
     "an epoch of the schedule in words": _put(*SCHEDULE, "last_epoch", value="one"),
     "data of a number": _put(*DATA, value=3),
-    "columns of a number": _put(*DATA, "columns", value=3),
-    "means in a list": _put(*DATA, "mean", value=[0.0]),
-    "scale of NaN": _put(*DATA, "scale", value=torch.full((16,), float("nan"))),
+    "names of a number": _put(*DATA, "about", "scale_ids", value=3),
+    "scales in a list": _put(*DATA, "arrays", "scales", value=[0.0]),
+    "a mean without a scale": _put(*DATA, "arrays", "scales", value=torch.tensor([[0.0, torch.nan]]).expand(16, 2)),
     "a changed copy of weights": _put("current_model_state", value={"a": 1}),
 }
 

@@ -22,8 +22,8 @@ from titans_seq.datamodules.forecast.registry import DatasetSpec, find_spec
 
 DATA = os.environ.get("TITANS_SEQ_DATA")  # before the tests' own folder takes its place
 METRICS = {
-    "dataset", "data", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_mse",
-    "test_mae", "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds", "seconds_per_epoch",
+    "dataset", "data", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_loss",
+    "test_mse", "test_mae", "val_loss", "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds", "seconds_per_epoch",
 }  # fmt: skip
 
 
@@ -31,7 +31,8 @@ def test_run_folder_is_complete(finished: Path) -> None:
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     pictures = {"training.png", "forecast.png", "surprise.png"}
     kept = {"config.yaml", "metrics.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt", ".lock"}
-    assert names == kept | pictures
+    model = {f"model/{name}" for name in ("config.json", "model.safetensors", "series.safetensors")}
+    assert names == kept | pictures | model
     assert all((finished / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
 
@@ -55,8 +56,7 @@ def test_config_is_resolved_and_complete(finished: Path) -> None:
 def test_checkpoints_load_without_pickle_and_hold_the_scale(finished: Path) -> None:
     for name in ("best.ckpt", "last.ckpt"):
         checkpoint = torch.load(finished / "checkpoints" / name, weights_only=True)
-        columns = checkpoint["ForecastDataModule"]["columns"]
-        assert columns == list(embedded_series().columns)
+        assert checkpoint["ForecastDataModule"]["about"]["scale_ids"] == embedded_series().ids.tolist()
 
 
 def test_default_folder_names_the_run_and_counts(workdir: Path) -> None:
