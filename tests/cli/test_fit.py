@@ -23,7 +23,8 @@ from titans_seq.datamodules.forecast.registry import DatasetSpec, find_spec
 DATA = os.environ.get("TITANS_SEQ_DATA")  # before the tests' own folder takes its place
 METRICS = {
     "dataset", "data", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_loss",
-    "test_mse", "test_mae", "val_loss", "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds", "seconds_per_epoch",
+    "test_mse", "test_mae", "val_loss", "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds",
+    "seconds_per_epoch",
 }  # fmt: skip
 
 
