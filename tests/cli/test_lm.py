@@ -338,7 +338,7 @@ def test_a_task_of_the_harness(book: Path, workdir: Path, capsys: pytest.Capture
         (["fit", "lm", "--text", "BOOK", "trainer.gradient_clip_val=-1"], "gradient_clip_val=-1"),
         (["fit", "lm", "--text", "BOOK", "++trainer.gradient_clip_val=abc"], "gradient_clip_val=abc"),
         (["fit", "lm", "--text", "BOOK", "++trainer.accumulate_grad_batches=null"], "accumulate_grad_batches=None"),
-        (["fit", "lm", "--text", "BOOK", "--tokenizer", "BOOK"], "book.txt is no tokenizer.json"),
+        (["fit", "lm", "--text", "BOOK", "--tokenizer", "BOOK"], "book.txt is not a tokenizer.json"),
         (["fit", "lm", "--text", "BOOK", "data.length=16.5"], "length must be a whole number; got 16.5"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
         (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),
