@@ -27,10 +27,10 @@ from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.forecast import MIXERS
+from titans_seq.mixers import MIXERS
 
 CHUNKED = {"memory, chunked": ["model=memory", "model.backend=chunked"]}
-ROWS = {mixer: [f"model={mixer}"] for mixer in MIXERS} | CHUNKED
+ROWS = {mixer: [f"model={mixer}"] for mixer in (*MIXERS, "none")} | CHUNKED
 
 
 class EpochTimes(L.Callback):

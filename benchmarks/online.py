@@ -27,22 +27,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
 from arguments import QUICK, one_line, positive
 from pages import line, replace_part, row
+from sklearn.preprocessing import StandardScaler
 
 from titans_seq import TitansForecaster
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.forecast import panel_data
 from titans_seq.datamodules.forecast.csv_files import read_published_csv
-from titans_seq.datamodules.forecast.protocol import split_borders
+from titans_seq.datamodules.forecast.protocol import Benchmark
 from titans_seq.datamodules.forecast.registry import find_spec, locate, missing
-from titans_seq.datamodules.forecast.scaling import fit_scaler
-from titans_seq.forecast.online import Stream
+from titans_seq.forecast.stream import Stream
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD = DOCS / "results_online.json"
@@ -103,9 +101,10 @@ def load(name: str) -> Data:
     path = locate(spec, None)
     if path is None:
         raise missing(spec, None)
-    values = read_published_csv(path, spec).values
-    borders = split_borders(len(values), 0, spec.split)
-    return _data(values[: borders["test"][1]], borders["train"][1], borders["test"][0], STEP[name], spec.frequency)
+    panel = read_published_csv(path, spec)
+    values = panel.target.reshape(len(panel), -1).T
+    rows = Benchmark(spec.split).ranges(len(values), 0)
+    return _data(values[: rows["test"][1]], rows["train"][1], rows["test"][0], STEP[name], spec.frequency)
 
 
 def days(series: int = 64, weeks: tuple[int, int, int] = (20, 4, 5)) -> Data:
@@ -121,7 +120,7 @@ def days(series: int = 64, weeks: tuple[int, int, int] = (20, 4, 5)) -> Data:
 
 
 def _data(values: np.ndarray, train: int, test: int, step: int, frequency: str) -> Data:
-    scaled = fit_scaler(values[:train]).transform(values)
+    scaled = StandardScaler().fit(values[:train]).transform(values)
     index = pd.date_range("2016-07-04", periods=len(values), freq=frequency)
     return Data(pd.DataFrame(scaled, index, [f"{i:02d}" for i in range(values.shape[1])]), train, test, step)
 
@@ -130,10 +129,9 @@ def trained(data: Data, training: Training, seed: int) -> TitansForecaster:
     model = TitansForecaster(
         horizon=H, lookback=L, train_blocks=training.blocks, conformal=False,
         val_size=data.test - data.train, max_epochs=training.epochs, steps_per_epoch=training.steps, patience=PATIENCE,
-        batch_size=FORECASTS // training.blocks, seed=seed, id_col="series", accelerator="cpu",
+        batch_size=FORECASTS // training.blocks, val_windows=VALIDATED, seed=seed, id_col="series", accelerator="cpu",
     )  # fmt: skip
-    with mock.patch.object(panel_data, "MOST_VALIDATED", VALIDATED * H):
-        return model.fit(data.frame.iloc[: data.test])
+    return model.fit(data.frame.iloc[: data.test])
 
 
 # ways to read ---------------------------------------------------------------------------------------------------------
@@ -189,12 +187,12 @@ def _carried(
         # in pieces, which gives the same: the time of one call grows faster than its rows
         for piece in range(begin, cutoff, PIECE):
             model.observe(data.frame.iloc[piece : min(piece + PIECE, cutoff)])
-        begin, stream = cutoff, model.stream_
+        begin, stream = cutoff, model.fitted_.stream
         assert stream is not None and stream.rows.times[-1] == data.frame.index[cutoff - 1]
         own = _scores(model.predict(level=LEVELS), data, cutoff)
-        model.stream_ = shuffled(stream, order)
+        model.fitted_.stream = shuffled(stream, order)
         yield own, _scores(model.predict(level=LEVELS), data, cutoff)
-        model.stream_ = stream
+        model.fitted_.stream = stream
     model.reset()
 
 

@@ -29,12 +29,12 @@ from gluonts.dataset.split import split
 from gluonts.model.seasonal_naive import SeasonalNaivePredictor
 from gluonts.torch import DeepAREstimator, PatchTSTEstimator
 from pages import line, replace_part, row
+from sklearn.preprocessing import StandardScaler
 
 from titans_seq import TitansForecaster
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.csv_files import read_published_csv
 from titans_seq.datamodules.forecast.registry import find_spec, locate, missing
-from titans_seq.datamodules.forecast.scaling import fit_scaler
 from titans_seq.forecast.metrics import evaluate
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -77,12 +77,13 @@ def load(name: str, budget: Budget) -> Data:
     path = locate(spec, None)
     if path is None:
         raise missing(spec, None)
-    series = read_published_csv(path, spec)
-    rows = sum(spec.split) if spec.split else len(series.values)
+    panel = read_published_csv(path, spec)
+    published = panel.target.reshape(len(panel), -1).T
+    rows = sum(spec.split) if spec.split else len(published)
     test = spec.split[2] if spec.split else int(0.2 * rows)
     step = (test - H) // (budget.windows - 1)
     cutoff = rows - H - (budget.windows - 1) * step
-    values = fit_scaler(series.values[:cutoff]).transform(series.values[:rows])
+    values = StandardScaler().fit(published[:cutoff]).transform(published[:rows])
     index = pd.date_range("2016-07-01", periods=rows, freq=spec.frequency)
     frame = pd.DataFrame(values, index=index, columns=[f"{i:02d}" for i in range(values.shape[1])])
     return Data(frame, step, SEASON[name], budget)
@@ -111,9 +112,9 @@ def ours(data: Data, output: str) -> dict[str, pd.DataFrame]:
         id_col="series",
     )
     model.fit(frame.iloc[:first])
-    calibrated, tables = model.conformal_, {}
+    calibrated, tables = model.fitted_.conformal, {}
     for name, conformal in (("", None), (", conformal", calibrated)):
-        model.conformal_ = conformal
+        model.fitted_.conformal = conformal
         parts = []
         for cutoff in range(first, len(frame) - H + 1, data.step):
             found = model.predict(frame.iloc[:cutoff], level=LEVELS).stack(level=0, future_stack=True).reset_index()

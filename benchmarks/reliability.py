@@ -105,7 +105,7 @@ def predict_often(share: float) -> Result:
 
 
 def forward_often(share: float) -> Result:
-    network, x, calls = SimbaForecaster(96, 24, dim=16).eval(), torch.randn(4, 96, 7), int(share * CALLS)
+    network, x, calls = SimbaForecaster(96, 24, dim=16).eval(), torch.randn(28, 96), int(share * CALLS)
     with torch.inference_mode():
         return growth(f"`SimbaForecaster` forward, {calls:,} times", calls, lambda i: network(x))
 
@@ -163,7 +163,7 @@ def fetch(spec: DatasetSpec, root: str, url: str, done: multiprocessing.Queue) -
     download_dataset(spec.name, quiet=True, data_root=root, base_url=url)
     data = ForecastDataModule(spec.name, lookback=24, horizon=6, data_root=root)
     data.setup()
-    done.put(float(data.series.values.sum()))
+    done.put(float(data.panel.target.sum()))
 
 
 def share_a_cache(share: float) -> Result:

@@ -9,7 +9,7 @@ LIST = Command("data:list_command", _PLACE, help="list the named data sets, and 
 CHECK = Command(
     "data:check_command",
     _PLACE,
-    (Flag("names", nargs="*", metavar="NAME", help="(default: every data set found)"),),
+    (Flag("names NAME", "(default: every data set found)", nargs="*"),),
     """examples:
   titans-seq data check
   titans-seq data check ETTh1 Weather""",
@@ -19,7 +19,7 @@ CHECK = Command(
 DOWNLOAD = Command(
     "data:download_command",
     _PLACE,
-    (Flag("names", nargs="+", metavar="NAME"), QUIET),
+    (Flag("names NAME", "", nargs="+"), QUIET),
     """examples:
   titans-seq data download ETTh1 ETTh2
   titans-seq data download human_nontata_promoters""",
@@ -30,10 +30,10 @@ AUDIT = Command(
     "audit:audit_command",
     "Measure the overlap of test with training intervals, and how well their length alone predicts the class.",
     (
-        Flag("names", nargs="*", metavar="NAME", help="(default: every data set in the lists)"),
-        Flag("--path", type=path, metavar="PATH", help="folder or .tar of interval lists"),
-        Flag("--train", type=path, metavar="BED", help="training intervals of your own"),
-        Flag("--test", type=path, metavar="BED", help="test intervals of your own"),
+        Flag("names NAME", "(default: every data set in the lists)", nargs="*"),
+        Flag("--path PATH", "folder or .tar of interval lists", type=path),
+        Flag("--train BED", "training intervals of your own", type=path),
+        Flag("--test BED", "test intervals of your own", type=path),
     ),
     """examples:
   titans-seq data audit                                    the interval lists of GenomicBenchmarks

@@ -1,21 +1,12 @@
 """The flags of `titans-seq pretrain|fit|test|predict|embed|score|surprise dna`."""
 
-from titans_seq.cli.flags import (
-    Command,
-    Flag,
-    checkpoint_flags,
-    file_flag,
-    output_flag,
-    path,
-    positive,
-    training_flags,
-)
+from titans_seq.cli.flags import Command, Flag, checkpoint_flags, file, path, positive, training_flags
 
 _RC = ("none", "average")
-_STRANDS = Flag("--rc", choices=_RC, help="average: the mean of both strands")
+_STRANDS = Flag("--rc", "average: the mean of both strands", choices=_RC)
 _INPUTS = (
-    file_flag("--csv", "CSV or TSV with a column `sequence` and, optionally, `id`"),
-    file_flag("--fasta", "each record is one sequence"),
+    Flag("--csv FILE", "CSV or TSV with a column `sequence` and, optionally, `id`", type=file),
+    Flag("--fasta FILE", "each record is one sequence", type=file),
 )
 _GENOME = "the genome, plain or bgzip"
 
@@ -23,22 +14,21 @@ FIT = Command(
     "dna:fit_command",
     "Train a classifier of DNA sequences, test its best epoch, and write metrics, pictures and checkpoints.",
     (
+        Flag("--dataset NAME", "a data set of the genomic-benchmarks package, downloaded once", "data", "data.dataset"),
         Flag(
-            "--dataset",
-            keys=("data", "data.dataset"),
-            metavar="NAME",
-            help="a data set of the genomic-benchmarks package, downloaded once",
+            "--csv FILE",
+            "training sequences: CSV or TSV with columns sequence,label",
+            "data=csv",
+            "data.csv",
+            type=file,
         ),
-        file_flag("--csv", "training sequences: CSV or TSV with columns sequence,label", "data=csv", "data.csv"),
-        file_flag("--val-csv", "with --csv: rows that choose the best epoch", "data.val_csv"),
-        file_flag("--test-csv", "with --csv: rows to test on", "data.test_csv"),
-        file_flag("--bed", "regions of --fasta, with their class in column 4", "data=bed", "data.bed"),
-        file_flag("--fasta", f"with --bed: {_GENOME}", "data.fasta"),
-        Flag("--model", keys=("model",), metavar="NAME", help="memory (default), mac, mag, mal, attention, or kmer"),
-        file_flag(
-            "--from", "a run of `pretrain dna` whose encoder to start from", "pretrained", "model", metavar="RUN"
-        ),
-        Flag("--rc", keys=("training.rc",), choices=_RC, help="average: test with the mean of both strands"),
+        Flag("--val-csv FILE", "with --csv: rows that choose the best epoch", "data.val_csv", type=file),
+        Flag("--test-csv FILE", "with --csv: rows to test on", "data.test_csv", type=file),
+        Flag("--bed FILE", "regions of --fasta, with their class in column 4", "data=bed", "data.bed", type=file),
+        Flag("--fasta FILE", f"with --bed: {_GENOME}", "data.fasta", type=file),
+        Flag("--model NAME", "memory (default), mac, mag, mal, attention, or kmer", "model"),
+        Flag("--from RUN", "a run of `pretrain dna` whose encoder to start from", "pretrained", "model", type=file),
+        Flag("--rc", "average: test with the mean of both strands", "training.rc", choices=_RC),
         *training_flags("runs/dna/<data>-<model>-s<seed>"),
     ),
     """examples:
@@ -60,23 +50,18 @@ PRETRAIN = Command(
     "dna:pretrain_command",
     "Train a language model on a genome, and test it on held-out regions, in bits per base (2 is chance).",
     (
-        file_flag("--fasta", _GENOME, "data.fasta"),
-        file_flag("--bed", "intervals with train, val or test in column 4", "data.bed"),
-        Flag("--length", keys=("data.length",), type=positive, metavar="L", help="bases per window"),
-        Flag(
-            "--carry",
-            keys=("data.carry",),
-            type=positive,
-            metavar="N",
-            help="train on N windows in a row, carrying the state from each to the next (default: 1)",
-        ),
+        Flag("--fasta FILE", _GENOME, "data.fasta", type=file),
+        Flag("--bed FILE", "intervals with train, val or test in column 4", "data.bed", type=file),
+        Flag("--length L", "bases per window", "data.length", type=positive),
+        Flag("--carry N", "carry the state over N windows in a row (default: 1)", "data.carry", type=positive),
         Flag(
             "--objective",
-            keys=("bidirectional", "model.bidirectional"),
+            "the next base (default), or masked bases from both sides",
+            "bidirectional",
+            "model.bidirectional",
             choices=("next", "masked"),
-            help="predict the next base (default), or masked bases from both sides",
         ),
-        Flag("--model", keys=("model",), metavar="NAME", help="memory (default), mac, mag, mal or attention"),
+        Flag("--model NAME", "memory (default), mac, mag, mal or attention", "model"),
         *training_flags("runs/dna_lm/<genome>-<objective>-<model>-s<seed>"),
     ),
     """examples:
@@ -98,8 +83,8 @@ TEST = Command(
     "Test the best checkpoint of a run on its test split, or on a file of your own.",
     (
         *checkpoint_flags(),
-        file_flag("--csv", "labelled sequences instead of the run's (classifier)"),
-        file_flag("--fasta", "a genome instead of the run's (language model)"),
+        Flag("--csv FILE", "labelled sequences instead of the run's (classifier)", type=file),
+        Flag("--fasta FILE", "a genome instead of the run's (language model)", type=file),
         _STRANDS,
     ),
     """examples:
@@ -111,7 +96,12 @@ TEST = Command(
 PREDICT = Command(
     "dna_tools:predict_command",
     "Write the class probabilities of each sequence to a CSV file.",
-    (*checkpoint_flags(), *_INPUTS, _STRANDS, output_flag("(default: RUN/predictions-<input>.csv, then -2, ...)")),
+    (
+        *checkpoint_flags(),
+        *_INPUTS,
+        _STRANDS,
+        Flag("--output FILE", "(default: RUN/predictions-<input>.csv, then -2, ...)", type=path),
+    ),
     """examples:
   titans-seq predict dna --checkpoint runs/dna/train-memory-s0 --csv new.csv
   titans-seq predict dna --checkpoint RUN --fasta new.fa --output new_probabilities.csv""",
@@ -123,19 +113,14 @@ EMBED = Command(
     (
         *checkpoint_flags(),
         *_INPUTS,
-        Flag(
-            "--layer",
-            type=positive,
-            metavar="N",
-            help="features after block N, counted from 1 (default: after the last, normalised)",
-        ),
+        Flag("--layer N", "after block N, counted from 1 (default: after the last, normalised)", type=positive),
         Flag(
             "--pooling",
+            "over the bases of a sequence (default: mean)",
             choices=("mean", "max", "last", "none"),
             default="mean",
-            help="over the bases of a sequence, without padding (default: mean)",
         ),
-        output_flag("(default: RUN/embeddings-<input>.npz, then -2, ...)"),
+        Flag("--output FILE", "(default: RUN/embeddings-<input>.npz, then -2, ...)", type=path),
     ),
     """examples:
   titans-seq embed dna --checkpoint runs/dna_lm/RUN --fasta regions.fa
@@ -148,11 +133,11 @@ SCORE = Command(
     "Score variants without training on any: log-likelihood of the alternative minus the reference allele, in nats.",
     (
         *checkpoint_flags(),
-        file_flag("--fasta", "the genome of the variants, plain or bgzip", required=True),
-        file_flag("--vcf", "variants as VCF, also .gz"),
-        file_flag("--csv", "variants as CSV or TSV"),
-        Flag("--window", type=positive, default=1024, metavar="L", help="bases read around a variant (default: 1024)"),
-        output_flag("(default: RUN/scores-<input>.csv, then -2, ...)"),
+        Flag("--fasta FILE", "the genome of the variants, plain or bgzip", type=file, required=True),
+        Flag("--vcf FILE", "variants as VCF, also .gz", type=file),
+        Flag("--csv FILE", "variants as CSV or TSV", type=file),
+        Flag("--window L", "bases read around a variant (default: 1024)", type=positive, default=1024),
+        Flag("--output FILE", "(default: RUN/scores-<input>.csv, then -2, ...)", type=path),
     ),
     """examples:
   titans-seq score dna --checkpoint runs/dna_lm/RUN --fasta genome.fa --vcf variants.vcf
@@ -167,15 +152,15 @@ SURPRISE = Command(
     "Read each record of a genome in one stream and write how surprised the memory was, for a genome browser.",
     (
         *checkpoint_flags(),
-        file_flag("--fasta", "plain or bgzip", required=True),
-        Flag("--bedgraph", type=path, metavar="FILE", required=True, help="file to write"),
-        Flag("--record", metavar="NAME", help="only this record (default: all)"),
-        Flag("--bin", type=positive, default=10, metavar="W", help="bases per value (default: 10)"),
+        Flag("--fasta FILE", "plain or bgzip", type=file, required=True),
+        Flag("--bedgraph FILE", "file to write", type=path, required=True),
+        Flag("--record NAME", "only this record (default: all)"),
+        Flag("--bin W", "bases per value (default: 10)", type=positive, default=10),
         Flag(
             "--track",
+            "surprise (default), or bits: how unlikely each base was",
             choices=("surprise", "bits"),
             default="surprise",
-            help="surprise of the memory (default), or how unlikely each base was, in bits",
         ),
     ),
     """examples:

@@ -13,14 +13,19 @@ class Flag:
     """A flag or an argument of a command.
 
     Args:
-        names: as users write it.
+        spec: as users write it: a short form if there is one, the name, what its value is called if it takes one.
+        help: its line of the help.
         keys: keys of the configuration that it decides, which no override may set too. The first without a value takes
             the flag's; KEY=VALUE is set as it is.
-        options: of `argparse.ArgumentParser.add_argument`.
+        options: more of `argparse.ArgumentParser.add_argument`.
     """
 
-    def __init__(self, *names: str, keys: tuple[str, ...] = (), **options: Any) -> None:
-        self.names, self.keys, self.options = names, keys, options
+    def __init__(self, spec: str, help: str, *keys: str, **options: Any) -> None:
+        words = spec.split()
+        self.names = [word for word in words if word.startswith("-")] or words[:1]
+        metavar = words[len(self.names) :]
+        value = {"metavar": metavar[0]} if metavar else {} if "choices" in options else {"action": "store_true"}
+        self.keys, self.options = keys, {"help": help, **value, **options}
 
     @property
     def written(self) -> str:
@@ -35,7 +40,7 @@ class Flag:
     @property
     def is_input(self) -> bool:
         """Is it a file that is read?"""
-        return self.options.get("type") is input_path
+        return self.options.get("type") is file
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def path(text: str) -> str:
     return text
 
 
-def input_path(text: str) -> str:
+def file(text: str) -> str:
     """A file that is read: a run records where it lies, whatever folder its commands are given in."""
     return path(text)
 
@@ -117,61 +122,42 @@ seed = _whole(0, 2**32 - 1, "between 0 and 2**32 - 1")
 
 # flags of several commands --------------------------------------------------------------------------------------------
 
-QUIET = Flag("--quiet", keys=("quiet",), action="store_true", help="no progress bar; print only results and warnings")
+QUIET = Flag("--quiet", "no progress bar; print only results and warnings", "quiet")
 TRUST = Flag(
-    "--trust",
-    metavar="CLASS",
+    "--trust CLASS",
+    "allow a class of your own in the run's config.yaml: package.module.Class; can be repeated",
     action="append",
     default=[],
-    help="package.module.Class: allow a class of your own that the run's config.yaml names; can be repeated",
 )
 RUN = "a run folder, or a checkpoint file in one"
 MODEL = "a run folder, or the folder of a saved model"
 
 
-def file_flag(name: str, help: str, *keys: str, **options: Any) -> Flag:
-    """Return a flag that takes a file to read."""
-    return Flag(name, keys=keys, **{"type": input_path, "metavar": "FILE", **options}, help=help)
-
-
-def output_flag(help: str, metavar: str = "FILE") -> Flag:
-    """Return the flag that takes the place to write to."""
-    return Flag("--output", type=path, metavar=metavar, help=help)
-
-
 def checkpoint_flags(what: str = RUN) -> tuple[Flag, ...]:
     """Return the flags of a command that uses a finished run."""
-    return (Flag("--checkpoint", type=path, metavar="RUN", required=True, help=what), TRUST, QUIET)
+    return (Flag("--checkpoint RUN", what, type=path, required=True), TRUST, QUIET)
 
 
 def training_flags(folder: str) -> tuple[Flag, ...]:
     """Return the flags of every command that trains; folder: where it writes by default."""
     return (
-        Flag("--epochs", keys=("trainer.max_epochs",), type=positive, metavar="N", help="maximum number of epochs"),
-        Flag("--seed", keys=("seed",), type=seed, metavar="S", help="seed of weights, shuffling and dropout"),
+        Flag("--epochs N", "maximum number of epochs", "trainer.max_epochs", type=positive),
+        Flag("--seed S", "seed of weights, shuffling and dropout", "seed", type=seed),
         Flag(
-            "--devices",
-            keys=("trainer.devices",),
+            "--devices N",
+            "N GPUs, or N processes on a CPU, each with batches of data.batch_size (default: 1)",
+            "trainer.devices",
             type=positive,
-            metavar="N",
-            help="train on N GPUs, or in N processes on a CPU; each takes batches of data.batch_size (default: 1)",
         ),
         Flag(
             "--strategy",
-            keys=("trainer.strategy",),
+            "on several devices: ddp keeps the whole model on each (default), fsdp a share of it",
+            "trainer.strategy",
             choices=("ddp", "fsdp"),
-            help="with several devices: ddp keeps the whole model on each (default); fsdp splits weights, gradients "
-            "and optimizer states between them, for models too large for one",
         ),
-        Flag(
-            "--output",
-            keys=("output", "hydra.sweep.dir"),
-            type=path,
-            metavar="DIR",
-            help=f"run folder (default: {folder})",
-        ),
-        Flag("--resume", action="store_true", help="continue the run in --output, or in the default folder"),
+        Flag("--output DIR", f"run folder (default: {folder})", "output", "hydra.sweep.dir", type=path),
+        Flag("--resume", "continue the run in --output, or in the default folder"),
         TRUST,
         QUIET,
-        Flag("-m", "--multirun", action="store_true", help="sweep over all comma-separated overrides"),
+        Flag("-m --multirun", "sweep over all comma-separated overrides"),
     )

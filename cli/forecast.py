@@ -9,11 +9,9 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 
-from titans_seq import NeuralMemory
-from titans_seq.cli import checkpoints, fitting, forecast_flags, recorded, runs, training
+from titans_seq.cli import checkpoints, fitting, forecast_flags, recorded, registry, runs, training
 from titans_seq.cli.config import Schema
 from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
@@ -21,16 +19,22 @@ from titans_seq.cli.memory import PEAK_OF_MEMORY, require_memory
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.tasks import History, Job, Task
-from titans_seq.datamodules import ForecastDataModule, download_dataset, future_dates
+from titans_seq.datamodules import ForecastDataModule, download_dataset
 from titans_seq.datamodules.common.files import EMBEDDED, user_path
+from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.registry import find_spec, locate
 from titans_seq.files import replacing
 from titans_seq.forecast import ForecastModule, SimbaForecaster
-from titans_seq.forecast.anomalies import Span, spans, surprise_of_values
+from titans_seq.forecast.anomalies import Span, spans
+from titans_seq.forecast.fitted import FittedForecaster
+from titans_seq.forecast.outputs import make_output, raw_size
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_training
+from titans_seq.forecast.saving import plain_output
+from titans_seq.forecast.stream import surprise_of
 from titans_seq.printable import printable
 
 MARKED = 10  # spans that surprise shows
+MODEL = "model"  # the folder of a run that `TitansForecaster.load` reads
 PREDICTION = ("forecast.csv", "forecast.png", "surprise.png")  # what predict writes
 
 
@@ -82,26 +86,28 @@ class ForecastTask(Task):
         return data
 
     def module(self, config: DictConfig, data: L.LightningDataModule) -> ForecastModule:
-        return build(config.training, "training", network=build(config.model, "model"))
+        outputs = raw_size(make_output(config.training.get("output") or "huber"))
+        own = {"outputs": outputs} if registry.find(config.model._target_, "model") is SimbaForecaster else {}
+        return build(config.training, "training", network=build(config.model, "model", **own))
 
     def begin(self, job: Job) -> None:
         data, module = series_of(job), module_of(job)
-        if not isinstance(module.network, SimbaForecaster):  # one of the user's need not read each channel for itself
+        if not isinstance(module.network, SimbaForecaster):  # one of the user's need not read each series for itself
             return
-        past = data.dataset_for("train")[0]["past_target"]
-        peak = PEAK_OF_MEMORY if has_surprise(module) else 1.0
+        past = data.windows("train").__getitems__([0])["past_target"]
+        peak = PEAK_OF_MEMORY if module.network.has_memory else 1.0
         require_memory(module, past, data.batch_size, peak, job.trainer.strategy.root_device)
 
     def about(self, job: Job) -> dict[str, Any]:
         data = series_of(job)
         return {
-            "dataset": data.series.name,
+            "dataset": data.name,
             "data": data.provenance,
             "lookback": data.lookback,
             "horizon": data.horizon,
             "mixer": job.config.model.mixer,
             "seed": job.config.seed,
-            "test_windows": len(data.dataset_for("test")),
+            "test_windows": len(data.windows("test")),
             "scale": "standardised",
             "drop_last": False,
         }
@@ -109,16 +115,35 @@ class ForecastTask(Task):
     def title(self, metrics: Mapping[str, Any]) -> str:
         return f"{metrics['dataset']}, horizon {metrics['horizon']}, {metrics['mixer']}"
 
+    def export(self, job: Job, folder: Path) -> list[Path]:
+        data, module = series_of(job), module_of(job)
+        if not isinstance(module.network, SimbaForecaster) or callable(module.network.options["mixer"]):
+            return []  # a network or a mixer of the user's, which no file of ours can name
+        own = {name: value for name, value in module.network.options.items() if name not in _DECIDED}
+        arguments = {
+            "horizon": data.horizon, "lookback": data.lookback, "output": plain_output(module.output),
+            "conformal": False, "val_size": 0, "calendar": False, "id_col": data.panel.columns.id,
+            "time_col": data.panel.columns.time, "target_col": data.panel.columns.target, "mixer": own.pop("mixer"),
+            "network": own,
+            "max_epochs": job.config.trainer.max_epochs, "batch_size": data.batch_size, "seed": job.config.seed,
+            "learning_rate": module.learning_rate, "weight_decay": module.weight_decay,
+        }  # fmt: skip
+        rows = fitting.history_of(folder, module)
+        fitted_of(job).save(folder / MODEL, {"arguments": arguments, "fits": 1, "history": rows})
+        return [folder / MODEL]
+
     def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
         data = series_of(job)
-        windows = data.dataset_for("test")
-        window = windows[len(windows) // 2]
-        past, truth = window["past_target"], window["future_target"]
-        first = int(window["index"])
+        firsts = data.windows("test").anchors.first
+        first = int(firsts[len(firsts) // 2])
         pictures = draw(plot_training, history, best_epoch, folder / "training.png")
-        return pictures + _draw(data, module_of(job), past, truth, _axis(data, first), folder)
+        rows = np.full(len(data.panel), first)
+        shown = data.panel.rows(rows - data.lookback, rows + data.horizon)
+        return pictures + _draw(job, shown, folder)
 
 
+# options of the network that a forecaster decides by itself
+_DECIDED = ("lookback", "horizon", "outputs", "past_features", "future_features", "static_features")
 FORECAST = ForecastTask()
 
 
@@ -137,57 +162,44 @@ def module_of(job: Job) -> ForecastModule:
     return job.module
 
 
+def fitted_of(job: Job) -> FittedForecaster:
+    """The run's network with the scales and the last rows of its data."""
+    data, module = series_of(job), module_of(job)
+    return FittedForecaster(module.eval().to(fitting.device()), data.scaling, data.panel.tail(data.lookback))
+
+
+def by_row(panel: Panel, values: np.ndarray) -> np.ndarray:
+    """Values of all rows of a table, series after series -> [T, C]."""
+    return values.reshape(len(panel), -1).T
+
+
 # pictures -------------------------------------------------------------------------------------------------------------
 
 
-def _axis(data: ForecastDataModule, first: int) -> pd.Index:
-    """Return the time axis of the window whose first target row is `first`: past and horizon."""
-    rows = np.arange(first - data.lookback, first + data.horizon)
-    dates = data.series.dates
-    if first >= len(data.series.values):
-        future = future_dates(data.series, data.horizon)
-        past = pd.RangeIndex(rows[0], first) if dates is None or data.series.freq is None else dates[rows[0] : first]
-        return past.append(future)
-    return pd.Index(rows) if dates is None else dates[rows]
+def _draw(job: Job, shown: Panel, folder: Path) -> list[Path]:
+    """Draw forecast.png, and surprise.png where there is a memory, in original units.
 
-
-def _draw(
-    data: ForecastDataModule,
-    module: ForecastModule,
-    past: torch.Tensor,
-    truth: torch.Tensor | None,
-    axis: pd.Index,
-    folder: Path,
-) -> list[Path]:
-    """Draw forecast.png, and surprise.png where the mixer is the memory, in original units."""
-    forecast, surprise = _look(module, past)
-    original = data.scaler.inverse_transform
-    columns, seen = data.series.columns, original(past.numpy())
-    title = f"{data.series.name}: {data.horizon} steps ahead"
-    future = None if truth is None else original(truth.numpy())
-    values = (seen, original(forecast), future)
-    made = draw(plot_forecast, *values, columns, axis, folder / "forecast.png", title=title)
-    if surprise is not None:
-        title = f"{data.series.name}: what surprised the memory"
-        past_axis, path = axis[: len(seen)], folder / "surprise.png"
-        made += draw(plot_surprise, seen, surprise, columns, past_axis, path, title=title)
+    Args:
+        shown: a lookback and a horizon; the values of the latter are NaN where they are not known yet.
+    """
+    data, fitted = series_of(job), fitted_of(job)
+    first = shown.lengths - data.horizon
+    forecast = by_row(shown, fitted.at(shown, first, fitted.scaling, ())[fitted.alias])
+    seen, future = np.split(by_row(shown, shown.target), first[:1])
+    columns, axis = [str(name) for name in shown.ids], pd.Index(shown.times[: shown.lengths[0]])
+    title = f"{data.name}: {data.horizon} steps ahead"
+    truth = None if np.isnan(future).all() else future
+    made = draw(plot_forecast, seen, forecast, truth, columns, axis, folder / "forecast.png", title=title)
+    if has_surprise(fitted.module):
+        past = shown.until(data.horizon)
+        surprise = by_row(past, surprise_of(fitted.network, past, fitted.scaling))
+        title, path = f"{data.name}: what surprised the memory", folder / "surprise.png"
+        made += draw(plot_surprise, seen, surprise, columns, axis[: len(seen)], path, title=title)
     return made
 
 
-@torch.inference_mode()
-def _look(module: ForecastModule, past: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return forecast [H, C] and, for the memory, surprise [L, C] of one window [L, C], standardised."""
-    module.eval().to(fitting.device())
-    past = past.to(module.device)
-    forecast = module(past[None])[0].double().cpu().numpy()
-    if not has_surprise(module):
-        return forecast, None
-    assert isinstance(module.network, SimbaForecaster)
-    return forecast, module.network.surprise(past[None])[0].double().cpu().numpy()
-
-
 def has_surprise(module: ForecastModule) -> bool:
-    return any(isinstance(part, NeuralMemory) for part in module.network.modules())
+    return isinstance(module.network, SimbaForecaster) and module.network.has_memory
 
 
 # test and predict -----------------------------------------------------------------------------------------------------
@@ -201,6 +213,9 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
     config.quiet = arguments.quiet
     if arguments.csv:
         config.data.dataset, config.data.csv = None, str(user_path(arguments.csv).absolute())
+    elif config.data.csv is not None and not Path(config.data.csv).exists():
+        gone = f"{config.data.csv}, which {folder} was trained on, is not there any more"
+        raise UsageError(f"{gone}; give it by --csv FILE")
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(config.quiet)
     # a file of one's own is tested on the scale of its own train split, as the published numbers are
@@ -225,35 +240,38 @@ def test_command(arguments: argparse.Namespace) -> None:
 def predict_command(arguments: argparse.Namespace) -> None:
     """`titans-seq predict forecast`: the rows after the last one, in original units."""
     job, run = load_run(arguments, "predict")
-    data, module = series_of(job), module_of(job)
-    past = next(iter(data.predict_dataloader()))["past_target"][0]
-    forecast, _ = _look(module, past)
-    dates = future_dates(data.series, data.horizon)
-    table = pd.DataFrame(data.scaler.inverse_transform(forecast), index=dates, columns=list(data.series.columns))
-    folder = _output_for_prediction(arguments, run)
-    with replacing(folder / "forecast.csv") as part:
-        table.rename_axis(dates.name or "date").to_csv(part)
-    axis = _axis(data, len(data.series.values))
-    pictures = _draw(data, module, past, None, axis, folder)
+    data = series_of(job)
+    if not isinstance(module_of(job).network, SimbaForecaster):
+        raise UsageError(f"{run} has a network of your own; predict with titans_seq.forecast.SimbaForecaster only")
+    fitted = fitted_of(job)
+    table = fitted.predict()
+    folder, file = _output_for_prediction(arguments, run)
+    with replacing(file) as part:
+        table.to_csv(part, index=not isinstance(table.index, pd.RangeIndex))
+    pictures = _draw(job, fitted.tail.extended(data.horizon), folder) if folder is not None else []
     about = {
-        "series": data.series.name,
+        "series": data.name,
         "rows": data.horizon,
-        "columns": len(data.series.columns),
-        "from": str(dates[0]),
-        "to": str(dates[-1]),
+        "columns": len(data.panel),
+        "from": str(table.index[0]),
+        "to": str(table.index[-1]),
     }
-    show_record(f"forecast of {data.series.name}", about)
-    show_paths("files", [folder / "forecast.csv", *pictures])
+    show_record(f"forecast of {data.name}", about)
+    show_paths("files", [file, *pictures])
 
 
-def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> Path:
+def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> tuple[Path | None, Path]:
+    """The folder of the pictures, None without, and the file of the forecast: --output names either."""
     if arguments.output is None:
-        return runs.make_new_folder(run / "predict")
-    folder = user_path(arguments.output)
+        folder = runs.make_new_folder(run / "predict")
+        return folder, folder / PREDICTION[0]
+    place = user_path(arguments.output)
+    if place.suffix == ".csv":
+        return None, runs.new_file(place)
     for name in (*PREDICTION, runs.CONFIG):  # with a config.yaml it is a run, whose pictures have these names
-        if (folder / name).exists():
-            raise UsageError(f"{folder} holds {name} already; choose another --output")
-    return runs.make_folder(folder)
+        if (place / name).exists():
+            raise UsageError(f"{place} holds {name} already; choose another --output")
+    return runs.make_folder(place), place / PREDICTION[0]
 
 
 # surprise -------------------------------------------------------------------------------------------------------------
@@ -271,22 +289,22 @@ def _standing_out(found: np.ndarray, lookback: int, share: float) -> list[Span]:
 def surprise_command(arguments: argparse.Namespace) -> None:
     """`titans-seq surprise forecast`: how much each row surprised the memory, and where most."""
     job, run = load_run(arguments, "predict")
-    data, module = series_of(job), module_of(job)
-    if not isinstance(module.network, SimbaForecaster) or not has_surprise(module):
+    data = series_of(job)
+    if not has_surprise(module_of(job)):
         raise UsageError(f"{run} has no memory to surprise; train one with model=memory")
-    found = surprise_of_values(module.network.eval().to(fitting.device()), data.standardised)
-    series, most = data.series, _standing_out(found, module.network.lookback, arguments.share)
-    axis = pd.RangeIndex(len(found), name="row") if series.dates is None else pd.Index(series.dates, name="date")
-    path = runs.free(user_path(arguments.output) if arguments.output else run / f"surprise-{series.name}.csv")
+    fitted, panel = fitted_of(job), data.panel
+    found = by_row(panel, surprise_of(fitted.network, panel, fitted.scaling))
+    most, columns = _standing_out(found, data.lookback, arguments.share), [str(name) for name in panel.ids]
+    axis = pd.Index(panel.times[: len(found)], name=panel.columns.time)
+    path = runs.free(user_path(arguments.output) if arguments.output else run / f"surprise-{data.name}.csv")
     runs.make_folder(path.parent)
-    table = pd.DataFrame(found, index=axis, columns=list(series.columns))
     with replacing(path) as part:
-        table.to_csv(part)
+        pd.DataFrame(found, index=axis, columns=columns).to_csv(part)
     shown = most[:MARKED]
-    title = f"{series.name}: what surprised the memory"
-    place = path.with_suffix(".png")
-    pictures = draw(plot_surprise, series.values, found, series.columns, axis, place, title=title, marked=shown)
+    title = f"{data.name}: what surprised the memory"
+    place, values = path.with_suffix(".png"), by_row(panel, panel.target)
+    pictures = draw(plot_surprise, values, found, columns, axis, place, title=title, marked=shown)
     for span in shown:
         rows = f"{axis[span.begin]} to {axis[span.end - 1]}"
-        print(f"{span.peak:8.3f}  {printable(series.columns[span.channel])}  {rows}")
+        print(f"{span.peak:8.3f}  {printable(columns[span.channel])}  {rows}")
     show_paths("files", [path, *pictures])

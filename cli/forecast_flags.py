@@ -7,36 +7,43 @@ from titans_seq.cli.flags import (
     Command,
     Flag,
     checkpoint_flags,
-    file_flag,
-    output_flag,
+    file,
     path,
     positive,
     share,
     training_flags,
 )
 
-_OTHER_SERIES = file_flag("--csv", "a series of your own instead of the run's")
+_OTHER_SERIES = Flag("--csv FILE", "a series of your own instead of the run's", type=file)
 
 FIT = Command(
     "forecast:fit_command",
     "Train a forecaster, test its best epoch, and write metrics, pictures and checkpoints to a run folder.",
     (
         Flag(
-            "--dataset",
-            keys=("data", "data.dataset", "data.csv"),
-            metavar="NAME",
-            help="a named data set, in any case (see `titans-seq data list`)",
+            "--dataset NAME",
+            "a named data set, in any case (see `titans-seq data list`)",
+            "data",
+            "data.dataset",
+            "data.csv",
         ),
-        file_flag("--csv", "a series of your own: dates and numeric columns", "data=csv", "data.csv", "data.dataset"),
-        Flag("--lookback", keys=("data.lookback",), type=positive, metavar="L", help="rows the model sees"),
-        Flag("--horizon", keys=("data.horizon",), type=positive, metavar="H", help="rows it forecasts"),
+        Flag(
+            "--csv FILE",
+            "a series of your own: dates and numeric columns",
+            "data=csv",
+            "data.csv",
+            "data.dataset",
+            type=file,
+        ),
+        Flag("--lookback L", "rows the model sees", "data.lookback", type=positive),
+        Flag("--horizon H", "rows it forecasts", "data.horizon", type=positive),
         *training_flags("runs/forecast/<dataset>-h<horizon>-<mixer>-s<seed>"),
     ),
     """examples:
   titans-seq fit forecast                                     the embedded series
   titans-seq fit forecast --dataset ETTh1 --horizon 96
   titans-seq fit forecast --csv my.csv --lookback 336
-  titans-seq fit forecast --dataset ETTh1 model=attention     another mixer: memory, attention, ssm, none
+  titans-seq fit forecast --dataset ETTh1 model=attention     another mixer: memory, mac, mag, mal, none, ...
   titans-seq fit forecast model.depth=3 trainer.accelerator=gpu
   titans-seq fit forecast --dataset Traffic --devices 4 data.batch_size=8   four devices, 32 windows per step
   titans-seq fit forecast --dataset ETTh1 experiment=memory_linear
@@ -59,7 +66,11 @@ TEST = Command(
 PREDICT = Command(
     "forecast:predict_command",
     "Forecast the rows after the last one, in original units: forecast.csv, forecast.png, surprise.png.",
-    (*checkpoint_flags(), _OTHER_SERIES, output_flag("where to write (default: RUN/predict)", "DIR")),
+    (
+        *checkpoint_flags(),
+        _OTHER_SERIES,
+        Flag("--output PATH", "folder, or a file *.csv for the forecast alone (default: RUN/predict)", type=path),
+    ),
     """examples:
   titans-seq predict forecast --checkpoint runs/forecast/ETTh1-h96-memory-s0
   titans-seq predict forecast --checkpoint RUN --csv my.csv --output DIR
@@ -74,8 +85,8 @@ SURPRISE = Command(
     (
         *checkpoint_flags(),
         _OTHER_SERIES,
-        Flag("--share", type=share, default=0.01, help="share of rows to mark as surprising (default: 0.01)"),
-        output_flag("(default: RUN/surprise-<series>.csv, then -2, ...)"),
+        Flag("--share X", "share of rows to mark as surprising (default: 0.01)", type=share, default=0.01),
+        Flag("--output FILE", "(default: RUN/surprise-<series>.csv, then -2, ...)", type=path),
     ),
     """examples:
   titans-seq surprise forecast --checkpoint runs/forecast/ETTh1-h96-memory-s0
@@ -89,9 +100,9 @@ REPORT = Command(
     "report:report_command",
     "Write a page about a finished run of `fit forecast`: one HTML file for any browser.",
     (
-        Flag("checkpoint", type=path, metavar="RUN", help=RUN),
-        Flag("--season", type=positive, metavar="N", help="rows of a season (default: guessed from the dates)"),
-        output_flag("(default: RUN/report.html, then -2, ...)"),
+        Flag("checkpoint RUN", RUN, type=path),
+        Flag("--season N", "rows of a season (default: guessed from the dates)", type=positive),
+        Flag("--output FILE", "(default: RUN/report.html, then -2, ...)", type=path),
         TRUST,
         QUIET,
     ),

@@ -5,9 +5,8 @@ from titans_seq.cli.flags import (
     Command,
     Flag,
     checkpoint_flags,
-    file_flag,
+    file,
     length,
-    output_flag,
     path,
     positive,
     seed,
@@ -18,37 +17,27 @@ FIT = Command(
     "lm:fit_command",
     "Train a language model on a text or on a task with answers, test its best epoch, and write it to a run folder.",
     (
-        file_flag("--text", "a text in UTF-8", "data=text", "data.text"),
+        Flag("--text FILE", "a text in UTF-8", "data=text", "data.text", type=file),
         Flag(
-            "--task",
-            keys=("data=task", "data.task"),
+            "--task NAME",
+            "instead of a text: passkey, number, uuid, recall, one_fact, two_facts, permutations, swaps or parity",
+            "data=task",
+            "data.task",
             dest="task_name",  # `task` is the word after the verb
-            metavar="NAME",
-            help="instead of a text: passkey, number, uuid, recall, one_fact, two_facts, permutations, swaps or parity",
         ),
-        Flag("--variant", keys=("model",), metavar="NAME", help="lmm, mac (default), mag, mal, or transformer"),
+        Flag("--variant NAME", "lmm, mac (default), mag, mal, or transformer", "model"),
         Flag(
-            "--size",
-            keys=("experiment=paper",),
-            metavar="SIZE",
-            help="a size of the paper, with its recipe for one device: 170m, 340m, 400m or 760m (with a vocabulary of "
-            "32,000)",
+            "--size SIZE",
+            "a size of the paper with its recipe for one device: 170m, 340m, 400m or 760m (at 32,000 tokens)",
+            "experiment=paper",
         ),
-        Flag("--length", keys=("data.length",), type=positive, metavar="T", help="tokens per sample (default: 256)"),
+        Flag("--length T", "tokens per sample (default: 256)", "data.length", type=positive),
         Flag(
-            "--carry",
-            keys=("data.carry",),
-            type=positive,
-            metavar="N",
-            help="train on N samples of the text in a row, carrying the state from each to the next (default: 1)",
+            "--carry N", "carry the state over N samples of the text in a row (default: 1)", "data.carry", type=positive
         ),
-        file_flag("--tokenizer", "a tokenizer.json (default: bytes)", "data.tokenizer"),
+        Flag("--tokenizer FILE", "a tokenizer.json (default: bytes)", "data.tokenizer", type=file),
         Flag(
-            "--vocab-size",
-            keys=("data.vocab_size",),
-            type=positive,
-            metavar="V",
-            help="learn V byte pairs from the text; needs pip install 'titans-seq[lm]'",
+            "--vocab-size V", "learn V byte pairs from the text; needs titans-seq[lm]", "data.vocab_size", type=positive
         ),
         *training_flags("runs/lm/<text or task>-<variant>-s<seed>"),
     ),
@@ -76,25 +65,18 @@ EVAL = Command(
     "lm-evaluation-harness.",
     (
         *checkpoint_flags(MODEL),
-        file_flag("--text", "text to read in one stream, carrying the state from its first token to its last"),
         Flag(
-            "--tasks",
-            nargs="+",
-            metavar="NAME",
-            help="tasks of `titans-seq fit lm --help` or of the harness, or `paper`: nine of them",
+            "--text FILE", "text to read in one stream, carrying the state from its first token to its last", type=file
         ),
         Flag(
-            "--lengths",
-            type=length,
-            nargs="+",
-            metavar="T",
-            help="tokens per sample (default: 256 512 1024 2048 4096)",
+            "--tasks NAME", "tasks of `titans-seq fit lm --help` or of the harness, or `paper`: nine of them", nargs="+"
         ),
-        Flag("--samples", type=positive, metavar="N", help="samples per length (default: 128)"),
-        Flag("--include", type=path, metavar="DIR", help="folder with task files of your own"),
-        Flag("--limit", type=positive, metavar="N", help="maximum number of documents of each task of the harness"),
-        Flag("--seed", type=seed, metavar="S", help="seed of the samples (default: 0)"),
-        output_flag("--text: a JSON file to write; --tasks: a folder (default: RUN/eval)", "PATH"),
+        Flag("--lengths T", "tokens per sample (default: 256 512 1024 2048 4096)", type=length, nargs="+"),
+        Flag("--samples N", "samples per length (default: 128)", type=positive),
+        Flag("--include DIR", "folder with task files of your own", type=path),
+        Flag("--limit N", "maximum number of documents of each task of the harness", type=positive),
+        Flag("--seed S", "seed of the samples (default: 0)", type=seed),
+        Flag("--output PATH", "--text: a JSON file to write; --tasks: a folder (default: RUN/eval)", type=path),
     ),
     """examples:
   titans-seq eval lm --checkpoint runs/lm/book-mac-s0 --text other.txt
@@ -109,14 +91,14 @@ GENERATE = Command(
     "Continue a text. The state can be saved and loaded again: the model then continues from what it has read.",
     (
         *checkpoint_flags(MODEL),
-        Flag("--prompt", required=True, metavar="TEXT", help="text to continue"),
-        Flag("--tokens", type=positive, default=200, metavar="N", help="number of tokens to draw (default: 200)"),
-        Flag("--temperature", type=float, default=1.0, metavar="X", help="0: always the most likely (default: 1)"),
-        Flag("--top-k", type=positive, metavar="K", help="draw among the K most likely"),
-        Flag("--top-p", type=float, metavar="P", help="draw among the fewest with this share of the probability"),
-        Flag("--seed", type=seed, default=0, metavar="S", help="seed of the draws (default: 0)"),
-        file_flag("--state", "continue from a saved state"),
-        Flag("--save-state", type=path, metavar="FILE", help="save the state after the printed text"),
+        Flag("--prompt TEXT", "text to continue", required=True),
+        Flag("--tokens N", "number of tokens to draw (default: 200)", type=positive, default=200),
+        Flag("--temperature X", "0: always the most likely (default: 1)", type=float, default=1.0),
+        Flag("--top-k K", "draw among the K most likely", type=positive),
+        Flag("--top-p P", "draw among the fewest with this share of the probability", type=float),
+        Flag("--seed S", "seed of the draws (default: 0)", type=seed, default=0),
+        Flag("--state FILE", "continue from a saved state", type=file),
+        Flag("--save-state FILE", "save the state after the printed text", type=path),
     ),
     """examples:
   titans-seq generate lm --checkpoint runs/lm/book-mac-s0 --prompt 'Once upon a time'

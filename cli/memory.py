@@ -8,7 +8,7 @@ from torch import Tensor
 from titans_seq.cli.errors import UsageError
 from titans_seq.forecast import ForecastModule
 
-CHANNELS = 8  # measured; the network reads each channel for itself
+SERIES = 8  # measured; the network reads each for itself
 # memory at the peak of a step by what is kept for the backward pass: a memory makes anew there what it has not kept
 PEAK_OF_MEMORY = 3.5
 
@@ -17,19 +17,19 @@ def require_memory(module: ForecastModule, past: Tensor, batch_size: int, peak: 
     """Refuse a batch size whose training step needs more memory than there is, by a small measurement.
 
     Args:
-        past: one window [L, C].
+        past: one window, [C, L].
         peak: memory at the peak of a step, by what is kept for the backward pass; at most what it really is.
     """
-    channels = past.shape[1]
-    sample = past[None, :, :CHANNELS].to(device)
-    window = peak * _kept_bytes(module.to(device), sample) / sample.shape[2] * channels
+    channels = len(past)
+    sample = past[:SERIES].to(device)
+    window = peak * _kept_bytes(module.to(device), sample) / len(sample) * channels
     there = _memory_of(device)
     if window * batch_size <= there:
         return
     fits = int(there / window / 2)  # half: the measurement is a lower bound
     advice = f"give data.batch_size={fits} data.eval_batch_size={fits}" if fits else "leave columns out"
     raise UsageError(
-        f"a training batch of {batch_size} windows x {channels:,} channels needs at least "
+        f"a training batch of {batch_size} windows x {channels:,} series needs at least "
         f"{window * batch_size / 1e9:,.0f} GB of memory, but there are {there / 1e9:,.0f} GB; {advice}"
     )
 

@@ -15,23 +15,26 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
-from torch.utils.data import DataLoader, Dataset, Subset
+import torch
+from torch.utils.data import DataLoader
 
 from titans_seq.cli import fitting, runs, training
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.forecast import FORECAST, MARKED, has_surprise, load_run, module_of, series_of
+from titans_seq.cli.forecast import FORECAST, MARKED, by_row, fitted_of, has_surprise, load_run, module_of, series_of
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.tasks import Job, history_of
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.common.loaders import Batch, as_is
+from titans_seq.datamodules.forecast.calendar import step_text
 from titans_seq.datamodules.forecast.protocol import SPLITS
+from titans_seq.datamodules.forecast.windows import Windows
 from titans_seq.files import replacing
-from titans_seq.forecast import SimbaForecaster
-from titans_seq.forecast.anomalies import spans, surprise_of_values
+from titans_seq.forecast.anomalies import spans
 from titans_seq.forecast.pictures import shown_channels
 from titans_seq.forecast.report import intervals
 from titans_seq.forecast.report.scores import MODEL, Scores, Season
+from titans_seq.forecast.stream import surprise_of
 
 try:
     from titans_seq.forecast.report import figures
@@ -44,7 +47,10 @@ except ModuleNotFoundError as error:
 NEEDED = ("test_mse", "val_mse", "best_epoch", "epochs", "seconds_per_epoch", "parameters")
 MOST_CHANNELS = 8  # of the menus
 BATCH_VALUES = 2**22  # rows x channels of a batch; a network needs many times that
-# first target rows [B], forecasts and truth [B, H, C], standardised
+# of the windows to calibrate on; neighbours share all rows but one, so that leaving some out loses little
+MOST_WINDOWS = 2_000
+MOST_VALUES = 2**25  # float32, 128 MB
+# first target rows [B], forecasts and truth [B, H, C], standardised; truth is NaN where missing
 Take = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -59,7 +65,7 @@ def report_command(arguments: argparse.Namespace) -> None:
     with replacing(path) as part:
         # names of files need not be UTF-8
         part.write_text(render(report), encoding="utf-8", errors="backslashreplace")
-    show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note in report.tiles})
+    show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note, _ in report.tiles})
     if report.differs:
         print(f"titans-seq: {report.differs}", file=sys.stderr)
     show_paths("report", [path])
@@ -88,14 +94,15 @@ def _place(arguments: argparse.Namespace, run: Path) -> Path:
 
 def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) -> Report:
     data, module = series_of(job), module_of(job)
-    windows, validation = data.dataset_for("test"), data.dataset_for("val")
-    columns = data.series.columns
+    windows, validation = data.windows("test"), data.windows("val")
+    columns = [str(name) for name in data.panel.ids]
     shown = shown_channels(len(columns), MOST_CHANNELS)
-    season = Season.of(data.series.freq, windows.targets[0], asked)
+    season = Season.of(data.panel.freq, int(validation.anchors.first[0]), asked)
 
-    picks = intervals.thinned(len(validation), data.horizon * len(columns))
-    margin = _margin(job, Subset(validation, picks))
-    scores = Scores(data.standardised.numpy(), data.horizon, season.rows, margin)
+    most = max(1, min(MOST_WINDOWS, MOST_VALUES // (data.horizon * len(columns))))
+    picked = validation.at(validation.anchors.thinned(most))
+    margin, baseline = _calibrated(job, picked, season)
+    scores = Scores(_standardised(data), data.horizon, season.rows, margin)
     _say(job, f"testing on {len(windows):,} windows")
     _feed(job, windows, scores.add)
 
@@ -103,7 +110,7 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
     plots = {
         "forecast": figures.forecast_plot(_windows(job, scores, shown), [columns[c] for c in shown]),
         "horizon": figures.horizon_plot(scores),
-        "channels": figures.channel_plot(scores, columns),
+        "channels": figures.channel_plot(scores, columns, baseline),
         "training": figures.training_plot(history, metrics["best_epoch"]),
     }
     return Report(
@@ -112,11 +119,12 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
         columns=columns,
         hidden=len(columns) - len(shown),
         scores=scores,
+        baseline=baseline,
         season=season,
-        calibrated=len(picks),
+        calibrated=len(picked),
         validation=len(validation),
-        training=_training(metrics),
-        facts=_facts(job, metrics),
+        training=_training(metrics, module.monitor),
+        facts=_facts(data),
         config=(run / runs.CONFIG).read_text(encoding="utf-8"),
         differs=_differs(scores, metrics),
         **_surprise(job, plots, shown),
@@ -134,41 +142,55 @@ def _say(job: Job, words: str) -> None:
 class _Feed(L.Callback):
     """Hands every batch on as it comes, so that none has to be kept."""
 
-    def __init__(self, take: Take) -> None:
-        self.take = take
+    def __init__(self, channels: int, take: Take) -> None:
+        self.channels, self.take = channels, take
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *more: Any
     ) -> None:
-        arrays = (batch["index"], outputs.float(), batch["future_target"])
-        self.take(*(tensor.cpu().numpy() for tensor in arrays))
+        truth = batch["future_target"]
+        if "future_observed_values" in batch:
+            truth = truth.where(batch["future_observed_values"] > 0, math.nan)
+        first = batch["index"][:: self.channels].cpu().numpy()
+        self.take(first, self._table(outputs.float()), self._table(truth))
+
+    def _table(self, samples: torch.Tensor) -> np.ndarray:
+        """A sample for each window and channel [B C, H] -> [B, H, C]."""
+        return samples.unflatten(0, (-1, self.channels)).mT.cpu().numpy()
 
 
-def _feed(job: Job, windows: Dataset[Batch], take: Take) -> None:
+def _feed(job: Job, windows: Windows, take: Take) -> None:
     """Forecast windows as the run tests them, on its device and at its precision."""
     data = series_of(job)
-    size = max(1, BATCH_VALUES // ((data.lookback + data.horizon) * len(data.series.columns)))
+    size = max(1, BATCH_VALUES // ((data.lookback + data.horizon) * len(data.panel)))
     loader = DataLoader(windows, batch_size=min(size, data.eval_batch_size), collate_fn=as_is)
-    trainer = fitting.make_trainer(job.config, [*fitting.bar(job.config), _Feed(take)])
+    trainer = fitting.make_trainer(job.config, [*fitting.bar(job.config), _Feed(len(data.panel), take)])
     with training.interruptible(trainer, "nothing was written"):
         trainer.predict(job.module, dataloaders=loader, return_predictions=False)
 
 
-def _margin(job: Job, validation: Subset[Batch]) -> np.ndarray:
-    """Half widths [P, H, C] of the intervals, from validation windows."""
+def _calibrated(job: Job, validation: Windows, season: Season) -> tuple[np.ndarray, str]:
+    """Half widths [P, H, C] of the intervals, and the better baseline: from validation windows."""
     _say(job, f"calibrating intervals on {len(validation):,} validation windows")
-    errors: list[np.ndarray] = []
-    _feed(job, validation, lambda first, forecast, truth: errors.append(forecast - truth))
-    return intervals.margins(np.concatenate(errors))
+    data, errors = series_of(job), list[np.ndarray]()
+    scores = Scores(_standardised(data), data.horizon, season.rows, np.empty((0, data.horizon, len(data.panel))))
+
+    def take(first: np.ndarray, forecast: np.ndarray, truth: np.ndarray) -> None:
+        errors.append(forecast - truth)
+        scores.add(first, forecast, truth)
+
+    _feed(job, validation, take)
+    return intervals.margins(np.concatenate(errors)), scores.baseline
 
 
 def _windows(job: Job, scores: Scores, shown: list[int]) -> list[figures.Window]:
-    """Some windows of the test part with their forecasts, in the units of the series."""
-    data = series_of(job)
-    windows, labels = data.dataset_for("test"), _labels(scores.each_window)
+    """Some windows of the test split with their forecasts, in the units of the series."""
+    data, labels = series_of(job), _labels(scores.each_window)
+    windows = data.windows("test")
+    windows = windows.at(windows.anchors.taken(np.array(list(labels))))
     forecasts: list[np.ndarray] = []
-    _feed(job, Subset(windows, list(labels)), lambda first, forecast, truth: forecasts.extend(forecast))
-    errors, begins = scores.each_window[list(labels)], [windows.targets[place] for place in labels]
+    _feed(job, windows, lambda first, forecast, truth: forecasts.extend(forecast))
+    errors, begins = scores.each_window[list(labels)], windows.anchors.first.tolist()
     dates = stamps(_time(data)[begins])
     names = [
         f"{label}: {_words(date)}, MSE {error:.3f}"
@@ -181,17 +203,17 @@ def _windows(job: Job, scores: Scores, shown: list[int]) -> list[figures.Window]
 def _window(
     data: ForecastDataModule, margin: np.ndarray, shown: list[int], label: str, first: int, forecast: np.ndarray
 ) -> figures.Window:
-    begin, end = first - data.lookback, first + data.horizon
-    values = data.series.values[begin:end][:, shown]
-    middle = data.scaler.inverse_transform(forecast.astype(np.float64))
-    reach = margin * data.scaler.scale_  # not transformed: it may be infinite
-    bounds = np.stack([middle - reach, middle + reach], axis=1)
+    rows = slice(first - data.lookback, first + data.horizon)
+    values = by_row(data.panel, data.panel.target)[rows, shown]
+    mean, scale = data.scaling.of_target(data.panel).T
+    points, reach = forecast.astype(np.float64) * scale + mean, margin * scale
+    bounds = np.stack([points - reach, points + reach], axis=1)
     return figures.Window(
         label=label,
-        time=_time(data)[begin:end],
+        time=_time(data)[rows],
         past=values[: data.lookback],
         truth=values[data.lookback :],
-        forecast=middle[:, shown],
+        forecast=points[:, shown],
         bounds=bounds[..., shown],
     )
 
@@ -199,9 +221,10 @@ def _window(
 def _labels(errors: np.ndarray) -> dict[int, str]:
     """Place of a window -> what it is; one window may be several things."""
     count, order = len(errors), np.argsort(errors, kind="stable")
+    order = order[: np.isfinite(errors).sum()]  # without those whose truth is missing
     places = {
         "first": 0, "middle": count // 2, "last": count - 1,
-        "best": order[0], "median": order[count // 2], "worst": order[-1],
+        "best": order[0], "median": order[len(order) // 2], "worst": order[-1],
     }  # fmt: skip
     labels: dict[int, str] = {}
     for name, place in places.items():
@@ -214,46 +237,54 @@ def _words(stamp: str | int) -> str:
 
 
 def _time(data: ForecastDataModule) -> pd.Index:
-    return pd.RangeIndex(len(data.series.values)) if data.series.dates is None else data.series.dates
+    return data.panel.times[: data.panel.lengths[0]]
+
+
+def _standardised(data: ForecastDataModule) -> np.ndarray:
+    """[T, C], NaN where missing."""
+    mean, scale = data.scaling.of_target(data.panel).T
+    return (by_row(data.panel, data.panel.target) - mean) / scale
 
 
 # what else the page has -----------------------------------------------------------------------------------------------
 
 
 def _surprise(job: Job, plots: dict[str, Plot], shown: list[int]) -> dict[str, Any]:
-    """The plots, and the surprise of the test part where there is a memory."""
-    data, network = series_of(job), module_of(job).network
-    if not isinstance(network, SimbaForecaster) or not has_surprise(module_of(job)):
+    """The plots, and the surprise of the test split where there is a memory."""
+    data = series_of(job)
+    if not has_surprise(module_of(job)):
         return {"plots": plots}
-    end = data.borders["test"][1]
+    fitted, length = fitted_of(job), int(data.panel.lengths[0])
+    begin, end = data.protocol.ranges(length, data.lookback)["test"]
     _say(job, f"reading {end:,} rows for the surprise of the memory")
-    rows = slice(data.borders["test"][0] + data.lookback, end)
-    found = surprise_of_values(network.eval().to(fitting.device()), data.standardised[:end])[rows]
-    most, time, columns = spans(found)[:MARKED], _time(data)[rows], data.series.columns
+    rows, read = slice(begin + data.lookback, end), data.panel.until(length - end)
+    found = by_row(read, surprise_of(fitted.network, read, fitted.scaling))[rows]
+    most, time, columns = spans(found)[:MARKED], _time(data)[rows], [str(name) for name in read.ids]
     chosen = list(dict.fromkeys([*(span.channel for span in most), *shown]))[:MOST_CHANNELS]
     names = {channel: columns[channel] for channel in chosen}
-    plot = figures.surprise_plot(data.series.values[rows], found, names, time, most)
+    plot = figures.surprise_plot(by_row(read, read.target)[rows], found, names, time, most)
     dates = [_words(stamp) for stamp in stamps(time)]
     table = [(span.peak, columns[span.channel], dates[span.begin], dates[span.end - 1]) for span in most]
     return {"plots": {**plots, "surprise": plot}, "spans": table, "every": figures.rows_per_point(len(found))}
 
 
-def _training(metrics: Mapping[str, Any]) -> str:
+def _training(metrics: Mapping[str, Any], monitor: str) -> str:
     return (
         f"Epochs: {metrics['epochs']}, {metrics['seconds_per_epoch']:.1f} s each on average. The weights are "
-        f"those of epoch {metrics['best_epoch']}, the best by validation MSE ({metrics['val_mse']:.4f}). "
+        f"those of epoch {metrics['best_epoch']}, the best by {monitor}, with validation MSE {metrics['val_mse']:.4f}. "
         f"{metrics['parameters']:,} parameters."
     )
 
 
-def _facts(job: Job, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    data = series_of(job)
-    rows, channels = data.series.values.shape
-    facts = [("series", f"{rows:,} rows of {channels:,} channels ({data.provenance})")]
-    if data.series.dates is not None:
-        first, last = map(_words, stamps(data.series.dates[[0, -1]]))
-        facts.append(("dates", f"{first} to {last}, step {data.series.freq or 'unknown'}"))
-    facts.append(("windows", ", ".join(f"{split} {len(data.dataset_for(split)):,}" for split in SPLITS)))
+def _facts(data: ForecastDataModule) -> list[tuple[str, str]]:
+    panel, time = data.panel, _time(data)
+    facts = [("series", f"{len(time):,} rows of {len(panel):,} channels ({data.provenance})")]
+    if missing := int(np.isnan(panel.target).sum()):
+        facts.append(("missing", f"{missing:,} of {panel.target.size:,} values, which count nowhere"))
+    if isinstance(time, pd.DatetimeIndex):
+        first, last = map(_words, stamps(time[[0, -1]]))
+        facts.append(("dates", f"{first} to {last}, {step_text(panel.freq)}"))
+    facts.append(("windows", ", ".join(f"{split} {len(data.windows(split)):,}" for split in SPLITS)))
     packages = (f"{name} {version(name)}" for name in ("titans-seq", "torch", "lightning", "plotly"))
     return [*facts, ("versions", ", ".join([*packages, f"Python {platform.python_version()}"]))]
 
@@ -262,7 +293,4 @@ def _differs(scores: Scores, metrics: Mapping[str, Any]) -> str | None:
     before, now = metrics["test_mse"], scores.total(MODEL, "MSE")
     if math.isclose(before, now, rel_tol=1e-3):
         return None
-    return (
-        f"The run's own {runs.METRICS} has test MSE {before:.4f}: its data, its weights or its test windows were "
-        "others than now."
-    )
+    return f"The run's {runs.METRICS} has test MSE {before:.4f}: its data, weights or test windows have changed since."

@@ -32,15 +32,15 @@ def check(config: DictConfig, make: Callable[[], nn.Module], weights: Mapping[st
     if registry.find(model["_target_"], "model") is None:
         return
     if weights is not None:
-        blocks, found = model.get("blocks", model.get("layers")), {m[1] for m in map(_BLOCK.search, weights) if m}
-        if blocks is not None and blocks != len(found):
-            raise _unfit(config, folder, f" ({blocks} blocks, {len(found)} in the checkpoint)")
+        blocks, held = model.get("blocks", model.get("layers")), {m[1] for m in map(_BLOCK.search, weights) if m}
+        if blocks is not None and blocks != len(held):
+            raise _unfit(config, folder, f" ({blocks} blocks, {len(held)} in the checkpoint)")
     made = build_on_meta(make)
     if weights is None:
         return _require_room(made, folder)
-    found = first_difference(made, weights)
-    if found is not None:
-        raise _unfit(config, folder, f" ({found})")
+    difference = first_difference(made, weights)
+    if difference is not None:
+        raise _unfit(config, folder, f" ({difference})")
     return None
 
 

@@ -6,18 +6,19 @@ if TYPE_CHECKING:
     from titans_seq.datamodules.common.errors import DataError, DataWarning
     from titans_seq.datamodules.common.files import data_folder
     from titans_seq.datamodules.forecast.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
-    from titans_seq.datamodules.forecast.csv_files import read_user_csv
+    from titans_seq.datamodules.forecast.csv_files import read_csv
     from titans_seq.datamodules.forecast.data import ForecastDataModule
     from titans_seq.datamodules.forecast.download import download_dataset
     from titans_seq.datamodules.forecast.embedded import embedded_series
-    from titans_seq.datamodules.forecast.series import Series, future_dates
-    from titans_seq.datamodules.forecast.windows import WindowDataset
+    from titans_seq.datamodules.forecast.panel import Columns, Panel
+    from titans_seq.datamodules.forecast.reading import read_frame
     from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData
     from titans_seq.datamodules.genomics.labelled import Labelled
     from titans_seq.datamodules.language.long_context import LongContextData
     from titans_seq.datamodules.language.text import TextData
 
 __all__ = [
+    "Columns",
     "DNAClassData",
     "DataError",
     "DataWarning",
@@ -27,16 +28,15 @@ __all__ = [
     "GenomeData",
     "Labelled",
     "LongContextData",
-    "Series",
+    "Panel",
     "TextData",
-    "WindowDataset",
     "check_dataset",
     "data_folder",
     "download_dataset",
     "embedded_series",
-    "future_dates",
     "list_datasets",
-    "read_user_csv",
+    "read_csv",
+    "read_frame",
 ]
 
 # Lightning, pandas and scikit-learn take seconds: no field imports the others'
@@ -44,12 +44,12 @@ _HOMES = {
     "common.errors": ("DataError", "DataWarning"),
     "common.files": ("data_folder",),
     "forecast.catalog": ("DatasetCheck", "DatasetInfo", "check_dataset", "list_datasets"),
-    "forecast.csv_files": ("read_user_csv",),
+    "forecast.csv_files": ("read_csv",),
     "forecast.data": ("ForecastDataModule",),
     "forecast.download": ("download_dataset",),
     "forecast.embedded": ("embedded_series",),
-    "forecast.series": ("Series", "future_dates"),
-    "forecast.windows": ("WindowDataset",),
+    "forecast.panel": ("Columns", "Panel"),
+    "forecast.reading": ("read_frame",),
     "genomics.data": ("DNAClassData", "GenomeData"),
     "genomics.labelled": ("Labelled",),
     "language.long_context": ("LongContextData",),

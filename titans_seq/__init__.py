@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from titans_seq.attention import Attention, AttentionState
     from titans_seq.blocks import Block, ModelState
     from titans_seq.forecast.estimator import TitansEstimator
-    from titans_seq.forecaster import TitansForecaster
+    from titans_seq.forecast.forecaster import TitansForecaster
     from titans_seq.kernels import MemoryState
     from titans_seq.memory import LayerState, NeuralMemory
     from titans_seq.state_io import load_state, save_state
@@ -41,7 +41,7 @@ _HOMES = {
     "attention": ("Attention", "AttentionState"),
     "blocks": ("Block", "ModelState"),
     "forecast.estimator": ("TitansEstimator",),
-    "forecaster": ("TitansForecaster",),
+    "forecast.forecaster": ("TitansForecaster",),
     "kernels": ("MemoryState",),
     "memory": ("LayerState", "NeuralMemory"),
     "state_io": ("load_state", "save_state"),

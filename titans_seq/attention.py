@@ -63,7 +63,7 @@ class Attention(Mixer):
     A real token that is NaN or infinite may spoil all tokens of the blocks that hold it.
     """
 
-    state_type, two_sided = AttentionState, True
+    state_type = AttentionState
 
     def __init__(
         self,

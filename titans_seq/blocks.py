@@ -83,7 +83,7 @@ class Block(nn.Module):
 
     Args:
         dim: D.
-        mixer: one of `mixers.MIXERS`.
+        mixer: one of `mixers.MIXERS`, or a callable that makes a `Mixer` from D.
         bidirectional: attention over all tokens at once; of mixers that only read forwards, a second one over the real
             tokens from the last to the first, its outputs added.
         dropout: of what each half adds.
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self,
         dim: int,
         *,
-        mixer: str = "memory",
+        mixer: str | Callable[..., Mixer] = "memory",
         bidirectional: bool = False,
         dropout: float = 0.0,
         **options: Any,
@@ -103,10 +103,15 @@ class Block(nn.Module):
         defaults = {**MIXER_DEFAULTS, "bidirectional": bidirectional}
         self.bidirectional = bidirectional
         self.mixer_norm, self.channel_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-        self.mixer = make_mixer(mixer, dim, defaults, **options)
-        assert isinstance(self.mixer, Mixer)
-        one_sided = bidirectional and not self.mixer.two_sided
-        self.backward_mixer = make_mixer(mixer, dim, defaults, **options) if one_sided else None
+
+        def reader() -> Mixer:
+            made = make_mixer(mixer, dim, defaults, **options)
+            if not isinstance(made, Mixer):
+                raise ValueError(f"mixer must make a titans_seq.mixer_base.Mixer; got {type(made).__name__}")
+            return made
+
+        self.mixer = reader()
+        self.backward_mixer = reader() if bidirectional and self.mixer.carries_state else None
         self.channels = SwiGLU(dim)
         self.dropout = Dropout(dropout)
 

@@ -113,7 +113,8 @@ class GatedDeltaNet(Mixer):
         head_dim: K = V; D / H if None.
         conv_size: R, taps of the causal depthwise convolution; 0 or 1: none.
 
-    Numerics: S is float32 (float64 under float64), also under autocast; memory grows with T (C + K).
+    Numerics: S is float32 (float64 under float64), also under autocast; memory grows with T (C + K). A token that is
+    NaN or infinite spoils its whole chunk of 64 and all after it.
     """
 
     state_type = DeltaState

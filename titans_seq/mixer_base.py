@@ -26,22 +26,20 @@ class Mixer(nn.Module):
     Attributes:
         state_type: class of its state.
         has_memory: it has a neural memory, so that `return_surprise` has an answer.
-        two_sided: it takes `bidirectional=True`, with which every token sees both sides and no state is carried; other
-            mixers read forwards only.
         options_to: class of the part that gets the options which the mixer does not name.
     """
 
     state_type: ClassVar[type[BatchState]]
     has_memory: ClassVar[bool] = False
-    two_sided: ClassVar[bool] = False
     options_to: ClassVar["type[Mixer] | None"] = None
 
     dim: int
     fingerprint: str
+    qkv: nn.Linear
 
     @property
     def carries_state(self) -> bool:
-        """Whether the state that it returns is one, not None."""
+        """Whether it returns a state, not None: whoever sees both sides has none, all others read forwards only."""
         return True
 
     def check(self, x: Tensor, state: Any, mask: Tensor | None, *, return_surprise: bool = False) -> None:

@@ -44,24 +44,32 @@ def make_mixer(
     mixer: str | Callable[..., nn.Module],
     dim: int,
     defaults: Mapping[str, Any] | None = None,
+    *,
+    optional: bool = False,
     **options: Any,
-) -> nn.Module:
+) -> nn.Module | None:
     """Make a mixer of width D.
 
     Args:
         mixer: a name in `MIXERS`, or a callable that makes a module `[B, T, D] -> [B, T, D]` from D.
         dim: D.
         defaults: options of the field, for mixers that take them.
+        optional: "none" is a name too, and gives None.
         options: of the mixer; they go before the defaults.
 
     Raises:
-        ValueError: no such name.
+        ValueError: no such name, or options for none.
         TypeError: an option that the mixer does not take.
     """
     if not isinstance(mixer, str):
         return mixer(dim, **options)
+    if optional and mixer == "none":
+        if options:
+            raise ValueError(f'mixer="none" takes no options; got {", ".join(options)}')
+        return None
     if mixer not in MIXERS:
-        raise ValueError(f"mixer must be one of {', '.join(MIXERS)} or a callable; got {mixer!r}")
+        names = ", ".join([*MIXERS, *(["none"] if optional else [])])
+        raise ValueError(f"mixer must be one of {names} or a callable; got {mixer!r}")
     known = options_of(mixer)
     usual = {name: value for name, value in (defaults or {}).items() if name in known}
     return MIXERS[mixer](dim, **{**usual, **options})

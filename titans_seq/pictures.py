@@ -55,10 +55,10 @@ def new_figure(panels: int, height: float | None = None) -> Figure:
 
 
 def head(figure: Figure, title: str, handles: Sequence[Artist]) -> None:
-    """One line over all panels: the title left, the legend right."""
+    """The title over all panels, the legend under them."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     labels = [str(handle.get_label()) for handle in handles]
-    figure.legend(handles, labels, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=9)
 
 
 def legend(axes: Axes) -> None:

@@ -38,8 +38,8 @@ class ObservedState:
 
 
 State = BatchState | ObservedState
-_MIXED = dict.fromkeys(mixer.state_type for mixer in MIXERS.values())
-STATES: dict[str, type[State]] = {cls.__name__: cls for cls in (MemoryState, *_MIXED, ModelState, ObservedState)}
+_OF_MIXERS: tuple[type[State], ...] = tuple(mixer.state_type for mixer in MIXERS.values())
+STATES: dict[str, type[State]] = {cls.__name__: cls for cls in (MemoryState, *_OF_MIXERS, ModelState, ObservedState)}
 
 
 def save_state(path: str | os.PathLike[str], state: State, *, model: nn.Module | None = None) -> None:

@@ -1,129 +1,246 @@
-"""The one calendar: the step between time stamps, and the stamps that follow."""
+"""The one calendar: the step between time stamps, the grid it makes, and the stamps that follow.
+
+A step is an offset of pandas, or a whole number where rows are numbered.
+"""
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.offsets import BaseOffset
 
 from titans_seq.datamodules.common.errors import DataError
 
-
-def usual_step(dates: pd.DatetimeIndex) -> str | None:
-    """Return the pandas alias of the step between dates, None for fewer than two.
-
-    Regular dates keep calendar steps such as "MS"; where there are gaps or duplicates the most frequent step counts.
-    """
-    if len(dates) < 2:
-        return None
-    if len(dates) >= 3 and (regular := _regular_step(dates)) is not None:
-        return regular
-    steps = pd.Series(dates).diff().dropna()
-    steps = steps[steps > pd.Timedelta(0)]
-    if steps.empty:
-        return None
-    step = steps.mode().iloc[0]
-    whole_days = step % pd.Timedelta(days=1) == pd.Timedelta(0)
-    return pd.tseries.frequencies.to_offset(f"{step.days}D" if whole_days else step).freqstr
+Step: TypeAlias = BaseOffset | int
+FEW = 5  # so many equal gaps are no accident: months and quarters have different lengths
+_UNITS = {12: "Y", 3: "Q", 1: "M"}
+_NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
-def _regular_step(dates: pd.DatetimeIndex) -> str | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # pandas 3 announces that pandas 4 gives an offset
-        found = pd.infer_freq(dates)
-    return getattr(found, "freqstr", found)
+# steps ---------------------------------------------------------------------------------------------------------------
 
 
-def plain_freq(freq: Any) -> str | int | None:
-    """A frequency as text or a whole number.
+def to_step(freq: Any) -> Step | None:
+    """Read a step: an alias, a whole number, an offset, or what `plain_step` made of it; None stays None.
 
     Raises:
-        DataError: it is neither, or not a step forward.
+        DataError: it is none of these, not a step forward, or an offset that cannot be saved.
     """
-    if freq is None or isinstance(freq, str):
-        pass
-    elif isinstance(freq, pd.tseries.offsets.BaseOffset):
-        freq = freq.freqstr
-    elif isinstance(freq, int | np.integer) and not isinstance(freq, bool):
-        freq = int(freq)
-    else:
-        raise DataError(f"freq must be a frequency of pandas such as 'h', or a whole number; got {freq!r}")
+    if freq is None:
+        return None
     if isinstance(freq, str):
-        offset = known_offset(freq)
-        freq, steps = offset.freqstr, offset.n
+        step = _offset(freq)
+    elif isinstance(freq, BaseOffset):
+        step = freq
+    elif isinstance(freq, dict):
+        given = dict(freq)
+        step = getattr(pd.offsets, given.pop("class"))(**given)
+    elif isinstance(freq, int | np.integer) and not isinstance(freq, bool):
+        step = int(freq)
     else:
-        steps = freq
-    if steps is not None and steps < 1:
+        raise DataError(f"freq must be a pandas frequency such as 'h', or a whole number; got {freq!r}")
+    if (step if isinstance(step, int) else step.n) < 1:
         raise DataError(f"freq must be a step forward; got {freq!r}")
-    return freq
+    if isinstance(freq, BaseOffset) and to_step(plain_step(freq)) != freq:
+        raise _unsaved(freq)
+    return step
 
 
-def known_offset(freq: str) -> Any:
+def plain_step(step: Step) -> str | int | dict[str, Any]:
+    """A step as JSON can hold it: its alias, or the class and arguments of one that an alias does not tell."""
+    if isinstance(step, int):
+        return step
+    given = _given(step)
+    try:
+        same = _offset(step.freqstr)
+        if same == step and _given(same) == given:
+            return str(step.freqstr)
+    except DataError:
+        pass
+    if not all(isinstance(value, str | int | list) for value in given.values()):
+        raise _unsaved(step)
+    return {"class": type(step).__name__, "n": step.n, **given}
+
+
+def _given(step: BaseOffset) -> dict[str, Any]:
+    """The arguments of an offset; the holidays of a calendar count as its own."""
+    given = {name: value for name, value in getattr(step, "kwds", {}).items() if name not in ("calendar", "offset")}
+    return given | {"holidays": [str(day) for day in given["holidays"]]} if "holidays" in given else given
+
+
+def _unsaved(step: BaseOffset) -> DataError:
+    return DataError(f"freq {step!r} cannot be saved; give one that has an alias, or a CustomBusinessDay")
+
+
+def alias(step: BaseOffset) -> str:
+    """The plain alias that stands for a step: business months and dates within months count as months."""
+    name = type(step).__name__.removeprefix("Custom").removeprefix("Business").removeprefix("B")
+    unit = next((unit for whole, unit in (("Month", "MS"), ("Quarter", "QS"), ("Year", "YS")) if whole in name), None)
+    if isinstance(step, pd.DateOffset) and set(step.kwds) == {"months"}:
+        unit = _begin(step.n * step.kwds["months"])
+    return unit or str(step.freqstr)
+
+
+def _offset(freq: str) -> BaseOffset:
     """The offset of an alias; old aliases such as "H" and "M" are taken as what they are called now."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             return pd.tseries.frequencies.to_offset(freq)
     except ValueError:
-        raise DataError(f"freq {freq!r} is no frequency pandas knows; give e.g. 'h', 'D' or '15min'") from None
+        raise DataError(f"unknown pandas frequency {freq!r}; give e.g. 'h', 'D' or '15min'") from None
 
 
-def calendar_step(dates: pd.DatetimeIndex, found: str) -> str:
-    """What the most frequent difference of days means where some rows are missing: months, quarters, years, business
-    days.
+def _width(step: Step) -> int | None:
+    """The length of a step in nanoseconds or rows, None for steps of the calendar (months, business days, ...)."""
+    if isinstance(step, int):
+        return step
+    if isinstance(step, pd.offsets.Day):  # no tick any more in pandas 3
+        return int(pd.Timedelta(days=step.n).value)
+    return int(pd.Timedelta(step).value) if isinstance(step, pd.offsets.Tick) else None
+
+
+# finding the step ----------------------------------------------------------------------------------------------------
+
+
+def find_step(dates: pd.DatetimeIndex) -> BaseOffset | None:
+    """The step of ascending dates of which some may be missing; None for fewer than two.
+
+    One date per month, quarter or year is a step of the calendar, at the start, the end, the same day or the same
+    weekday of each where there is such a rule, else the period itself, see `to_periods`. Weekdays alone are business
+    days. Everything else goes by the most frequent difference.
     """
-    days = pd.Timedelta(fixed_step(found) or 0).days
-    if not (dates == dates.normalize()).all():
+    gaps = np.diff(dates.to_numpy())
+    if not len(gaps):
+        return None
+    usual = pd.Timedelta(pd.Series(gaps).mode().iloc[0])
+    even = not (gaps % usual.to_timedelta64()).astype(np.int64).any()
+    clock = dates - dates.normalize()
+    if usual.days >= 28 and (found := _months(dates, usual.days, even)) is not None:
         return found
-    if days == 1 and len(dates) > 10 and (dates.dayofweek < 5).all():
-        return "B"
-    for least, most, name in ((28, 31, "month"), (90, 92, "quarter"), (365, 366, "year")):
-        if least <= days <= most:
-            for side, alias in (
-                ("start", {"month": "MS", "quarter": "QS", "year": "YS"}),
-                ("end", {"month": "ME", "quarter": "QE", "year": "YE"}),
-            ):
-                if getattr(dates, f"is_{name}_{side}").all():
-                    return alias[name]
-    return found
+    if (clock != clock[0]).any() or usual.days < 1:
+        return pd.tseries.frequencies.to_offset(usual)
+    weekday = dates.dayofweek
+    if usual.days == 1 and weekday.max() < 5 and (dates[-1] - dates[0]).days >= 5 - weekday[0]:
+        return pd.offsets.BDay()
+    if usual.days % 7 == 0 and even:
+        return pd.offsets.Week(usual.days // 7, weekday=int(weekday[0]))
+    return pd.offsets.Day(usual.days)
 
 
-def fixed_step(freq: str) -> np.timedelta64 | None:
-    """The length of a step, None for steps of the calendar (months, business days, ...)."""
-    offset = known_offset(freq)
-    if isinstance(offset, pd.offsets.Day):  # no tick any more in pandas 3
-        return np.timedelta64(offset.n, "D").astype("timedelta64[ns]")
-    if isinstance(offset, pd.offsets.Tick):
-        return np.timedelta64(pd.Timedelta(offset).value, "ns")
-    return None
+def _months(dates: pd.DatetimeIndex, days: int, even: bool) -> BaseOffset | None:
+    """The step of dates that fall one per month, or one per several months."""
+    jumps = np.diff(dates.year * 12 + dates.month)
+    months = int(np.gcd.reduce(jumps))
+    if jumps.min() < 1 or not 28 * months <= days <= 31 * months:
+        return None
+    few = len(jumps) < FEW
+    for step in _month_steps(dates[0], months, few):
+        if (grid_place(dates.to_numpy(), dates[:1].to_numpy().repeat(len(dates)), step) >= 0).all():
+            return step
+    return None if even and not few else _offset(_begin(months))
 
 
-def future_times(last: pd.Index, steps: int, freq: str | int) -> pd.Index:
-    """The `steps` grid points after each of N last ones, one after another: N * steps."""
-    if isinstance(freq, int):
-        return pd.Index((last.to_numpy()[:, None] + freq * np.arange(1, steps + 1)).ravel())
-    step = fixed_step(freq)
-    if step is not None:
-        return pd.DatetimeIndex((last.to_numpy()[:, None] + step * np.arange(1, steps + 1)).ravel())
-    codes, stamps = pd.factorize(last)
-    ahead = np.stack(
-        [pd.date_range(stamp, periods=steps + 1, freq=freq)[1:].to_numpy() for stamp in pd.DatetimeIndex(stamps)]
-    )
-    return pd.DatetimeIndex(ahead[codes].ravel())
+def _month_steps(first: pd.Timestamp, months: int, few: bool) -> list[BaseOffset]:
+    """Every rule by which dates may lie `months` apart from the first one on; of few dates only the usual ones."""
+    count, unit = _split(months)
+    month = (first.month - 1) % 3 + 1 if unit == "Q" else first.month
+    begin = "" if unit == "M" else f"-{_NAMES[month - 1]}"
+    end = f"-{_NAMES[month + 8]}" if unit == "Q" else begin
+    steps = [
+        _offset(f"{count}{name}") for name in (f"{unit}S{begin}", f"{unit}E{end}", f"B{unit}S{begin}", f"B{unit}E{end}")
+    ]
+    if first.day <= 28:  # later days do not come every month
+        steps.append(pd.DateOffset(months=months))
+    if first.day <= 28 and not few:
+        steps.append(pd.offsets.WeekOfMonth(months, week=(first.day - 1) // 7, weekday=first.dayofweek))
+    if first.day > 21 and not few:
+        steps.append(pd.offsets.LastWeekOfMonth(months, weekday=first.dayofweek))
+    return steps
 
 
-def calendar_place(times: np.ndarray, starts: np.ndarray, freq: str) -> np.ndarray:
-    """Steps of a calendar frequency from each row's start to the row, -1 where it is not on the grid that begins
-    there.
-    """
+def _begin(months: int) -> str:
+    count, unit = _split(months)
+    return f"{count if count > 1 else ''}{unit}S"
+
+
+def _split(months: int) -> tuple[int, str]:
+    whole = next(each for each in _UNITS if months % each == 0)
+    return months // whole, _UNITS[whole]
+
+
+# grids ---------------------------------------------------------------------------------------------------------------
+
+
+def grid_place(times: np.ndarray, starts: np.ndarray, step: Step) -> np.ndarray:
+    """Steps from each row's start to the row, -1 where it is not on the grid that begins there."""
+    width = _width(step)
+    if width is not None:
+        # unsigned: 292 years and more would wrap
+        since = (times.view(np.int64) - starts.view(np.int64)).view(np.uint64)
+        place, off = np.divmod(since, np.uint64(width))
+        return np.where(off > 0, -1, place.astype(np.int64))
     place = np.empty(len(times), dtype=np.int64)
     for start in np.unique(starts):
         rows = starts == start
-        grid = pd.date_range(start, times[rows].max(), freq=freq)
+        grid = _dates(start, step, end=times[rows].max())
         # a start that is no anchor of the frequency would make a grid without it
         on_grid = len(grid) > 0 and grid[0] == pd.Timestamp(start)
         place[rows] = grid.get_indexer(pd.DatetimeIndex(times[rows])) if on_grid else -1
     return place
+
+
+def grid_times(starts: np.ndarray, steps: np.ndarray, step: Step) -> pd.Index:
+    """The grids from each start on, one after another, with so many steps each.
+
+    Raises:
+        DataError: they run beyond the year 2262.
+    """
+    width = _width(step)
+    if width is not None:
+        first = starts.view(np.int64)
+        if (first.astype(np.float64) + (steps - 1) * float(width) >= 2.0**63).any():
+            raise _beyond(starts.max(), step)
+        place = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+        return pd.Index((np.repeat(first, steps) + place * width).view(starts.dtype))
+    codes, stamps = pd.factorize(starts)
+    grids = [_dates(stamp, step, periods=steps[codes == code].max()).to_numpy() for code, stamp in enumerate(stamps)]
+    return pd.DatetimeIndex(np.concatenate([grids[code][:count] for code, count in zip(codes, steps, strict=True)]))
+
+
+def future_times(last: pd.Index, steps: int, step: Step) -> pd.Index:
+    """The `steps` grid points after each of N last ones, one after another: N * steps."""
+    grids = grid_times(last.to_numpy(), np.full(len(last), steps + 1), step)
+    return pd.Index(grids.to_numpy().reshape(len(last), -1)[:, 1:].ravel())
+
+
+def to_periods(times: np.ndarray, step: Step) -> np.ndarray | None:
+    """Dates as the starts (or ends) of the months, quarters or years they lie in; None for other steps."""
+    if isinstance(step, int) or not type(step).__name__.endswith(("Begin", "End")):
+        return None
+    codes, stamps = pd.factorize(times)
+    roll = step.rollback if "Begin" in type(step).__name__ else step.rollforward
+    return pd.DatetimeIndex([roll(each) for each in pd.DatetimeIndex(stamps).normalize()]).to_numpy()[codes]
+
+
+def _dates(start: Any, step: BaseOffset, **until: Any) -> pd.DatetimeIndex:
+    try:
+        return pd.date_range(start, freq=step, unit="ns", **until)
+    except (pd.errors.OutOfBoundsDatetime, OverflowError):
+        raise _beyond(start, step) from None
+
+
+def _beyond(start: Any, step: Step) -> DataError:
+    limit = "the largest number" if isinstance(step, int) else "the year 2262, the last that time stamps can hold"
+    return DataError(f"steps of {step_text(step)} from {stamp_text(start)} run beyond {limit}; number the rows instead")
+
+
+# text ----------------------------------------------------------------------------------------------------------------
+
+
+def step_text(step: Step) -> str:
+    return f"freq {step if isinstance(step, int) else step.freqstr!r}"
 
 
 def stamp_text(time: Any) -> str:

@@ -1,60 +1,201 @@
-"""The data module of the forecasting task: a series, split, scaled and cut into windows by the benchmark's protocol.
+"""The LightningDataModules of forecasting: windows of panels, split by a protocol, standardised by the training rows.
 
-B batch, L lookback, H horizon, C channels, T rows.
+L lookback, H horizon, N series.
 """
 
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from titans_seq.datamodules.common.errors import DataError, at_least
 from titans_seq.datamodules.common.files import EMBEDDED
-from titans_seq.datamodules.common.loaders import Batch, EpochShuffle, as_is, dealt
-from titans_seq.datamodules.forecast.csv_files import read_published_csv, read_user_csv
+from titans_seq.datamodules.common.loaders import Batch, EpochShuffle, as_is, dealt, epoch_seed
+from titans_seq.datamodules.forecast.csv_files import read_csv, read_published_csv
 from titans_seq.datamodules.forecast.download import download_dataset
-from titans_seq.datamodules.forecast.embedded import embedded_series
-from titans_seq.datamodules.forecast.protocol import SPLITS, Borders, require_windows, split_borders
+from titans_seq.datamodules.forecast.embedded import ORIGIN, STRIDE, embedded_series
+from titans_seq.datamodules.forecast.panel import Panel, joined
+from titans_seq.datamodules.forecast.protocol import SPLITS, Benchmark, HoldOut, Protocol
 from titans_seq.datamodules.forecast.registry import UNVERIFIED, VERIFIED, find_spec, locate, missing
-from titans_seq.datamodules.forecast.scaling import fit_scaler, scaler_from, standardise
-from titans_seq.datamodules.forecast.series import Series
-from titans_seq.datamodules.forecast.windows import WindowDataset
+from titans_seq.datamodules.forecast.scaling import PanelScaling
+from titans_seq.datamodules.forecast.windows import Anchors, Windows
+
+MOST_VALIDATED = 2_000_000  # steps of validation windows; more of them are thinned out evenly
+MOST_HELD = 1_000_000  # rows of several panels that are held for validation
+VISITS = 8  # panels of an epoch, where there are several: each has to be read
 
 
-class ForecastDataModule(lightning.LightningDataModule):
-    """Windows of one multivariate series: named, embedded, or a user's CSV.
+class PanelData(lightning.LightningDataModule):
+    """Windows of a panel, or of several panels of which one at a time is in memory.
+
+    Training windows are shuffled by seed and epoch. Validation takes at most two million steps, windows evenly thinned
+    out, and of several panels at most a million rows of series drawn by chance.
+
+    Args:
+        panels: all rows a model may see.
+        protocol: which of them are for training, validation and test.
+        lookback: L.
+        horizon: H.
+        calendar: whether time stamps give covariates.
+        scaling: of an earlier training, to go on with; None is fitted here.
+        batch_size: windows of a training batch.
+        eval_batch_size: of all others; metrics do not depend on it.
+        steps_per_epoch: batches of an epoch, from fewer windows than there are or from all of them several times; None:
+            each window once.
+        val_windows: windows that validation looks at in each epoch, evenly thinned out; None: all.
+        seed: of the shuffles.
+        num_workers: of the loaders; windows are cut from memory, so 0 is usually fastest.
+        generator: what loaders draw the seed of their workers from; None: PyTorch's global one.
+
+    Raises:
+        DataError: no training window fits.
+    """
+
+    scaling: PanelScaling
+
+    def __init__(
+        self,
+        panels: Panel | Sequence[Panel],
+        protocol: Protocol,
+        *,
+        lookback: int,
+        horizon: int,
+        calendar: bool = True,
+        scaling: PanelScaling | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int = 512,
+        steps_per_epoch: int | None = None,
+        val_windows: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.lookback, self.horizon, self.calendar = lookback, horizon, calendar
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.steps_per_epoch, self.val_windows = steps_per_epoch, val_windows
+        self.num_workers, self.generator = num_workers, generator
+        self.protocol = protocol
+        self.take([panels] if isinstance(panels, Panel) else panels, scaling)
+
+    def take(self, panels: Sequence[Panel], scaling: PanelScaling | None = None) -> None:
+        """Fit or complete the scaling on the rows to learn from, and find the windows."""
+        self.panels = panels
+        if scaling is None:
+            scaling = PanelScaling.fit(map(self.protocol.learned, panels), calendar=self.calendar)
+        else:
+            for panel in panels:
+                scaling = scaling.with_series(self.protocol.learned(panel))
+        self.scaling = scaling
+        self._held: tuple[int, dict[str, Windows]] = -1, {}
+        counts = [len(self._anchors(panel, "train")) for panel in panels]
+        self.counts = {i: count for i, count in enumerate(counts) if count}  # training windows of panels with any
+        if not self.counts:
+            raise DataError(_no_window(panels, self.horizon))
+        self.val = self._validation()
+
+    def _anchors(self, panel: Panel, split: str) -> Anchors:
+        return self.protocol.anchors(panel, split, self.lookback, self.horizon)
+
+    def windows(self, split: str, place: int = 0) -> Windows:
+        """The windows of a split of one panel; the rows of the last panel asked for stay in memory."""
+        if self._held[0] != place:
+            self._held = place, {}  # before the next one comes
+        held = self._held[1]
+        if split not in held:
+            panel = self.panels[place]
+            anchors = self._anchors(panel, split)
+            same = next(iter(held.values()), None)
+            if same is None:
+                held[split] = Windows(panel, self.scaling, self.lookback, self.horizon, anchors)
+            else:
+                held[split] = same.at(anchors)
+        return held[split]
+
+    @property
+    def train(self) -> Windows:
+        """The training windows of the first panel that has any."""
+        return self.windows("train", next(iter(self.counts)))
+
+    def _validation(self) -> Windows | None:
+        most = max(1, MOST_VALIDATED // self.horizon)
+        if len(self.panels) == 1:
+            found = self.windows("val")
+        else:
+            held = [self._held_back(place) for place in range(len(self.panels))]
+            panel = joined([each for each in held if len(each)] or held[:1])
+            found = Windows(panel, self.scaling, self.lookback, self.horizon, self._anchors(panel, "val"))
+        return found.at(found.anchors.thinned(most)) if len(found) else None
+
+    def _held_back(self, place: int) -> Panel:
+        """Some of the series that have rows to spare, and of those only what validation looks at."""
+        assert isinstance(self.protocol, HoldOut)
+        panel = self.panels[place]
+        spared = panel.rows(np.where(self.protocol.spare(panel) > 0, 0, panel.lengths), panel.lengths)
+        longest = max(self.protocol.val_rows + 2 * self.horizon, self.protocol.val_rows + self.lookback)
+        return _drawn(spared.tail(longest), MOST_HELD // len(self.panels), place)
+
+    # loaders ---------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        if len(self.panels) > 1:
+            return DataLoader(PanelBatches(self), batch_size=None, generator=self.generator)
+        samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
+        return self._loader(self.train, self.batch_size, dealt(EpochShuffle(self.train, self.seed, samples)))
+
+    def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:
+        if self.val is None:
+            return []
+        most = len(self.val) if self.val_windows is None else self.val_windows
+        return self._loader(self.val.at(self.val.anchors.thinned(most)), self.eval_batch_size)
+
+    def _loader(self, windows: Windows, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
+        return DataLoader(
+            windows,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=as_is,
+            generator=self.generator,
+        )
+
+
+class ForecastDataModule(PanelData):
+    """Windows of one table of series: a named data set, the embedded one, or a user's CSV.
 
     The protocol is that of the long-term forecasting benchmark: ETT 12/4/4 months of 30 days, everything else 70/10/20;
     validation and test begin `lookback` rows early; mean and deviation (ddof 0) of the train rows standardise every
     row; every window of a split is used, the last batch however short. Only train batches are shuffled, in an order
-    fixed by seed and epoch. A batch is {"past_target": float32 [B, L, C], "future_target": float32 [B, H, C],
-    "index": int64 [B]}, standardised; index is the first target row.
+    fixed by seed and epoch. A batch of n windows holds one sample for each window and series (see `Windows`).
 
     Args:
         dataset: a name of the registry or "embedded", case ignored; None without csv is "embedded".
-        csv: a user's file instead (see `read_user_csv`).
-        lookback, horizon: rows seen and rows to forecast.
-        batch_size: of training; eval_batch_size: of validation, test and prediction (metrics do not depend on it).
-        fill: for csv only, how missing values are filled: "ffill", "zero" (causal) or "linear" (looks ahead).
+        csv: a user's file instead (see `read_csv`).
+        lookback: rows seen.
+        horizon: rows to forecast.
+        batch_size: windows of a training batch.
+        eval_batch_size: of validation, test and prediction (metrics do not depend on it).
         data_root: folder to use instead of $TITANS_SEQ_DATA or the user's cache folder.
         seed: of the shuffles (the embedded series is always the same).
-        num_workers: of the loaders; windows are views in memory, so 0 is usually fastest.
+        num_workers: of the loaders; windows are cut from memory, so 0 is usually fastest.
 
     Attributes, after `setup`:
-        series: raw values; scaler: the fitted StandardScaler; borders: rows [begin, end) per split, empty while only
-        prediction was set up.
+        panel: raw values, one series per column. scaling: mean and deviation of each. name: the
+            data set's, or the stem of a user's file.
 
     Raises:
         DataError: at construction for contradictory or impossible arguments, at `prepare_data` or `setup` for data
             that are missing, damaged, or too short.
     """
 
-    series: Series
-    scaler: StandardScaler
+    panel: Panel
+    protocol: Benchmark
 
     def __init__(
         self,
@@ -65,31 +206,36 @@ class ForecastDataModule(lightning.LightningDataModule):
         horizon: int = 96,
         batch_size: int = 64,
         eval_batch_size: int = 256,
-        fill: str | None = None,
         data_root: str | None = None,
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
         if dataset is not None and csv is not None:
             raise DataError(f"give dataset or csv, not both; got dataset {dataset!r} and csv {str(csv)!r}")
-        if fill is not None and csv is None:
-            raise DataError(f"fill={fill!r} is for a file of your own (csv); named data sets are used as published")
         at_least(1, lookback=lookback, horizon=horizon, batch_size=batch_size, eval_batch_size=eval_batch_size)
         at_least(0, seed=seed, num_workers=num_workers)
         embedded = csv is None and (dataset or EMBEDDED).lower() == EMBEDDED
         self.spec = None if embedded or dataset is None else find_spec(dataset)
-        self.csv = csv
-        self.lookback, self.horizon = lookback, horizon
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.fill, self.data_root = fill, data_root
-        self.seed, self.num_workers = seed, num_workers
-        self.borders: Borders = {}
-        self._values: Tensor | None = None  # standardised, float32 [T, C]
-        self._fitted_rows = 0
-        self._restored: dict[str, tuple[float, float]] = {}  # column -> (mean, scale) of a checkpoint
-
-    # data ------------------------------------------------------------------------------------------------------------
+        self.csv, self.data_root = csv, data_root
+        own = None if csv is None else Path(csv).name.removesuffix(".gz").removesuffix(".csv")
+        self.name = own or (EMBEDDED if self.spec is None else self.spec.name)
+        self._restored: PanelScaling | None = None  # of a checkpoint
+        self._stage: str | None = None
+        if embedded:
+            protocol = Benchmark(stride=STRIDE, origin=ORIGIN)
+        else:
+            protocol = Benchmark(None if self.spec is None else self.spec.split)
+        super().__init__(
+            (),
+            protocol,
+            lookback=lookback,
+            horizon=horizon,
+            calendar=False,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            num_workers=num_workers,
+        )
 
     @property
     def provenance(self) -> str:
@@ -104,39 +250,41 @@ class ForecastDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download the named data set if it is not at hand (once, see `download_dataset`)."""
-        if self.spec is not None and not hasattr(self, "series"):  # Lightning asks before every fit, test, ...
+        if self.spec is not None and not hasattr(self, "panel"):  # Lightning asks before every fit, test, ...
             download_dataset(self.spec.name, data_root=self.data_root, quiet=not sys.stderr.isatty())
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and standardise; a repeated call does nothing.
 
-        For stage "predict" alone a series of `lookback` rows is enough; columns without restored statistics are then
-        standardised by all their rows, since what is forecast lies after the last of them.
+        For stage "predict" alone a series of any length is enough; series without a restored scale are then scaled by
+        all their rows, since what is forecast lies after the last of them.
         """
-        if not hasattr(self, "series"):
-            self.series = self._read()
-        rows = len(self.series.values)
-        if stage == "predict":
-            if rows < self.lookback:
-                raise DataError(
-                    f"{self.series.name} has {rows} rows; a forecast needs at least lookback {self.lookback}"
-                )
-            self._standardise(self._fitted_rows or rows)
+        if not hasattr(self, "panel"):
+            self.panel = self._read()
+        if self._stage == "fit" or (stage == "predict" and self._stage == stage):
             return
-        split = self.spec.split if self.spec is not None else None
-        require_windows(self.series.name, rows, self.lookback, self.horizon, split)
-        self.borders = split_borders(rows, self.lookback, split)
-        self._standardise(self.borders["train"][1])
-        for name in SPLITS:
-            if not len(self.dataset_for(name)):
+        self._stage = "predict" if stage == "predict" else "fit"
+        if stage == "predict":
+            own = PanelScaling.fit(self.panel, calendar=False) if self._restored is None else self._restored
+            self.scaling = own.with_series(self.panel)
+            return
+        self.protocol.require(str(self.name), int(self.panel.lengths[0]), self.lookback, self.horizon)
+        self.take([self.panel], self._restored)
+        for split in SPLITS:
+            if not len(self.windows(split)):
                 raise DataError(
-                    f"{self.series.name}: no window of lookback {self.lookback} + horizon {self.horizon} in {name}; "
-                    f"its windows start every {self.series.stride} rows, so choose a shorter horizon"
+                    f"{self.name}: no window of lookback {self.lookback} + horizon {self.horizon} in {split}; its "
+                    f"windows start every {self.protocol.stride} rows, so choose a shorter horizon"
                 )
 
-    def _read(self) -> Series:
+    def take(self, panels: Sequence[Panel], scaling: PanelScaling | None = None) -> None:
+        """As of the base class, once there is a panel."""
+        if panels:
+            super().take(panels, scaling)
+
+    def _read(self) -> Panel:
         if self.csv is not None:
-            return read_user_csv(self.csv, self.fill)
+            return read_csv(self.csv)
         if self.spec is None:
             return embedded_series()
         path = locate(self.spec, self.data_root)
@@ -144,100 +292,94 @@ class ForecastDataModule(lightning.LightningDataModule):
             raise missing(self.spec, self.data_root)
         return read_published_csv(path, self.spec)
 
-    def _standardise(self, rows: int) -> None:
-        """Fit on the first `rows` rows, let restored columns keep their statistics, and scale every row."""
-        if rows == self._fitted_rows:
-            return
-        scaler = fit_scaler(self.series.values[:rows])
-        known = [i for i, name in enumerate(self.series.columns) if name in self._restored]
-        if known:
-            mean, scale = scaler.mean_.copy(), scaler.scale_.copy()
-            for i in known:
-                mean[i], scale[i] = self._restored[self.series.columns[i]]
-            scaler = scaler_from(mean, scale)
-        self.scaler = scaler
-        self._values = standardise(self.series.values, scaler)
-        self._fitted_rows = rows
-
-    @property
-    def standardised(self) -> Tensor:
-        """Every row, float32 [T, C], as windows hold them."""
-        if self._values is None:
-            raise ValueError("call setup() first")
-        return self._values
-
-    def dataset_for(self, split: str) -> WindowDataset:
-        """Return the windows of "train", "val" or "test"."""
-        if split not in self.borders:
-            raise ValueError(f"split must be one of {SPLITS}, after setup; got {split!r}")
-        begin, end = self.borders[split]
-        return self._windows(begin, end, self.horizon, self.series.stride, self.series.origin)
-
-    def _windows(self, begin: int, end: int, horizon: int, stride: int, origin: int) -> WindowDataset:
-        return WindowDataset(self.standardised, begin, end, self.lookback, horizon, stride, origin)
-
-    # loaders ---------------------------------------------------------------------------------------------------------
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        windows = self.dataset_for("train")
-        return self._loader(windows, self.batch_size, dealt(EpochShuffle(windows, self.seed)))
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.dataset_for("val"), self.eval_batch_size)
-
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.dataset_for("test"), self.eval_batch_size)
+        return self._loader(self.windows("test"), self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """One window: the last `lookback` rows; its "future_target" has no rows, its "index" is T."""
-        rows = len(self.series.values)
-        return self._loader(self._windows(rows - self.lookback, rows, 0, 1, 0), self.eval_batch_size)
-
-    def _loader(
-        self, windows: WindowDataset, batch_size: int, sampler: Sampler[int] | None = None
-    ) -> DataLoader[Batch]:
-        return DataLoader(
-            windows,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=as_is,
-        )
+        """One window, that after the last row; its "future_target" has no steps."""
+        return self._loader(windows_at_end(self.panel, self.scaling, self.lookback), self.eval_batch_size)
 
     # checkpoint ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: columns, and mean and scale (float64) of each; no class of ours in it."""
-        if self._values is None:
+        """What a checkpoint keeps of the scaling; no class of ours in it."""
+        if self._stage is None:
             return {}
-        return {
-            "columns": list(self.series.columns),
-            "mean": torch.from_numpy(self.scaler.mean_.copy()),
-            "scale": torch.from_numpy(self.scaler.scale_.copy()),
-        }
+        about, arrays = self.scaling.packed()
+        return {"about": about, "arrays": {name: torch.from_numpy(array) for name, array in arrays.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Standardise columns of these names by these statistics, now and at a later `setup`; others keep their own."""
+        """Standardise series of these names as there, now and at a later `setup`; others by their own rows."""
         if not state_dict:
             return
-        restored = _statistics(state_dict)
-        if restored == self._restored:
-            return
-        self._restored = restored
-        rows, self._fitted_rows = self._fitted_rows, 0
-        if rows:
-            self._standardise(rows)
+        try:
+            arrays = {name: tensor.numpy() for name, tensor in state_dict["arrays"].items()}
+            self._restored = PanelScaling.unpacked(state_dict["about"], arrays)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError("the checkpoint is damaged: it holds no mean and scale for each series") from None
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            self.setup(stage)
 
 
-def _statistics(state: Any) -> dict[str, tuple[float, float]]:
-    """Mean and scale of each column of a `ForecastDataModule.state_dict`; a DataError if it is none."""
-    known: dict[str, Any] = state if isinstance(state, dict) else {}
-    columns: Any = known.get("columns")
-    values: list[Any] = [known.get("mean"), known.get("scale")]
-    named = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
-    if named and all(isinstance(value, torch.Tensor) and value.shape == (len(columns),) for value in values):
-        mean, scale = (value.double() for value in values)
-        if mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all():
-            return dict(zip(columns, zip(mean.tolist(), scale.tolist(), strict=True), strict=True))
-    raise DataError("the checkpoint is damaged: it holds no mean and scale for each column of a series")
+def windows_at_end(panel: Panel, scaling: PanelScaling, lookback: int) -> Windows:
+    """One window of all series, after their last rows."""
+    return Windows(panel, scaling, lookback, 0, Anchors(np.arange(len(panel))[None], panel.lengths[:1]))
+
+
+class PanelBatches(IterableDataset[Batch]):
+    """Training batches of several panels, each batch of one; an epoch of so many steps visits a few panels, the next
+    epoch the next ones.
+
+    Panels come in an order that depends on the seed only, each as often as the others; a visit's batches, as many as
+    its share of the windows in this epoch, are drawn by seed and number of the visit. Without a Trainer each pass takes
+    the next epoch.
+    """
+
+    def __init__(self, data: PanelData) -> None:
+        self.data, self.epoch = data, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        data, epoch = self.data, self.epoch if self.data.trainer is None else self.data.trainer.current_epoch
+        self.epoch += 1
+        for visit, place, steps in self._visits(epoch):
+            windows = data.windows("train", place)
+            samples = None if steps is None else steps * data.batch_size
+            drawn = list(EpochShuffle(windows, epoch_seed(data.seed, visit), samples))
+            for begin in range(0, len(drawn), data.batch_size):
+                yield windows.__getitems__(drawn[begin : begin + data.batch_size])
+            del windows  # before the next panel comes
+
+    def _visits(self, epoch: int) -> list[tuple[int, int, int | None]]:
+        """Number of each visit of this epoch, its panel, and how many batches, None for all."""
+        counts, steps = self.data.counts, self.data.steps_per_epoch
+        each = len(counts) if steps is None else min(VISITS, len(counts), steps)
+        visits = range(epoch * each, (epoch + 1) * each)
+        places = [self._place(visit) for visit in visits]
+        if steps is None:
+            return [(visit, place, None) for visit, place in zip(visits, places, strict=True)]
+        windows = np.cumsum([0, *(counts[place] for place in places)])
+        shares = np.diff(np.round(steps * windows / windows[-1]).astype(int)).tolist()
+        return [triple for triple in zip(visits, places, shares, strict=True) if triple[2]]
+
+    def _place(self, visit: int) -> int:
+        places = list(self.data.counts)
+        order = np.random.default_rng(epoch_seed(self.data.seed, visit // len(places))).permutation(len(places))
+        return places[int(order[visit % len(places)])]
+
+
+def _drawn(panel: Panel, rows: int, seed: int) -> Panel:
+    """Series of so many rows together, at least one, drawn by chance."""
+    order = np.random.default_rng(seed).permutation(len(panel))
+    count = max(1, int(np.searchsorted(np.cumsum(panel.lengths[order]), rows, side="right")))
+    return panel.taken(np.sort(order[:count]))
+
+
+def _no_window(panels: Sequence[Panel], horizon: int) -> str:
+    if not any((~np.isnan(panel.target)).any() for panel in panels):
+        return "no series has a value: all of them are missing"
+    longest = max(int(panel.lengths.max(initial=0)) for panel in panels)
+    return (
+        f"no series has an observed row before a horizon of {horizon} rows with one; the longest has {longest} rows: "
+        "give more rows or a shorter horizon"
+    )

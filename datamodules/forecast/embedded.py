@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from titans_seq.datamodules.forecast.series import Series
+from titans_seq.datamodules.forecast.panel import Columns, Panel, from_columns
 
 SESSIONS, CHANNELS = 400, 16
 SHOWN, ANSWERED = 96, 96  # rows of a session before and after the point of forecast
+STRIDE, ORIGIN = SHOWN + ANSWERED, SHOWN  # windows whose first target row is ORIGIN, ORIGIN + STRIDE, ... are used
 CUE, MOTIF, ITEMS = 8, 16, 3
 RETURNS = (0, 32, 64)  # rows after the point of forecast where the motif begins
 KNOTS = 4  # random heights of a shape, joined by straight lines
 NOISE = 0.1  # standard deviation; that of a shape is about 0.85
 
 
-def embedded_series(seed: int = 0) -> Series:
-    """Return the seeded series: 76,800 hourly rows of 16 channels; windows begin with a session."""
+def embedded_series(seed: int = 0) -> Panel:
+    """Return the seeded panel: 16 channels of 76,800 hourly rows; see STRIDE and ORIGIN for its windows."""
     rng = np.random.default_rng(seed)
     cues = _shapes(rng, (SESSIONS, CHANNELS, ITEMS), CUE)
     motifs = _shapes(rng, (SESSIONS, CHANNELS, ITEMS), MOTIF)
@@ -35,10 +36,10 @@ def embedded_series(seed: int = 0) -> Series:
     for begin in RETURNS:
         answer = sessions[..., SHOWN + begin : SHOWN + begin + MOTIF]
         answer += np.take_along_axis(motifs, asked, axis=2)[:, :, 0]
-    values = sessions.transpose(0, 2, 1).reshape(-1, CHANNELS)
-    columns = tuple(f"channel_{channel:02d}" for channel in range(CHANNELS))
-    dates = pd.date_range("2020-01-01", periods=len(values), freq="h", name="date")
-    return Series("embedded", values, columns, dates, "h", stride=SHOWN + ANSWERED, origin=SHOWN)
+    values = sessions.transpose(1, 0, 2).reshape(CHANNELS, -1)
+    names = [f"channel_{channel:02d}" for channel in range(CHANNELS)]
+    dates = pd.date_range("2020-01-01", periods=values.shape[1], freq="h")
+    return from_columns(dates, values, names, Columns(time="date"), pd.offsets.Hour())
 
 
 def _shapes(rng: np.random.Generator, count: tuple[int, ...], length: int) -> NDArray[np.float64]:

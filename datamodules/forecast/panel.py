@@ -3,7 +3,7 @@
 R rows of all series one after another, N series, F future covariates, G past ones.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.forecast.calendar import future_times, stamp_text
+from titans_seq.datamodules.forecast.calendar import Step, future_times, plain_step, stamp_text, to_step
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,28 @@ class Panel:
     """N series, each a run of rows at a regular step, in the order of their first appearance.
 
     Args:
-        ids: N names. freq: pandas alias of the step, or a whole number for numbered rows.
-        times: R time stamps (or numbers), ascending inside a series.
+        ids: N names.
+        freq: the step, an offset of pandas or a whole number for numbered rows.
+        clock: R time stamps (or numbers), ascending inside a series; or those of one series if all have the same, as
+            the columns of a table, which would take as much memory as their values otherwise.
         offsets: N + 1; series i has rows offsets[i] to offsets[i + 1].
         target: float64 [R], NaN where missing.
         past_covariates, future_covariates: float64 [R, G] and [R, F], NaN where missing.
         static_covariates: one row per series.
         columns: the names it was read by.
+        wide: whether it was a wide table, one column per series; forecasts go back into one.
     """
 
     ids: pd.Index
-    freq: str | int
-    times: pd.Index
+    freq: Step
+    clock: pd.Index
     offsets: Int[np.ndarray, " N1"]
     target: Float[np.ndarray, " R"]
     past_covariates: Float[np.ndarray, "R G"]
     future_covariates: Float[np.ndarray, "R F"]
     static_covariates: pd.DataFrame
     columns: Columns = field(default_factory=Columns)
+    wide: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +78,20 @@ class Panel:
     @property
     def lengths(self) -> Int[np.ndarray, " N"]:
         return np.diff(self.offsets)
+
+    @property
+    def times(self) -> pd.Index:
+        """The time stamps of all R rows."""
+        return self.clock if len(self.clock) == len(self.target) else self.stamps(np.arange(len(self.target)))
+
+    def stamps(self, rows: Int[np.ndarray, " M"]) -> pd.Index:
+        """The time stamps of these rows."""
+        return self.clock[rows % max(1, len(self.clock))]
+
+    @property
+    def last(self) -> pd.Index:
+        """The last time stamp of each series."""
+        return self.stamps(self.offsets[1:] - 1)
 
     @property
     def series(self) -> Int[np.ndarray, " R"]:
@@ -102,17 +120,36 @@ class Panel:
         self, which: Int[np.ndarray, " M"], first: Int[np.ndarray, " M"], lengths: Int[np.ndarray, " M"]
     ) -> "Panel":
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
+        take, clock = self._same_rows(which, first, lengths)
+        if clock is None:
+            rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
+            take, clock = (lambda values: values[rows]), self.stamps(rows)
         return replace(
             self,
             ids=self.ids[which],
-            times=self.times[rows],
+            clock=clock,
             offsets=offsets,
-            target=self.target[rows],
-            past_covariates=self.past_covariates[rows],
-            future_covariates=self.future_covariates[rows],
+            target=take(self.target),
+            past_covariates=take(self.past_covariates),
+            future_covariates=take(self.future_covariates),
             static_covariates=self.static_covariates.iloc[which].reset_index(drop=True),
         )
+
+    def _same_rows(
+        self, which: Int[np.ndarray, " M"], first: Int[np.ndarray, " M"], lengths: Int[np.ndarray, " M"]
+    ) -> tuple[Callable[[np.ndarray], np.ndarray], pd.Index | None]:
+        """How to take the same rows of series that share their clock, without numbers of rows, and their clock."""
+        inside = first % max(1, len(self.clock))
+        if len(self.clock) == len(self.target) or not len(which) or np.ptp(inside) or np.ptp(lengths):
+            return np.asarray, None
+        rows = slice(inside[0], inside[0] + lengths[0])
+
+        def take(values: np.ndarray) -> np.ndarray:
+            columns = values.shape[1:]
+            table = values.reshape(len(self), len(self.clock), *columns)
+            return table[which, rows].reshape(lengths.sum(), *columns)
+
+        return take, self.clock[rows]
 
     def until(self, steps: int) -> "Panel":
         """The panel without the last `steps` rows of each series."""
@@ -134,8 +171,8 @@ class Panel:
             raise DataError(
                 f"series {later.ids[int(np.argmin(which))]} is new; only series observed from the start go on"
             )
-        last = self.times[self.offsets[1:][which] - 1]
-        wanted, first = future_times(last, 1, self.freq), later.times[later.offsets[:-1]]
+        last = self.last[which]
+        wanted, first = future_times(last, 1, self.freq), later.stamps(later.offsets[:-1])
         wrong = np.asarray(first != wanted)
         if wrong.any():
             i = int(np.argmax(wrong))
@@ -154,7 +191,7 @@ class Panel:
 
         return replace(
             self,
-            times=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())),
+            clock=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())),
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             target=both(self.target, later.target),
             past_covariates=both(self.past_covariates, later.past_covariates),
@@ -178,12 +215,12 @@ class Panel:
         grown_known = grown(self.future_covariates)
         if known is not None:
             grown_known[new] = known.reshape(len(new), -1)
-        ahead = future_times(self.times[self.offsets[1:] - 1], steps, self.freq)
-        times = np.empty(offsets[-1], dtype=self.times.dtype)
+        ahead = future_times(self.last, steps, self.freq)
+        times = np.empty(offsets[-1], dtype=self.clock.dtype)
         times[old], times[new] = self.times.to_numpy(), ahead.to_numpy()
         return replace(
             self,
-            times=pd.Index(times),
+            clock=pd.Index(times),
             offsets=offsets,
             target=grown(self.target),
             past_covariates=grown(self.past_covariates),
@@ -200,7 +237,7 @@ def joined(panels: Sequence[Panel]) -> Panel:
     return replace(
         first,
         ids=first.ids.append([panel.ids for panel in others]),
-        times=first.times.append([panel.times for panel in others]),
+        clock=first.times.append([panel.times for panel in others]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         target=np.concatenate([panel.target for panel in panels]),
         past_covariates=np.concatenate([panel.past_covariates for panel in panels]),
@@ -209,17 +246,39 @@ def joined(panels: Sequence[Panel]) -> Panel:
     )
 
 
+def from_columns(
+    times: pd.Index, values: Float[np.ndarray, "C T"], names: Sequence[Any], columns: Columns, step: Step
+) -> Panel:
+    """The wide panel of rows as they are."""
+    ids = np.empty(len(names), dtype=object)
+    ids[:] = list(names)
+    rows = values.size
+    return Panel(
+        ids=pd.Index(ids),
+        freq=step,
+        clock=times,
+        offsets=np.arange(len(values) + 1) * len(times),
+        target=values.reshape(-1),
+        past_covariates=np.empty((rows, 0)),
+        future_covariates=np.empty((rows, 0)),
+        static_covariates=pd.DataFrame(index=pd.RangeIndex(len(values))),
+        columns=columns,
+        wide=True,
+    )
+
+
 def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What JSON can hold (names, step, static covariates), and arrays (times as whole numbers)."""
     about = {
         "ids": panel.ids.tolist(),
-        "freq": panel.freq,
-        "dates": not np.issubdtype(panel.times.dtype, np.integer),
+        "freq": plain_step(panel.freq),
+        "wide": panel.wide,
+        "dates": not np.issubdtype(panel.clock.dtype, np.integer),
         "static": {name: panel.static_covariates[name].tolist() for name in panel.static_covariates},
         "id": panel.columns.id,
     }
     arrays = {
-        "times": panel.times.to_numpy().astype(np.int64),
+        "times": panel.clock.to_numpy().astype(np.int64),
         "offsets": panel.offsets,
         "target": panel.target,
         "past_covariates": panel.past_covariates,
@@ -234,12 +293,13 @@ def unpacked(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Colu
     ids = pd.Index(about["ids"])
     return Panel(
         ids=ids,
-        freq=about["freq"],
-        times=pd.DatetimeIndex(times.view("datetime64[ns]")) if about["dates"] else pd.Index(times),
+        freq=to_step(about["freq"]),
+        clock=pd.DatetimeIndex(times.view("datetime64[ns]")) if about["dates"] else pd.Index(times),
         offsets=arrays["offsets"],
         target=arrays["target"],
         past_covariates=arrays["past_covariates"],
         future_covariates=arrays["future_covariates"],
         static_covariates=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
         columns=replace(columns, id=about["id"]),
+        wide=about.get("wide", False),
     )

@@ -4,8 +4,8 @@ R rows of all series, N series.
 """
 
 import json
-import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,8 +21,10 @@ from rich.progress import track
 from safetensors.numpy import load_file, save_file
 
 from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.common.files import user_path
+from titans_seq.datamodules.forecast.calendar import Step
 from titans_seq.datamodules.forecast.panel import Columns, Panel, named, packed, unpacked
-from titans_seq.datamodules.forecast.reading import read_panel, require_columns
+from titans_seq.datamodules.forecast.reading import read_frame, read_panel, require_columns
 
 if TYPE_CHECKING:  # of the extra `large-data`
     import pyarrow as pa
@@ -68,10 +70,24 @@ class Parts(Sequence[Panel]):
         return Parts(self.files, self.columns, self.dropped + steps)
 
 
+@contextmanager
+def opened_panels(
+    data: pd.DataFrame | pd.Series | str | Path, columns: Columns, step: Step | None, *, progress: bool = False
+) -> Iterator[Sequence[Panel]]:
+    """The panel of a frame, or the panels of Parquet files, which are sorted into the folder for temporary files."""
+    if not isinstance(data, str | Path):
+        yield [read_frame(data, columns, step)]
+        return
+    if not str(data) or "://" in str(data):
+        raise DataError(f"{str(data)!r} is no path of Parquet files on this machine")
+    with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
+        yield sort_parquet(user_path(data), columns, step, Path(folder), progress=progress)
+
+
 def sort_parquet(
     path: Path,
     columns: Columns,
-    freq: str | int | None,
+    freq: Step | str | None,
     folder: Path,
     *,
     part_rows: int | None = None,
@@ -260,16 +276,16 @@ def _deal(
             stopped.set()
 
 
-def _check(rows: Path, columns: Columns, freq: str | int | None, file: Path, path: Path) -> str | int:
+def _check(rows: Path, columns: Columns, freq: Step | str | None, file: Path, path: Path) -> Step:
     """Make a panel of a part's rows, in the order of the series' names, and write it in their place; its frequency."""
     import pyarrow.dataset as ds
 
     frame = ds.dataset(rows, format="feather").to_table().to_pandas()
     try:
-        panel = read_panel(frame, columns, freq)
-    except DataError as error:
         # rows are numbered as they were sorted, which says nothing to anyone
-        raise DataError(f"{path}: {re.sub(r' [(]rows? [0-9 and]+[)]|, row [0-9]+', '', str(error))}") from None
+        panel = read_panel(frame, columns, freq, where=lambda *_: "")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     panel = panel.taken(panel.ids.argsort())
     about, arrays = packed(panel)
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, {"panel": json.dumps(about)})

@@ -1,7 +1,7 @@
 """Frames of many series, long or wide, as one panel: every series on a regular grid of time, what is missing left
 missing.
 
-R rows of all series one after another, N series, F known covariates, G past ones.
+R rows of all series one after another, N series, F future covariates, G past ones, T time stamps, C columns of values.
 """
 
 import warnings
@@ -10,129 +10,114 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.forecast.calendar import (
-    calendar_place,
-    calendar_step,
-    fixed_step,
-    future_times,
-    plain_freq,
-    stamp_text,
-    usual_step,
+from titans_seq.datamodules.common.errors import DataError, DataWarning
+from titans_seq.datamodules.forecast.calendar import Step, future_times, stamp_text, to_periods, to_step
+from titans_seq.datamodules.forecast.cells import (
+    Where,
+    frame_rows,
+    is_date_text,
+    not_a_number,
+    read_times,
+    to_numbers,
 )
-from titans_seq.datamodules.forecast.panel import Columns, Panel
-
-MOST_STEPS = 10  # steps of the grid per row given, beyond which a date or the frequency must be wrong
-
+from titans_seq.datamodules.forecast.grid import lay_out
+from titans_seq.datamodules.forecast.panel import Columns, Panel, from_columns, named
 
 # reading -------------------------------------------------------------------------------------------------------------
 
 
-def read_panel(frame: pd.DataFrame, columns: Columns, freq: str | int | None = None) -> Panel:
+def read_frame(df: pd.DataFrame | pd.Series, columns: Columns, freq: Any = None) -> Panel:
+    """Read a frame of any shape: long; wide (one series per column); or a series of values.
+
+    A frame is long if it has the id column, or if beside time, target and covariates it has no column. Time may stand
+    in the index, also as periods, and beside the ids in an index of two levels. Columns of a long frame that `columns`
+    does not name are not read.
+
+    Args:
+        df: the frame.
+        columns: names of a long frame's columns; the id column may be absent unless it was renamed.
+        freq: the step as `to_step` reads it; None finds it in the longest series.
+
+    Raises:
+        DataError: something in the frame is wrong; the message names column, series and row.
+
+    Warns:
+        DataWarning: as `wide_panel` and `read_dates`; dates stand for periods.
+    """
+    frame = _with_columns(df, columns)
+    _once(frame.columns, "the frame")
+    if _is_long(frame, columns):
+        return read_panel(frame, named(columns, frame.columns), freq)
+    if columns.past_covariates or columns.future_covariates or columns.static_covariates:
+        raise DataError(
+            f"covariates need a long frame with columns {columns.id!r}, {columns.time!r} and {columns.target!r}"
+        )
+    return _read_wide(frame, columns, to_step(freq))
+
+
+def read_panel(frame: pd.DataFrame, columns: Columns, freq: Any = None, where: Where = frame_rows) -> Panel:
     """Read a long frame.
 
     Rows may come in any order; a time stamp that is absent between a series' first and last row is a missing row. NaN
     is missing.
 
     Args:
-        freq: pandas alias of the step, or for whole numbers the difference; None finds it in the longest series.
+        frame: its rows.
+        columns: names of its columns.
+        freq: the step as `to_step` reads it; None finds it in the longest series.
+        where: names rows in messages.
 
     Raises:
         DataError: a column is absent or not numeric, a value is infinite, a time stamp is missing, double or off the
             grid, a static covariate changes inside its series; the message names column, series and row.
     """
-    if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"a pandas DataFrame is needed; got {type(frame).__name__}")
     if not len(frame):
         raise DataError("the frame has no rows")
-    freq = plain_freq(freq)
+    step = to_step(freq)
     require_columns(frame.columns, columns)
     codes, ids = _codes(frame, columns)
-    times = _times(frame[columns.time], columns, freq)
-    order = np.lexsort((times, codes))
-    codes, times = codes[order], times[order]
-    _no_doubles(codes, times, ids, columns, order)
-    lengths = np.bincount(codes, minlength=len(ids))
-    step = freq if freq is not None else _find_freq(times, codes, lengths, columns)
-    place, steps = _grid(codes, times, ids, step, columns, order)
-    offsets = np.concatenate([[0], np.cumsum(steps)])
-    rows = offsets[codes] + place
+    grid = lay_out(read_times(frame[columns.time], step, where), step, columns.time, where, codes, ids)
 
     def dense(names: Sequence[str]) -> Float[np.ndarray, "R K"]:
-        out = np.full((offsets[-1], len(names)), np.nan)
+        out = np.empty((grid.offsets[-1], len(names)))
         for i, name in enumerate(names):
-            out[rows, i] = _numbers(frame, name, columns)[order]
+            out[:, i] = grid.dense(_numbers(frame, name, columns, where))
         return out
 
     return Panel(
         ids=ids,
-        freq=step,
-        times=_grid_times(times, codes, steps, step),
-        offsets=offsets,
+        freq=grid.step,
+        clock=grid.times,
+        offsets=grid.offsets,
         target=dense([columns.target])[:, 0],
         past_covariates=dense(columns.past_covariates),
         future_covariates=dense(columns.future_covariates),
-        static_covariates=_static(frame, columns, codes, ids, order),
+        static_covariates=_static(frame, columns, codes[grid.order], ids, grid.order, where),
         columns=columns,
     )
 
 
-def long_from_wide(frame: pd.DataFrame | pd.Series, columns: Columns) -> pd.DataFrame:
-    """One series per column, the time in the index or in the time column -> the long frame.
+def wide_panel(
+    times: np.ndarray, values: Float[np.ndarray, "C T"], names: Sequence[Any], columns: Columns, step: Step | None,
+    where: Where = frame_rows,
+) -> Panel:  # fmt: skip
+    """The panel of C columns that share their time stamps, which may come in any order.
 
-    Raises:
-        DataError: no time, no column, a name that stands twice, a column that holds no numbers.
+    Warns:
+        DataWarning: the first column is the index that pandas writes (it has no name and each row is one more than the
+            last); it is left out.
     """
-    if isinstance(frame, pd.Series):
-        frame = frame.to_frame(frame.name if frame.name is not None else columns.target)
-    if columns.time in frame.columns:
-        frame = frame.set_index(columns.time)
-    elif not isinstance(frame.index, pd.DatetimeIndex):
-        dates = [name for name in frame.columns if _dated(frame[name])]
-        if dates:
-            raise DataError(f"column {dates[0]!r} holds dates; say so by time_col={dates[0]!r}")
-        if not pd.api.types.is_integer_dtype(frame.index.dtype):
-            raise DataError(f"a wide frame needs dates in its index or a column {columns.time!r}")
-    doubles = frame.columns[frame.columns.duplicated()]
-    if len(doubles):
-        raise DataError(f"column {doubles[0]!r} stands twice in the frame; give each series a name of its own")
-    if not len(frame.columns):
-        raise DataError("the frame has no column of values")
-    if isinstance(frame.columns, pd.MultiIndex):
-        raise DataError(f"a wide frame needs one name per series; it has {frame.columns.nlevels} levels of names")
-    for name in frame.columns:
-        if frame[name].dtype.kind in "mMc":
-            raise DataError(f"column {name!r} must hold numbers; it holds {frame[name].dtype}")
-        wrong = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
-        if wrong.any():
-            row = int(np.argmax(wrong.to_numpy()))
-            raise DataError(
-                f"column {name!r}, {frame.index[row]} (row {row}): {frame[name].iloc[row]!r} is not a number"
-            )
-    names = np.empty(len(frame.columns), dtype=object)
-    names[:] = list(frame.columns)
-    return pd.DataFrame(
-        {
-            columns.id or "unique_id": np.repeat(names, len(frame)),
-            columns.time: np.tile(frame.index.to_numpy(), len(frame.columns)),
-            columns.target: np.concatenate([frame[name].to_numpy() for name in frame.columns]),
-        }
-    )
-
-
-def _dated(column: pd.Series) -> bool:
-    if column.dtype.kind == "M":
-        return True
-    text = column.dropna().head(5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # no common format: then these are hardly dates
-        return (
-            len(text) > 0
-            and not pd.api.types.is_numeric_dtype(column.dtype)
-            and pd.to_datetime(text, errors="coerce").notna().all()
+    if len(names) > 1 and names[0] == "Unnamed: 0" and len(times) > 1 and (np.diff(values[0]) == 1).all():
+        warnings.warn(
+            f"the first column {names[0]!r} counts the rows and is left out; write files by to_csv(..., index=False)",
+            DataWarning,
+            stacklevel=4,
         )
+        names, values = names[1:], values[1:]
+    grid = lay_out(times, step, columns.time, where)
+    return from_columns(grid.times, grid.dense(values), names, columns, grid.step)
 
 
 def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:
@@ -146,24 +131,24 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
         if future is not None:
             raise DataError("future was given, but future_covariates names no column of it")
         return None
-    if not isinstance(future, pd.DataFrame | None):
-        raise DataError(f"future must be a DataFrame; got {type(future).__name__}")
     if future is None:
         raise DataError(
             f"the covariates {', '.join(columns.future_covariates)} are needed over the horizon; give them as future="
         )
+    future = _with_columns(future, columns)
     key = [columns.id] if columns.id is not None else []
     for name in (*key, columns.time, *columns.future_covariates):
         if name not in future.columns:
             raise DataError(f"future has no column {name!r}; it has: {_listed(future.columns)}")
-    ahead = future_times(panel.times[panel.offsets[1:] - 1], steps, panel.freq)
+    ahead = future_times(panel.last, steps, panel.freq)
     names = panel.ids.repeat(steps)
-    given_times = pd.Index(_times(future[columns.time], columns, panel.freq))
+    times = read_times(future[columns.time], panel.freq, frame_rows)
+    if not ahead.isin(times).all() and (periods := to_periods(times, panel.freq)) is not None:
+        times = periods
+    given, wanted = pd.Index(times), ahead
     if columns.id is not None:
-        given = pd.MultiIndex.from_arrays([future[columns.id], given_times])
-        wanted: pd.Index = pd.MultiIndex.from_arrays([names, ahead])
-    else:
-        given, wanted = given_times, ahead
+        given = pd.MultiIndex.from_arrays([future[columns.id], times])
+        wanted = pd.MultiIndex.from_arrays([names, ahead])
     if given.has_duplicates:
         raise DataError(f"future has two rows for {_shown(given[given.duplicated()][0])}")
     place = given.get_indexer(wanted)
@@ -173,7 +158,8 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
             f"future has no row for {_shown(wanted[lost])}; it must cover the {steps} steps after each series' end"
         )
     values = np.stack(
-        [_numbers(future, name, columns, what="future")[place] for name in columns.future_covariates], axis=-1
+        [_numbers(future, name, columns, frame_rows, "future: ")[place] for name in columns.future_covariates],
+        axis=-1,
     )
     if np.isnan(values).any():
         row, column = np.argwhere(np.isnan(values))[0]
@@ -181,14 +167,102 @@ def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     return values.reshape(len(panel), steps, -1)
 
 
+# shapes of frames ----------------------------------------------------------------------------------------------------
+
+
+def _with_columns(df: Any, columns: Columns) -> pd.DataFrame:
+    """The frame with ids and time in columns, where its index holds them."""
+    if isinstance(df, pd.Series):
+        target = columns.target if df.name is None or isinstance(df.index, pd.MultiIndex) else df.name
+        df = df.to_frame(target)
+    if not isinstance(df, pd.DataFrame):
+        hint = "; give df.to_pandas()" if hasattr(df, "to_pandas") else ""
+        raise DataError(f"a pandas DataFrame is needed; got {type(df).__module__}.{type(df).__name__}{hint}")
+    if not len(df):
+        raise DataError("the frame has no rows")
+    if isinstance(df.columns, pd.MultiIndex):
+        raise DataError(f"a frame needs one name per column; it has {df.columns.nlevels} levels of names")
+    if isinstance(df.index, pd.MultiIndex):
+        if df.index.nlevels != 2:
+            raise DataError(f"the index has {df.index.nlevels} levels; use reset_index() and name the columns")
+        first = isinstance(df.index.levels[0], pd.DatetimeIndex | pd.PeriodIndex)
+        name = columns.id or Columns().id
+        df = df.rename_axis([columns.time, name] if first else [name, columns.time])
+        lost = [each for each in df.index.names if each in df.columns]
+        if lost:
+            raise DataError(f"{lost[0]!r} is in the index and a column; drop one of them")
+        return df.reset_index()
+    if columns.time not in df.columns and _holds_dates(df.index.to_series()):
+        return df.rename_axis(columns.time).reset_index()
+    return df
+
+
+def _is_long(frame: pd.DataFrame, columns: Columns) -> bool:
+    usual = Columns()
+    others = [name for name in frame.columns if name not in columns.names]
+    covariates = columns.past_covariates or columns.future_covariates or columns.static_covariates
+    if columns.id is not None and columns.id in frame.columns or columns.target in frame.columns and covariates:
+        return True
+    if columns.target not in frame.columns:
+        return False
+    if others and columns.target != usual.target and columns.id == usual.id:
+        raise DataError(
+            f"beside {columns.target!r} the frame has columns {_listed(others)}; drop them, name them as "
+            "covariates, or the column of series as id_col=; to forecast each column leave target_col= out"
+        )
+    return not others or columns.id != usual.id
+
+
+def _read_wide(frame: pd.DataFrame, columns: Columns, step: Step | None) -> Panel:
+    if columns.time in frame.columns:
+        times, frame = frame[columns.time], frame.drop(columns=columns.time)
+    else:
+        dates = [name for name in frame.columns if _holds_dates(frame[name])]
+        if dates:
+            raise DataError(f"column {dates[0]!r} holds dates; say so by time_col={dates[0]!r}")
+        if not pd.api.types.is_integer_dtype(frame.index.dtype):
+            raise DataError(f"a wide frame needs dates in its index or a column {columns.time!r}")
+        times = frame.index.to_series(name=columns.time)
+    if not len(frame.columns):
+        raise DataError("the frame has no column of values")
+    _require_names(frame.columns, "the header of a wide frame")
+    stamps = read_times(times, step, frame_rows)
+    values = np.empty((len(frame.columns), len(frame)))
+    for i, name in enumerate(frame.columns):
+        values[i], wrong = to_numbers(frame[name])
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"column {name!r}, {stamp_text(stamps[row])}{frame_rows(row)}: {not_a_number(frame[name].iloc[row])}; "
+                "in a wide frame every column is a series; where this one names them, say so by id_col="
+            )
+    return wide_panel(stamps, values, frame.columns, columns, step)
+
+
+def _holds_dates(column: pd.Series) -> bool:
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.PeriodDtype):
+        return True
+    return pd.api.types.infer_dtype(column.head(5)) in ("string", "date", "datetime") and is_date_text(column.head(5))
+
+
+def _numbers(frame: pd.DataFrame, name: str, columns: Columns, where: Where, what: str = "") -> Float[np.ndarray, " R"]:
+    numbers, wrong = to_numbers(frame[name])
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        series = "" if columns.id is None else f"series {frame[columns.id].iloc[row]}, "
+        raise DataError(
+            f"{what}column {name!r}, {series}{columns.time} {frame[columns.time].iloc[row]}{where(row)}: "
+            f"{not_a_number(frame[name].iloc[row])}"
+        )
+    return numbers
+
+
 # pieces --------------------------------------------------------------------------------------------------------------
 
 
 def require_columns(names: pd.Index, columns: Columns, what: str = "the frame") -> None:
     """Refuse names that are absent, that stand twice, or that have two roles."""
-    doubles = names[names.duplicated()]
-    if len(doubles):
-        raise DataError(f"column {doubles[0]!r} stands twice in {what}")
+    _once(names, what)
     for name in columns.names:
         if name not in names:
             raise DataError(f"{what} has no column {name!r}; it has: {_listed(names)}")
@@ -197,163 +271,32 @@ def require_columns(names: pd.Index, columns: Columns, what: str = "the frame") 
         raise DataError(f"column {twice[0]!r} has two roles; name each column once")
 
 
+def _once(names: pd.Index, what: str) -> None:
+    doubles = names[names.duplicated()]
+    if len(doubles):
+        raise DataError(f"duplicate column {doubles[0]!r} in {what}; give each a name of its own")
+
+
 def _codes(frame: pd.DataFrame, columns: Columns) -> tuple[np.ndarray, pd.Index]:
     if columns.id is None:
         return np.zeros(len(frame), dtype=np.int64), pd.Index([columns.target])
     codes, ids = pd.factorize(frame[columns.id])
     if (codes < 0).any():
         raise DataError(f"column {columns.id!r} is empty in row {int(np.argmax(codes < 0))}")
-    odd = [
-        name
-        for name in ids
-        if not isinstance(name, str | int | float | np.integer | np.floating) or isinstance(name, bool)
-    ]
-    if odd:
-        raise DataError(f"column {columns.id!r} must hold text or numbers; it holds {odd[0]!r}")
+    _require_names(ids, f"column {columns.id!r}")
     return codes, pd.Index(np.asarray(ids))
 
 
-def _times(column: pd.Series, columns: Columns, freq: str | int | None) -> np.ndarray:
-    """Time stamps as datetime64[ns], or whole numbers."""
-    if column.isna().any():
-        row = int(np.argmax(column.isna().to_numpy()))
-        raise DataError(f"column {columns.time!r}, row {row}: {column.iloc[row]!r} is no date")
-    if pd.api.types.infer_dtype(column) == "integer":
-        if isinstance(freq, str):
-            raise DataError(
-                f"column {columns.time!r} holds whole numbers, so freq must be a whole number too; got {freq!r}"
-            )
-        numbers = column.to_numpy(dtype=np.int64)
-        if _like_dates(numbers):
-            hint = f"pd.to_datetime(df[{columns.time!r}], format='%Y%m%d')"
-            raise DataError(
-                f"column {columns.time!r} holds dates written as whole numbers such as {numbers[0]}; convert it: {hint}"
-            )
-        return numbers
-    if isinstance(freq, int):
-        raise DataError(f"freq={freq} is for whole numbers in column {columns.time!r}; it holds {column.dtype}")
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        raise DataError(f"column {columns.time!r} must hold dates or whole numbers; it holds {column.dtype}")
-    text = pd.api.types.infer_dtype(column) == "string"
-    # pandas would guess which number is the day, for each file anew
-    dates = pd.to_datetime(column, errors="coerce", format="ISO8601" if text else None)
-    if dates.isna().any():
-        row = int(np.argmax(dates.isna().to_numpy()))
-        hint = (
-            "; text must be like 2024-01-31 13:00, anything else goes through pd.to_datetime(..., format=...) first"
-            if text
-            else ""
-        )
-        raise DataError(f"column {columns.time!r}, row {row}: {column.iloc[row]!r} is no date{hint}")
-    if getattr(dates.dtype, "tz", None) is not None:
-        raise DataError(f"column {columns.time!r} has a time zone; drop it with .dt.tz_localize(None)")
-    return dates.to_numpy(dtype="datetime64[ns]")
+def _require_names(ids: pd.Index, what: str) -> None:
+    """Names of series go into JSON."""
+    for name in ids:
+        if not isinstance(name, str | int | float | np.integer | np.floating) or isinstance(name, bool):
+            raise DataError(f"{what} must hold text or numbers as names of series; it holds {name!r}")
 
 
-def _like_dates(numbers: Int[np.ndarray, " R"]) -> bool:
-    month, day = numbers // 100 % 100, numbers % 100
-    return bool(
-        ((numbers >= 19000101) & (numbers <= 21001231) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all()
-    )
-
-
-def _numbers(frame: pd.DataFrame, name: str, columns: Columns, what: str = "") -> Float[np.ndarray, " R"]:
-    if frame[name].dtype.kind in "mMc":
-        raise DataError(f"{what + ': ' if what else ''}column {name!r} must hold numbers; it holds {frame[name].dtype}")
-    numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = (np.isnan(numbers) & frame[name].notna().to_numpy()) | np.isinf(numbers)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        where = frame[columns.time].iloc[row]
-        series = "" if columns.id is None else f"series {frame[columns.id].iloc[row]}, "
-        value = frame[name].iloc[row]
-        value = value.item() if isinstance(value, np.generic) else value
-        raise DataError(
-            f"{what + ': ' if what else ''}column {name!r}, {series}{columns.time} {where} (row {row}): "
-            f"{value!r} is not a finite number"
-        )
-    return numbers
-
-
-def _no_doubles(codes: np.ndarray, times: np.ndarray, ids: pd.Index, columns: Columns, order: np.ndarray) -> None:
-    same = (codes[1:] == codes[:-1]) & (times[1:] == times[:-1])
-    if same.any():
-        at = int(np.argmax(same))
-        hint = (
-            ""
-            if columns.id is not None
-            else "; if the frame holds several series, name the column that tells them apart: id_col="
-        )
-        raise DataError(
-            f"series {ids[codes[at]]} has {columns.time} {stamp_text(times[at])} twice (rows {order[at]} and "
-            f"{order[at + 1]}){hint}"
-        )
-
-
-def _find_freq(times: np.ndarray, codes: np.ndarray, lengths: np.ndarray, columns: Columns) -> str | int:
-    longest = times[codes == int(np.argmax(lengths))]
-    if len(longest) < 2:
-        raise DataError(f"no series has two rows, so the step of {columns.time!r} is unknown; give freq=")
-    if np.issubdtype(times.dtype, np.integer):
-        return int(pd.Series(np.diff(longest)).mode().iloc[0])
-    dates = pd.DatetimeIndex(longest)
-    found = usual_step(dates)
-    assert found is not None  # two different time stamps
-    return calendar_step(dates, found)
-
-
-def _grid(
-    codes: np.ndarray, times: np.ndarray, ids: pd.Index, freq: str | int, columns: Columns, order: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Place of every row on its series' grid, and steps of every series."""
-    lengths = np.bincount(codes, minlength=len(ids))
-    firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    step = freq if isinstance(freq, int) else fixed_step(freq)
-    if step is not None:
-        since = times - times[firsts][codes]
-        place, off = (since // step).astype(np.int64), (since % step).astype(np.int64) != 0
-    else:
-        place = calendar_place(times, times[firsts][codes], str(freq))
-        off = place < 0
-    if off.any():
-        row = int(np.argmax(off))
-        raise DataError(
-            f"series {ids[codes[row]]}: {columns.time} {stamp_text(times[row])} (row {order[row]}) is not on the "
-            f"grid of freq {freq!r}; give the right freq= or round the time stamps"
-        )
-    inside = np.diff(place)[np.diff(codes) == 0]
-    if len(inside) and inside.min() > 1:
-        raise DataError(
-            f"no two rows are one step of freq {freq!r} apart, the nearest are {inside.min()} steps; give a freq= "
-            "that fits the data"
-        )
-    steps = place[firsts + lengths - 1] + 1
-    sparse = steps > MOST_STEPS * lengths + 1000
-    if sparse.any():
-        worst = int(np.argmax(sparse))
-        raise DataError(
-            f"series {ids[worst]} has {lengths[worst]} rows over {steps[worst]} steps of freq {freq!r}; "
-            "look for a wrong date, or give the right freq="
-        )
-    return place, steps
-
-
-def _grid_times(times: np.ndarray, codes: np.ndarray, steps: np.ndarray, freq: str | int) -> pd.Index:
-    firsts = np.searchsorted(codes, np.arange(len(steps)))
-    starts = np.repeat(times[firsts], steps)
-    place = np.arange(len(starts)) - np.repeat(np.cumsum(steps) - steps, steps)
-    step = freq if isinstance(freq, int) else fixed_step(freq)
-    if step is not None:
-        return pd.Index(starts + place * step)
-    found = np.empty(len(starts), dtype="datetime64[ns]")
-    for start in np.unique(times[firsts]):
-        rows = starts == start
-        grid = pd.date_range(start, periods=int(place[rows].max()) + 1, freq=freq)
-        found[rows] = grid.to_numpy()[place[rows]]
-    return pd.DatetimeIndex(found)
-
-
-def _static(frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.Index, order: np.ndarray) -> pd.DataFrame:
+def _static(
+    frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.Index, order: np.ndarray, where: Where
+) -> pd.DataFrame:
     """One row per series: numbers stay numbers, all else is text."""
     found: dict[str, Any] = {}
     firsts = np.searchsorted(codes, np.arange(len(ids)))
@@ -362,12 +305,12 @@ def _static(frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.In
         empty = values.isna().to_numpy()
         if empty.any():
             row = int(np.argmax(empty))
-            raise DataError(f"static covariate {name!r} is empty in series {ids[codes[row]]} (row {order[row]})")
+            raise DataError(f"static covariate {name!r} is empty in series {ids[codes[row]]}{where(int(order[row]))}")
         changed = (values != values.iloc[firsts[codes]].reset_index(drop=True)).to_numpy()
         if changed.any():
             row = int(np.argmax(changed))
             raise DataError(
-                f"static covariate {name!r} changes inside series {ids[codes[row]]} (row {order[row]}); "
+                f"static covariate {name!r} changes inside series {ids[codes[row]]}{where(int(order[row]))}; "
                 "it must have one value per series"
             )
         first = values.iloc[firsts].reset_index(drop=True)
@@ -378,7 +321,7 @@ def _static(frame: pd.DataFrame, columns: Columns, codes: np.ndarray, ids: pd.In
     return pd.DataFrame(found, index=pd.RangeIndex(len(ids)))
 
 
-def _listed(names: pd.Index) -> str:
+def _listed(names: Sequence[Any] | pd.Index) -> str:
     return ", ".join(map(str, names[:12])) + (", ..." if len(names) > 12 else "")
 
 

@@ -1,43 +1,277 @@
-"""Standardisation: scikit-learn's scaler, fed and applied in blocks so that no second float64 copy is made."""
+"""How the series and the covariates of a panel are standardised, by what was known when a model was trained.
 
-from collections.abc import Iterator
+R rows of all series, N series, F future covariates (calendar included), G past ones, E static ones.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import sklearn
-import torch
-from jaxtyping import Float
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+import pandas as pd
+from gluonts.time_feature import time_features_from_frequency_str
+from jaxtyping import Bool, Float, Int
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-_BLOCK_VALUES = 2**18
+from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast.panel import Panel
 
-
-def fit_scaler(values: Float[np.ndarray, "T C"]) -> StandardScaler:
-    """Return the scaler (population deviation, ddof 0) of these rows, every row given."""
-    scaler = StandardScaler()
-    for rows in _blocks(values):
-        scaler.partial_fit(values[rows])
-    return scaler
+FEW = 8  # values: fewer say nothing of how far a series moves
+BLOCK_ROWS = 2**18  # standardised at a time
+FLAT = 1e-12  # of its mean: rounding leaves a constant series a deviation of some 1e-16
+NEVER_MOVED = 1e-3  # of its mean: the scale of a constant series where no other one moves
 
 
-def scaler_from(mean: Float[np.ndarray, " C"], scale: Float[np.ndarray, " C"]) -> StandardScaler:
-    """Return a fitted scaler with these numbers."""
+@dataclass(frozen=True, eq=False)
+class PanelScaling:
+    """What was learned from the rows a model may see: nothing else ever enters it.
+
+    Args:
+        scales: columns `mean` and `scale` of each training series, by its name; NaN for one without a value.
+        typical: deviation of a typical series, and its share of the size of its mean; NaN where none moves.
+        covariates: fitted on past and future covariates; None without any.
+        numeric: names of the numeric static covariates.
+        numbers: fitted on them; None without any.
+        categories: values of each textual static covariate.
+        calendar: whether time stamps give covariates.
+    """
+
+    scales: pd.DataFrame
+    typical: tuple[float, float]
+    covariates: StandardScaler | None
+    numeric: list[str]
+    numbers: StandardScaler | None
+    categories: dict[str, list[str]]
+    calendar: bool
+
+    @classmethod
+    def fit(cls, panels: Panel | Iterable[Panel], *, calendar: bool) -> "PanelScaling":
+        """Learn from all rows of one panel or of several, which are looked at one after the other."""
+        moments, covariates, numbers = [], _ColumnScalers(), _ColumnScalers()
+        categories: dict[str, set[str]] = {}
+        for panel in [panels] if isinstance(panels, Panel) else panels:
+            moments.append(_moments(panel))
+            covariates.learn(np.concatenate([panel.past_covariates, panel.future_covariates], axis=1))
+            numeric = list(panel.static_covariates.select_dtypes("number"))
+            numbers.learn(panel.static_covariates[numeric].to_numpy(dtype=np.float64))
+            for name in panel.static_covariates.columns.difference(numeric, sort=False):
+                categories.setdefault(name, set()).update(panel.static_covariates[name].unique())
+        found = pd.concat(moments)
+        typical = _typical(found)
+        return cls(
+            scales=_scales(found, typical),
+            typical=typical,
+            covariates=covariates.scaler(),
+            numeric=numeric,
+            numbers=numbers.scaler(),
+            categories={name: sorted(values) for name, values in categories.items()},
+            calendar=calendar and not isinstance(panel.freq, int),
+        )
+
+    def with_series(self, history: Panel) -> "PanelScaling":
+        """The same, with the scales of series that had no value in training, measured by their rows here."""
+        known = self.scales.dropna()
+        new = known.index.get_indexer(history.ids) < 0
+        if not new.any():
+            return self
+        return replace(self, scales=pd.concat([known, _scales(_moments(history), self.typical)[new]]))
+
+    def of_target(self, panel: Panel) -> Float[np.ndarray, "N 2"]:
+        """Mean and deviation of each series, NaN where it has no value; all must be known, see `with_series`."""
+        place = self.scales.index.get_indexer(panel.ids)
+        if (place < 0).any():
+            raise KeyError(f"no scale of series {panel.ids[int(np.argmin(place))]!r}")
+        return self.scales.to_numpy()[place]
+
+    def features(self, panel: Panel) -> tuple[Float[np.ndarray, "R FG"], int]:
+        """Covariates of every row, future ones first, and how many of those there are.
+
+        Each covariate is followed by a mark, 1 where it is missing.
+        """
+        both = np.concatenate([panel.past_covariates, panel.future_covariates], axis=1)
+        if self.covariates is not None:
+            both = self.covariates.transform(both)
+        past, future = np.split(both, [panel.past_covariates.shape[1]], axis=1)
+        calendar = calendar_features(panel) if self.calendar else np.empty((len(both), 0))
+        ahead = np.concatenate([calendar, _marked(future)], axis=1)
+        return np.concatenate([ahead, _marked(past)], axis=1), ahead.shape[1]
+
+    def static(self, panel: Panel) -> Float[np.ndarray, "N E"]:
+        """Static covariates, standardised or one-hot; a category that training has not seen is all zeros.
+
+        Raises:
+            DataError: a covariate is a number here and text in training, or the other way round.
+        """
+        table = panel.static_covariates
+        changed = sorted(set(table.select_dtypes("number")) ^ set(self.numeric))
+        if changed:
+            was, now = ("numbers", "text") if changed[0] in self.numeric else ("text", "numbers")
+            raise DataError(f"static covariate {changed[0]!r} held {was} in training and holds {now} here")
+        parts = [table[self.numeric].to_numpy(dtype=np.float64)]
+        if self.numbers is not None:
+            parts = [self.numbers.transform(parts[0])]
+        for name, values in self.categories.items():
+            encoder = OneHotEncoder(categories=[values], handle_unknown="ignore", sparse_output=False)
+            column = table[[name]].to_numpy(dtype=object)
+            parts.append(encoder.fit(np.array(values, dtype=object)[:, None]).transform(column))
+        return np.concatenate(parts, axis=1)
+
+    # files -----------------------------------------------------------------------------------------------------------
+
+    def packed(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What JSON can hold, and arrays."""
+        about = {
+            "scale_ids": self.scales.index.tolist(),
+            "numeric": self.numeric,
+            "categories": self.categories,
+            "calendar": self.calendar,
+        }
+        arrays = {"scales": self.scales.to_numpy(np.float64), "typical": np.array(self.typical)}
+        for name, scaler in (("covariates", self.covariates), ("numbers", self.numbers)):
+            if scaler is not None:
+                arrays |= {f"{name}_mean": scaler.mean_, f"{name}_scale": scaler.scale_}
+        return about, arrays
+
+    @classmethod
+    def unpacked(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> "PanelScaling":
+        """What `packed` was given.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing or does not fit.
+        """
+        ids, scales, typical = about["scale_ids"], arrays["scales"], arrays["typical"]
+        if not all(isinstance(name, str | int | float) for name in ids):
+            raise ValueError("ids must be texts or numbers")
+        given = scales[~np.isnan(scales).any(axis=-1)]
+        if scales.shape != (len(ids), 2) or not np.isfinite(given).all() or (given[:, 1] <= 0).any():
+            raise ValueError("the scales are not those of the series")
+        if typical.shape != (2,) or (typical <= 0).any() or np.isinf(typical).any():
+            raise ValueError("the typical scale is not a positive number")
+        return cls(
+            scales=pd.DataFrame(scales, index=pd.Index(ids), columns=["mean", "scale"]),
+            typical=(float(typical[0]), float(typical[1])),
+            covariates=_scaler_of(arrays, "covariates"),
+            numeric=about["numeric"],
+            numbers=_scaler_of(arrays, "numbers"),
+            categories=about["categories"],
+            calendar=about["calendar"],
+        )
+
+
+def _moments(panel: Panel) -> pd.DataFrame:
+    """Number, mean and deviation (ddof 0) of the observed values of each series, NaN without any.
+
+    Raises:
+        DataError: values so large that their deviation overflows.
+    """
+    count, mean, deviation = np.empty((3, len(panel)))
+    for which in blocks_of_series(panel.offsets):
+        begin, end = panel.offsets[which.start], panel.offsets[which.stop]
+        starts, lengths = panel.offsets[which] - begin, panel.lengths[which]
+        values = panel.target[begin:end]
+        seen = ~np.isnan(values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            count[which] = np.add.reduceat(seen.astype(np.int64), starts)
+            mean[which] = np.add.reduceat(np.where(seen, values, 0.0), starts) / count[which]
+            centred = np.where(seen, values - np.repeat(mean[which], lengths), 0.0)
+            deviation[which] = np.sqrt(np.add.reduceat(np.square(centred), starts) / count[which])
+    wild = (count > 0) & ~(np.isfinite(mean) & np.isfinite(deviation))
+    if wild.any():
+        raise DataError(f"the values of series {panel.ids[int(np.argmax(wild))]} are too large to be standardised")
+    return pd.DataFrame({"count": count, "mean": mean, "deviation": deviation}, index=panel.ids)
+
+
+def blocks_of_series(offsets: Int[np.ndarray, " N1"], rows: int = BLOCK_ROWS) -> Iterator[slice]:
+    """Runs of series with about so many rows together, so that temporaries stay small."""
+    begin = 0
+    while begin < len(offsets) - 1:
+        end = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + rows, side="right")) - 1)
+        yield slice(begin, end)
+        begin = end
+
+
+def _moves(moments: pd.DataFrame) -> Bool[np.ndarray, " N"]:
+    return (moments["deviation"] > FLAT * moments["mean"].abs().clip(lower=1e-300)).to_numpy()
+
+
+def _typical(moments: pd.DataFrame) -> tuple[float, float]:
+    """Median of the deviations, and of their share of the mean's size, over series that move and are not short."""
+    moving = moments[_moves(moments)]
+    long = moving[moving["count"] >= FEW]
+    chosen = long if len(long) else moving
+    share = (chosen["deviation"] / chosen["mean"].abs())[chosen["mean"] != 0]
+    return float(chosen["deviation"].median()), float(share.median())
+
+
+def _scales(moments: pd.DataFrame, typical: tuple[float, float]) -> pd.DataFrame:
+    """Mean and scale of each series: its own deviation, and what is typical of the panel where that says nothing.
+
+    A flat series is scaled by the typical deviation, or by the typical share of its own size if that is less: neither
+    a rate among sales nor sales among rates gets the other's unit. A short one has at least that scale.
+    """
+    size = moments["mean"].abs()
+    by_share = (size * typical[1]).where(size > 0)
+    stand_in = pd.concat([by_share, pd.Series(typical[0], moments.index)], axis=1).min(axis=1)  # NaN does not count
+    stand_in = stand_in.fillna(NEVER_MOVED * size).where(lambda value: value > 0, 1.0)  # 1: all zeros in all series
+    scale = moments["deviation"].where(_moves(moments), stand_in)
+    scale = scale.where(moments["count"] >= FEW, np.maximum(scale, stand_in))
+    scale = scale.where(moments["count"] > 0)
+    return pd.DataFrame({"mean": moments["mean"], "scale": scale}, index=moments.index)
+
+
+def calendar_features(panel: Panel) -> Float[np.ndarray, "R K"]:
+    """GluonTS's features for the frequency (hour of the day, day of the week, ...), each in [-0.5, 0.5].
+
+    Raises:
+        DataError: it has none for this frequency.
+    """
+    freq = getattr(panel.freq, "freqstr", str(panel.freq))
+    try:
+        functions = time_features_from_frequency_str(freq)
+    except (ValueError, RuntimeError):
+        raise DataError(f"there are no calendar covariates for freq {freq!r}; give calendar=False") from None
+    times = pd.DatetimeIndex(panel.times)
+    stacked = [np.asarray(function(times), dtype=np.float64) for function in functions]
+    return np.stack(stacked, axis=-1) if stacked else np.empty((len(times), 0))
+
+
+def _marked(values: Float[np.ndarray, "R K"]) -> Float[np.ndarray, "R K2"]:
+    """Each column followed by its mark: 1 and the value 0 where missing."""
+    missing = np.isnan(values)
+    return np.stack([np.where(missing, 0.0, values), missing], axis=-1).reshape(len(values), -1)
+
+
+class _ColumnScalers:
+    """A scaler for every column: one for all would keep the NaN that it makes of rows in which a column is empty."""
+
+    def __init__(self) -> None:
+        self.columns: list[StandardScaler] = []
+
+    def learn(self, values: Float[np.ndarray, "R K"]) -> None:
+        self.columns = self.columns or [StandardScaler() for _ in range(values.shape[1])]
+        for scaler, column in zip(self.columns, values.T, strict=True):
+            if len(known := column[~np.isnan(column)]):
+                scaler.partial_fit(known[:, None])
+
+    def scaler(self) -> StandardScaler | None:
+        """One scaler of all columns, None without any; a column without a number is missing wherever it is used: 0 and
+        1.
+        """
+        if not self.columns:
+            return None
+        known = [(one.mean_[0], one.scale_[0]) if hasattr(one, "mean_") else (0.0, 1.0) for one in self.columns]
+        return _scaler(*np.array(known).T)
+
+
+def _scaler(mean: Float[np.ndarray, " K"], scale: Float[np.ndarray, " K"]) -> StandardScaler:
+    """A fitted scaler with these numbers."""
+    if not np.isfinite([mean, scale]).all():
+        raise ValueError("the mean or the scale of a covariate is not finite")
     scaler = StandardScaler()
     scaler.mean_, scaler.scale_ = np.array(mean, dtype=np.float64), np.array(scale, dtype=np.float64)
     scaler.var_, scaler.n_features_in_ = scaler.scale_**2, len(scaler.mean_)
     return scaler
 
 
-def standardise(values: Float[np.ndarray, "T C"], scaler: StandardScaler) -> Float[Tensor, "T C"]:
-    """Return the standardised values as float32. A row of the result depends on that row alone."""
-    scaled = torch.empty(values.shape, dtype=torch.float32)
-    with sklearn.config_context(assume_finite=True):  # readers have checked it
-        for rows in _blocks(values):
-            scaled[rows] = torch.from_numpy(scaler.transform(values[rows]))
-    return scaled
-
-
-def _blocks(values: np.ndarray) -> Iterator[slice]:
-    rows, channels = values.shape
-    step = max(1, _BLOCK_VALUES // channels)
-    return (slice(start, start + step) for start in range(0, rows, step))
+def _scaler_of(arrays: dict[str, np.ndarray], name: str) -> StandardScaler | None:
+    return _scaler(arrays[f"{name}_mean"], arrays[f"{name}_scale"]) if f"{name}_mean" in arrays else None

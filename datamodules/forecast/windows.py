@@ -1,74 +1,172 @@
-"""Windows of a series as views: lookback rows, then horizon rows.
+"""Windows of a panel: lookback rows, then horizon rows.
 
-B batch, L lookback, H horizon, C channels, T rows.
+B samples, W windows, L lookback, H horizon, R rows of all series, N series, S series of a window; F future covariates
+(calendar included), G past ones, E static ones.
 """
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.common.loaders import Batch
+from titans_seq.datamodules.forecast.panel import Panel
+from titans_seq.datamodules.forecast.scaling import PanelScaling, blocks_of_series
+
+EACH_TIME = 4096  # windows that are looked at together
 
 
-class WindowDataset(Dataset[Batch]):
-    """The windows inside rows [begin, end), each L + H rows long; nothing is copied until a batch is taken.
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Where windows lie: which series each shows, and which of their rows is the first to forecast.
 
     Args:
-        values: float32 [T, C], the whole series.
-        begin, end: rows the windows may touch; the first target row is `begin + lookback` at the earliest.
-        lookback, horizon: L and H; H = 0 gives windows with an empty target.
-        stride, origin: only first target rows t with (t - origin) % stride == 0.
-
-    An item, and a batch of them, holds "past_target" [(B,) L, C], "future_target" [(B,) H, C] and "index" [(B,)], the
-    first target row counted in the whole series.
+        series: of panels whose windows show one series each, [W, 1]; of a table's, all of its columns, [W, N].
+        first: counted inside the series.
     """
 
-    def __init__(
-        self,
-        values: Float[Tensor, "T C"],
-        begin: int,
-        end: int,
-        lookback: int,
-        horizon: int,
-        stride: int = 1,
-        origin: int = 0,
-    ) -> None:
-        if not 0 <= begin <= end <= len(values):
-            raise ValueError(f"rows must satisfy 0 <= begin <= end <= {len(values)}; got begin {begin}, end {end}")
-        if lookback < 1 or horizon < 0 or stride < 1:
-            raise ValueError(
-                f"need lookback >= 1, horizon >= 0, stride >= 1; got lookback {lookback}, horizon {horizon}, "
-                f"stride {stride}"
-            )
-        self.lookback = lookback
-        earliest = begin + lookback
-        first = earliest + (origin - earliest) % stride
-        self.targets = range(first, end - horizon + 1, stride)
-        start = first - lookback if self.targets else end
-        length = lookback + horizon
-        # unfold puts the window last; [N, L + H, C] keeps whole rows together, so a batch copies long runs
-        self.windows = (
-            values[start:end].unfold(0, length, stride).transpose(1, 2)
-            if self.targets
-            else values.new_empty(0, length, values.shape[1])
-        )
+    series: Int[np.ndarray, "W S"]
+    first: Int[np.ndarray, " W"]
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.first)
+
+    def taken(self, which: Int[np.ndarray, " V"]) -> "Anchors":
+        return Anchors(self.series[which], self.first[which])
+
+    def thinned(self, most: int) -> "Anchors":
+        """At most so many of them, evenly spread."""
+        if len(self) <= most:
+            return self
+        return self.taken(np.linspace(0, len(self) - 1, max(1, most)).astype(np.int64))
+
+
+class Windows(Dataset[Batch]):
+    """Windows of a panel, cut when they are asked for: memory grows with the rows, not with the windows.
+
+    A window that begins before its series, or ends after it, is unobserved there. The batch of some windows holds one
+    sample per window and series, window after window: past_target [B, L], future_target [B, H], `index` [B] (the first
+    row to forecast, counted inside the series); past_observed_values and future_observed_values, absent where no row
+    of the panel is missing; past_features [B, L, F + G], future_features [B, H, F] and static_features [B, E], absent
+    where there are none.
+
+    Args:
+        panel: values.
+        scaling: how they are standardised.
+        lookback: L.
+        horizon: H, or 0 for windows without a target.
+        anchors: where they lie.
+
+    Raises:
+        DataError: a value is too far from those that its series is scaled by.
+    """
+
+    def __init__(self, panel: Panel, scaling: PanelScaling, lookback: int, horizon: int, anchors: Anchors) -> None:
+        self.lookback, self.horizon = lookback, horizon
+        # every series with room before and behind it, so that all windows are cut alike
+        room = lookback + horizon
+        self.begins = panel.offsets[:-1] + room * np.arange(len(panel)) + lookback
+        self.lengths, size = panel.lengths, len(panel.target) + room * len(panel)
+        features, self.ahead = scaling.features(panel)
+        self.static = torch.from_numpy(scaling.static(panel).astype(np.float32))
+        self.target, self.observed = torch.zeros(size), torch.zeros(size, dtype=torch.bool)
+        self.features = torch.zeros(size, features.shape[1])
+        self.complete = True
+        scales = scaling.of_target(panel)
+        for which in blocks_of_series(panel.offsets):
+            rows = slice(panel.offsets[which.start], panel.offsets[which.stop])
+            place = torch.from_numpy(
+                np.arange(rows.start, rows.stop)
+                + np.repeat(self.begins[which] - panel.offsets[which], panel.lengths[which])
+            )
+            values, observed = _standardised(panel, scales, which, rows)
+            self.target[place] = torch.from_numpy(values)
+            self.observed[place] = torch.from_numpy(observed)
+            self.features[place] = torch.from_numpy(features[rows].astype(np.float32))
+            self.complete &= bool(observed.all())
+        self._show(anchors)
+
+    def _show(self, anchors: Anchors) -> None:
+        self.anchors = anchors
+        length = self.lengths[anchors.series[:, 0]]
+        assert (anchors.first >= 0).all() and (anchors.first <= length).all()  # else they would reach into other series
+        inside = (anchors.first >= self.lookback) & (anchors.first + self.horizon <= length)
+        self.whole = bool(inside.all()) and (self.complete or self._all_observed())
+
+    def _all_observed(self) -> bool:
+        seen = torch.cat([torch.zeros(1, dtype=torch.int64), self.observed.cumsum(0)]).numpy()
+        size = self.lookback + self.horizon
+        for begin in range(0, len(self.anchors), EACH_TIME):
+            start = self._starts(slice(begin, begin + EACH_TIME))[0]
+            if (seen[start + size] - seen[start] < size).any():
+                return False
+        return True
+
+    def _starts(self, which: slice | Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each series of these windows: where the window begins, the series, its first row to forecast."""
+        series = self.anchors.series[which]
+        first = np.broadcast_to(self.anchors.first[which][:, None], series.shape)
+        return self.begins[series] + first - self.lookback, series, first
+
+    def at(self, anchors: Anchors) -> "Windows":
+        """Other windows of the same rows, which are held once."""
+        other = copy.copy(self)
+        other._show(anchors)
+        return other
+
+    def __len__(self) -> int:
+        return len(self.anchors)
 
     def __getitem__(self, index: int) -> Batch:
-        return {name: batch[0] for name, batch in self.__getitems__([index]).items()}
+        """A window alone: of one series without the dimension of the batch."""
+        batch = self.__getitems__([index])
+        return {name: value[0] for name, value in batch.items()} if self.anchors.series.shape[1] == 1 else batch
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return the batch of these windows, by one indexed copy."""
-        rows = torch.as_tensor([self.targets[index] for index in indices], dtype=torch.int64)
-        positions = torch.as_tensor(indices, dtype=torch.int64)
-        window = self.windows[positions]  # [B, L + H, C]
-        return {
-            "past_target": window[:, : self.lookback],
-            "future_target": window[:, self.lookback :],
-            "index": rows,
-        }
+        start, series, first = (torch.from_numpy(each.flatten()) for each in self._starts(indices))
+        batch = self._cut("target", self.target, start) | {"index": first}
+        if not self.whole:
+            batch |= {name: value.float() for name, value in self._cut("observed_values", self.observed, start).items()}
+        if self.features.shape[1]:
+            batch |= self._cut("features", self.features, start)
+            ahead = batch.pop("future_features")[..., : self.ahead]
+            batch |= {"future_features": ahead} if self.ahead else {}
+        if self.static.shape[1]:
+            batch["static_features"] = self.static[series]
+        return batch
+
+    def targets(self) -> Float[np.ndarray, "B H"]:
+        """Standardised targets of all windows, NaN where missing."""
+        batch = self.__getitems__(range(len(self)))
+        seen = batch.get("future_observed_values", torch.ones(1)) > 0
+        return torch.where(seen, batch["future_target"].double(), torch.nan).numpy()
+
+    def _cut(self, name: str, rows: Tensor, start: Int[Tensor, " B"]) -> Batch:
+        runs = rows.unfold(0, self.lookback + self.horizon, 1)[start]  # [B, L + H], or [B, F + G, L + H]
+        runs = runs.mT if runs.ndim == 3 else runs
+        return {f"past_{name}": runs[:, : self.lookback], f"future_{name}": runs[:, self.lookback :]}
+
+
+def _standardised(
+    panel: Panel, scales: Float[np.ndarray, "N 2"], which: slice, rows: slice
+) -> tuple[Float[np.ndarray, " r"], Bool[np.ndarray, " r"]]:
+    """Standardised values of some series, 0 where missing, and which are observed."""
+    mean, scale = np.repeat(scales[which], panel.lengths[which], axis=0).T
+    values = panel.target[rows]
+    # a series without any value in training has no scale: what came of it later counts as missing
+    observed = ~np.isnan(values) & ~np.isnan(mean)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.where(observed, (values - mean) / scale, 0.0).astype(np.float32)
+    if not np.isfinite(scaled).all():
+        row = rows.start + int(np.argmin(np.isfinite(scaled)))
+        raise DataError(
+            f"series {panel.ids[np.searchsorted(panel.offsets, row, side='right') - 1]}, {panel.columns.time} "
+            f"{panel.times[row]}: {panel.target[row]:g} is too far from the values the series is scaled by"
+        )
+    return scaled, observed

@@ -21,11 +21,11 @@ def test_ten_thousand_columns_are_refused(
     pages = os.sysconf("SC_PAGE_SIZE") * 10**4
     monkeypatch.setattr(os, "sysconf", lambda name: pages if name == "SC_PAGE_SIZE" else 50)  # 2 GB
     said = refused(["fit", "forecast", "--csv", "wide.csv", "trainer.accelerator=cpu"])
-    assert "a training batch of 64 windows x 200 channels needs at least" in said
+    assert "a training batch of 64 windows x 200 series needs at least" in said
     assert "but there are 2 GB; give data.batch_size=" in said
 
 
 def test_traffic_fits_on_a_small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ForecastModule(SimbaForecaster(lookback=96, horizon=96))
     monkeypatch.setattr(os, "sysconf", lambda name: 2**12 if name == "SC_PAGE_SIZE" else 24 * 2**18)
-    require_memory(module, torch.randn(96, 862), 64, PEAK_OF_MEMORY, torch.device("cpu"))
+    require_memory(module, torch.randn(862, 96), 64, PEAK_OF_MEMORY, torch.device("cpu"))

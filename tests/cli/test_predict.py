@@ -47,14 +47,15 @@ def test_predict_is_the_network_on_the_last_rows(trained: Path, own_csv: Path) -
     network.load_state_dict(weights)
     values = table[["sales", "visits"]].to_numpy()
     mean, scale = values[:105].mean(axis=0), values[:105].std(axis=0)  # 70 % of 150 rows
-    past = torch.tensor((values[-16:] - mean) / scale, dtype=torch.float32)[None]
+    past = torch.tensor((values[-16:] - mean) / scale, dtype=torch.float32).T
     with torch.no_grad():
-        expected = network(past)[0].numpy() * scale + mean
+        raw, loc, spread = network(past)
+    expected = (raw[..., 0] * spread + loc).T.numpy() * scale + mean
     np.testing.assert_allclose(made[["sales", "visits"]], expected, rtol=1e-5)
 
 
 def test_predict_takes_any_columns_and_short_files(trained: Path, own_csv: Path) -> None:
-    """A column of the run keeps the run's scale, another gets that of its own history; 16 rows are enough."""
+    """A column of the run keeps the run's scale, another gets that of its own history."""
     frame = pd.read_csv(own_csv).tail(16)
     frame = frame.assign(visits=lambda f: f["visits"] * 1000, extra=np.arange(16.0))
     frame.to_csv("short.csv", index=False)
@@ -68,8 +69,8 @@ def test_predict_takes_any_columns_and_short_files(trained: Path, own_csv: Path)
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     data.load_state_dict(checkpoint["ForecastDataModule"])
     data.setup("predict")
-    np.testing.assert_allclose(data.scaler.mean_[:2], checkpoint["ForecastDataModule"]["mean"])
-    np.testing.assert_allclose(data.scaler.mean_[2], 7.5)
+    kept = checkpoint["ForecastDataModule"]["arrays"]["scales"]
+    np.testing.assert_allclose(data.scaling.of_target(data.panel), [*kept.tolist(), [7.5, np.arange(16).std()]])
 
 
 def test_test_on_an_own_file(trained: Path, own_csv: Path) -> None:
@@ -92,8 +93,6 @@ def test_test_on_an_own_file_scales_by_its_train_split(trained: Path, own_csv: P
 
 def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:
     predict = ["predict", "forecast", "--checkpoint", str(trained)]
-    pd.read_csv(own_csv).tail(15).to_csv("short.csv", index=False)
-    assert "has 15 rows; a forecast needs at least lookback 16" in refused([*predict, "--csv", "short.csv"])
     Path("used").mkdir()
     Path("used/forecast.csv").write_text("")
     assert "used holds forecast.csv already" in refused([*predict, "--output", "used"])
@@ -101,6 +100,13 @@ def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[s
     Path("begun").mkdir()
     Path("begun/config.yaml").write_text("")
     assert "holds config.yaml already" in refused([*predict, "--output", "begun"])
+
+
+def test_a_file_that_was_moved(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:
+    own_csv.rename("moved.csv")
+    predict = ["predict", "forecast", "--checkpoint", str(trained), "--quiet", "--output", "out"]
+    assert "own.csv, which" in (said := refused(predict)) and "is not there any more; give it by --csv FILE" in said
+    assert main([*predict, "--csv", "moved.csv"]) == 0
 
 
 def test_predictions_do_not_overwrite_each_other(trained: Path) -> None:

@@ -186,9 +186,9 @@ def test_a_file_that_is_one_is_read(plain: str, tmp_path: Path) -> None:
 
 
 def test_options_that_a_run_did_not_know_yet_have_their_defaults(plain: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(plain.replace("  expansion: 2\n", "").replace("  fill: null\n", ""))
+    (tmp_path / "config.yaml").write_text(plain.replace("  expansion: 2\n", "").replace("  csv: null\n", ""))
     config = read_config(tmp_path, "forecast")
-    assert (config.model.expansion, config.data.fill) == (2, None)
+    assert (config.model.expansion, config.data.csv) == (2, None)
 
 
 def test_a_run_keeps_the_options_it_was_made_with(plain: str, tmp_path: Path) -> None:
@@ -265,7 +265,11 @@ def test_a_model_that_does_not_fit_its_weights(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("monitor: val_mse", "monitor: val_mcc", "early_stopping: no metric 'val_mcc'; there are train_loss, val_mse"),
+        (
+            "EarlyStopping\n  monitor: val_mse",
+            "EarlyStopping\n  monitor: val_mcc",
+            "early_stopping: no metric 'val_mcc'",
+        ),
         ("decay: 0.98", "decay: 5", "averaging: "),
         ("decay: 0.98", "device: abacus", "averaging: "),
         ("limit_train_batches: 2", "max_time: '9999999999:00:00:00'", "trainer: "),
@@ -414,15 +418,15 @@ def test_a_model_that_no_machine_holds(finished: Path, plain: str, workdir: Path
 
 
 def test_every_network_is_known_without_taking_memory() -> None:
-    from titans_seq.blocks import MIXERS as BLOCK_MIXERS
-    from titans_seq.forecast import MIXERS, ForecastModule, SimbaForecaster
+    from titans_seq.forecast import ForecastModule, SimbaForecaster
     from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
     from titans_seq.language import LanguageModel, LanguageModule
+    from titans_seq.mixers import MIXERS
 
     names = ("a", "b")
     makers: list[Callable[[], torch.nn.Module]] = [lambda: DNAModule(KmerClassifier(names))]
-    makers += [lambda mixer=mixer: ForecastModule(SimbaForecaster(mixer=mixer)) for mixer in MIXERS]
-    for mixer in BLOCK_MIXERS:
+    makers += [lambda mixer=mixer: ForecastModule(SimbaForecaster(mixer=mixer)) for mixer in (*MIXERS, "none")]
+    for mixer in MIXERS:
         makers += [
             lambda mixer=mixer: DNAModule(DNALanguageModel(DNAEncoder(mixer=mixer))),
             lambda mixer=mixer: DNAModule(DNAClassifier(DNAEncoder(mixer=mixer, bidirectional=True), names)),

@@ -108,10 +108,11 @@ def test_metrics_are_those_of_the_best_epoch(options: list[str]) -> None:
     module = build(config.training, "training", network=build(config.model, "model")).eval()
     module.load_state_dict(torch.load("run/checkpoints/best.ckpt", weights_only=True)["state_dict"])
     for split in ("val", "test"):
-        windows = data.dataset_for(split)
+        windows = data.windows(split)
         batch = windows.__getitems__(list(range(len(windows))))
         with torch.no_grad():
-            error = (module(batch["past_target"]) - batch["future_target"]).double()
+            (value,), loc, scale = module(batch["past_target"])
+            error = (value[..., 0] * scale + loc - batch["future_target"]).double()
         assert metrics[f"{split}_mse"] == pytest.approx(error.square().mean().item(), rel=1e-5)
         assert metrics[f"{split}_mae"] == pytest.approx(error.abs().mean().item(), rel=1e-5)
 

@@ -13,6 +13,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
+from titans_seq import __version__
 from titans_seq.cli.config import compose
 from titans_seq.cli.constructors import build
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN
@@ -107,9 +108,11 @@ def _network(config: DictConfig) -> Any:
 
 
 def _read_back(config: DictConfig, folder: Path) -> DictConfig:
-    """The configuration as the record of a run in a folder."""
+    """The configuration as the record of a run in a folder, which also names the version."""
     write_config(folder, config)
-    return read_config(folder, config.task)
+    recorded = read_config(folder, config.task)
+    assert recorded.pop("version") == __version__
+    return recorded
 
 
 @pytest.mark.parametrize(("task", "group", "name"), list(_cases()))
@@ -149,7 +152,7 @@ trainer.overfit_batches=3
 trainer.log_every_n_steps=1
 trainer.accumulate_grad_batches=32
 training.learning_rate=1e-7
-training.loss=mae
+training.output=mae
 model.max_surprise=null
 model.head_dim=16
 model.theta_scale=8
@@ -160,7 +163,7 @@ model=gated_deltanet model.conv_size=2
 seed=4294967295
 data.lookback=720
 data.num_workers=4
-data=csv data.csv='/data/[x] {y}.csv' data.fill=linear
+data=csv data.csv='/data/[x] {y}.csv'
 data=csv data.csv='ü.csv'
 output='a b/c: d #e'
 output='0123'

@@ -35,7 +35,7 @@ def made(name: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     tokens = torch.randint(4, 8, (4, 19))
     if name == "forecaster":
-        return SimbaForecaster(32, 8, dim=8, dropout=0, head_dropout=0, **MEMORY), torch.randn(4, 32, 2)
+        return SimbaForecaster(32, 8, dim=8, dropout=0, head_dropout=0, **MEMORY), torch.randn(4, 32)
     if name == "both sides":
         return DNALanguageModel(DNAEncoder(8, bidirectional=True, **MEMORY)), tokens
     return LanguageModel(16, 8, layers=2, **{"mixer": name, **LANGUAGE[name]}), tokens

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from titans_seq import MemoryState, load_state, save_state
 from titans_seq.datamodules import DataError
-from titans_seq.datamodules.forecast.csv_files import FILLS, read_user_csv
+from titans_seq.datamodules.forecast.csv_files import read_csv
 from titans_seq.datamodules.genomics.genome import Genome
 from titans_seq.datamodules.genomics.intervals import read_bed
 from titans_seq.datamodules.genomics.labelled import read_sequences
@@ -116,18 +116,18 @@ def _is_one_line(error: Exception) -> bool:
 @given(
     head=st.sampled_from(["", "date,a\n", "date,a,b\n", "ds,a\n2024-01-01,1\n"]),
     data=_table(_WORDS, ","),
-    fill=st.sampled_from([None, *FILLS]),
 )
-def test_any_csv_is_a_series_or_a_data_error(head: str, data: bytes, fill: str | None) -> None:
+@pytest.mark.filterwarnings("ignore::titans_seq.datamodules.DataWarning")
+def test_any_csv_is_a_panel_or_a_data_error(head: str, data: bytes) -> None:
     with _file("x.csv", head.encode() + data) as path:
         try:
-            series = read_user_csv(path, fill)
+            panel = read_csv(path)
         except DataError as error:
             assert str(path) in str(error)
             return
-    assert np.isfinite(series.values).all()
-    assert series.values.shape == (len(series.dates), len(series.columns))
-    assert series.dates.is_monotonic_increasing and series.dates.is_unique
+    assert not np.isinf(panel.target).any()
+    assert len(panel.target) == len(panel.times) == panel.lengths.sum()
+    assert panel.times[: panel.lengths[0]].is_monotonic_increasing and panel.times[: panel.lengths[0]].is_unique
 
 
 @BOUNDED

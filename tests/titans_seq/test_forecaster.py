@@ -180,8 +180,8 @@ def with_network(folder, key, value) -> None:
 
 
 def with_argument(folder, key, value) -> None:
-    arguments = json.loads((folder / "config.json").read_text())["arguments"]
-    rewritten(folder, "arguments", arguments | {key: value})
+    about = json.loads((folder / "config.json").read_text())["about"]
+    rewritten(folder, "about", about | {"arguments": about["arguments"] | {key: value}})
 
 
 def changed(folder, name, change) -> None:
@@ -197,11 +197,11 @@ DAMAGE = {
     "other JSON": (lambda f: damaged(f, "config.json", "{}"), "not that of a titans-seq forecaster"),
     "cut weights": (lambda f: damaged(f, "model.safetensors", "x" * 40), "is damaged"),
     "other version": (
-        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 2', '"version": 9')),
-        "reads format 2",
+        lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"version": 3', '"version": 9')),
+        "was written by titans-seq .* in format 9; this is .*, which reads format 3",
     ),
     "other size": (
-        lambda f: rewritten(f, "arguments", json.loads((f / "config.json").read_text())["arguments"] | {"network": {}}),
+        lambda f: with_network(f, "dim", 16),
         "do not fit each other: the weights are not those",
     ),
     "changed": (
@@ -209,11 +209,13 @@ DAMAGE = {
         "config.json was changed",
     ),
     "nested JSON": (lambda f: damaged(f, "config.json", "[" * 3000), "nested too deeply"),
-    "huge": (lambda f: with_argument(f, "network", {"dim": 10**9}), "dim must be at most 1,000,000"),
-    "deep": (lambda f: with_argument(f, "network", {"blocks": 10**9}), "blocks must be at most"),
-    "negative": (lambda f: with_argument(f, "network", {"dim": -8}), "do not fit each other"),
-    "text for a size": (lambda f: with_argument(f, "network", {"dim": "8"}), "do not fit each other"),
-    "endless": (lambda f: with_argument(f, "lookback", 10**12), "lookback must be at most"),
+    "huge": (lambda f: with_network(f, "dim", 10**9), "dim must be at most 1,000,000"),
+    "deep": (lambda f: with_network(f, "blocks", 10**9), "blocks must be at most"),
+    "negative": (lambda f: with_network(f, "dim", -8), "do not fit each other"),
+    "text for a size": (lambda f: with_network(f, "dim", "8"), "do not fit each other"),
+    "endless": (lambda f: with_network(f, "lookback", 10**12), "lookback must be at most"),
+    "another lookback": (lambda f: with_argument(f, "lookback", 40), "lookback and horizon are not those"),
+    "unknown argument": (lambda f: with_argument(f, "colour", 1), "config.json is damaged"),
     "outputs": (lambda f: with_network(f, "outputs", 10**9), "outputs must be at most"),
     "NaN": (
         lambda f: changed(f, "model.safetensors", lambda w: {k: v * float("nan") for k, v in w.items()}),
@@ -221,14 +223,14 @@ DAMAGE = {
     ),
     "no series": (lambda f: changed(f, "series.safetensors", lambda w: {"a": next(iter(w.values()))}), "do not fit"),
     "code": (
-        lambda f: rewritten(f, "arguments", {"output": {"class": "os.system", "arguments": {"command": "true"}}}),
+        lambda f: rewritten(f, "output", {"class": "os.system", "arguments": {"command": "true"}}),
         "'os.system' is none of",
     ),
     "nested code": (
         lambda f: rewritten(
             f,
-            "arguments",
-            {"output": {"class": "PointOutput", "arguments": {"loss": {"__kind__": "instance", "class": "os.system"}}}},
+            "output",
+            {"class": "PointOutput", "arguments": {"loss": {"__kind__": "instance", "class": "os.system"}}},
         ),
         "output has wrong arguments",
     ),
@@ -286,7 +288,7 @@ def test_nothing_after_a_cutoff_is_seen(poison, refit):
     pd.testing.assert_frame_equal(models[0].scaling_.scales, models[1].scaling_.scales)
     weights = [model.module_.state_dict() for model in models]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    np.testing.assert_array_equal(models[0].conformal_.margin, models[1].conformal_.margin)
+    np.testing.assert_array_equal(models[0].fitted_.conformal.margin, models[1].fitted_.conformal.margin)
 
 
 def test_a_wide_backtest_sees_nothing_either():
@@ -304,7 +306,7 @@ def test_a_backtest_is_fit_and_predict_at_each_cutoff():
     data.loc[[3, 50, 200], "y"] = np.nan
     model = TitansForecaster(**SMALL, **COVARIATES)
     found = model.backtest(data, windows=3, step=4)
-    assert not hasattr(model, "module_")
+    assert not hasattr(model, "fitted_")
     end = data.groupby("unique_id")["ds"].transform("max")
     assert found.groupby("unique_id")["cutoff"].nunique().eq(3).all() and len(found) == 3 * 3 * H
     fresh = clone(model).fit(data[data["ds"] <= end - pd.Timedelta(hours=H + 8)])
@@ -353,7 +355,7 @@ def test_scores_do_not_depend_on_the_batch_size(size, monkeypatch):
         return evaluate(found.merge(truth, on=["ds", "unique_id"]))
 
     whole = scores()
-    monkeypatch.setattr("titans_seq.forecaster.EVAL_BATCH", size)
+    monkeypatch.setattr("titans_seq.forecast.fitted.EVAL_SAMPLES", size)
     assert scores() == pytest.approx(whole, rel=1e-5)
     exact = (model.predict(level=None).to_numpy() - wide.iloc[-H:].to_numpy()) ** 2
     assert whole["mse"] == pytest.approx(exact.mean(), rel=1e-5)
@@ -413,18 +415,18 @@ def test_it_learns():
 
 
 def test_ctrl_c_leaves_the_forecaster_as_it_was(data, monkeypatch):
-    from titans_seq.forecast.panel import PanelModule
+    from titans_seq.forecast.module import ForecastModule
 
     model = TitansForecaster(**SMALL).fit(data)
     before = model.predict()
     monkeypatch.setattr(
-        PanelModule, "on_train_epoch_end", lambda self: (_ for _ in ()).throw(KeyboardInterrupt), raising=False
+        ForecastModule, "on_train_epoch_end", lambda self: (_ for _ in ()).throw(KeyboardInterrupt), raising=False
     )
     with pytest.raises(KeyboardInterrupt):
         model.fit(data)
     with pytest.raises(KeyboardInterrupt):
         (fresh := clone(model)).fit(data)
-    assert not hasattr(fresh, "module_")
+    assert not hasattr(fresh, "fitted_")
     pd.testing.assert_frame_equal(model.predict(), before)
 
 
@@ -440,7 +442,8 @@ WRONG = {
     ),
     "val_size": ({"val_size": 3}, "val_size must be 0 or at least the horizon 6; got 3"),
     "no validation": ({"val_size": 0}, "give val_size > 0 or conformal=False"),
-    "levels": ({"levels": [80, 120]}, "levels must lie between 0 and 100; got 120"),
+    "levels": ({"levels": [80, 120]}, "levels must be percentages from 1 to below 100; got 120"),
+    "shares": ({"levels": (0.8, 0.95)}, "levels must be percentages .*; got 0.8: write 80 for 0.8"),
     "no levels": ({"levels": ()}, "levels must name an interval to calibrate"),
     "text levels": ({"levels": ["80"]}, "levels must be percentages such as"),
     "seed": ({"seed": None}, "seed must be a whole number"),
@@ -449,7 +452,7 @@ WRONG = {
     "covariate": ({"future_covariates": ["promo"]}, "the frame has no column 'promo'"),
     "covariates as text": ({"past_covariates": "temp"}, "past_covariates must be a list of columns; got 'temp'"),
     "alias": ({"alias": "y"}, "another has that name already: 'y'"),
-    "too short": ({"val_size": 150}, "no series has rows to spare for the calibration of intervals"),
+    "too short": ({"val_size": 150}, "no series has .* rows, of which some could calibrate intervals"),
     "diverged": ({"learning_rate": 1e30}, "training diverged: no epoch has a finite val_loss"),
     "network": ({"network": {"dims": 16}}, "network has a wrong option: .*'dims'"),
     "learning rate": ({"learning_rate": "1e-3"}, "learning_rate must be a number of at least 0; got '1e-3'"),

@@ -7,8 +7,9 @@ import torch
 
 from titans_seq import TitansForecaster
 from titans_seq.datamodules.common.errors import DataError, DataWarning
-from titans_seq.datamodules.forecast.panel_windows import PanelWindows
-from titans_seq.forecast.panel import blocks_of, inputs_of
+from titans_seq.datamodules.forecast.reading import read_frame
+from titans_seq.datamodules.forecast.windows import Anchors, Windows
+from titans_seq.forecast.network import blocks_of, inputs_of
 
 L, H = 16, 4
 SMALL = {
@@ -56,20 +57,25 @@ def forgotten(model):
     model.reset()
 
 
+def windows_at(panel, scaling, lookback: int, row: int) -> Windows:
+    which = np.arange(len(panel))
+    return Windows(panel, scaling, lookback, H, Anchors(which[:, None], np.full(len(panel), row)))
+
+
 def by_hand(model: TitansForecaster, data: pd.DataFrame, n: int) -> np.ndarray:
     """Forecasts after n rows: every full block before the last 2 L rows in turn, then these as two blocks, by the
     network alone.
     """
-    panel, _ = model._read(first(data, n + H))
+    panel = read_frame(first(data, n + H), model.columns)
     scaling = model.scaling_.with_series(panel)
     network, which = model.module_.network, np.arange(len(panel))
     states, boundary = network.fresh(len(panel)), max(n // L - 2, 0) * L
     with torch.inference_mode():
-        for end in (*range(L, boundary + L, L), n - L):
-            windows = PanelWindows(panel, scaling, L, H, (which, np.full(len(panel), end)))
-            _, states, _ = network.carry(**inputs_of(windows.__getitems__(which)), states=states)
-        windows = PanelWindows(panel, scaling, L, H, (which, np.full(len(panel), n)))
-        (raw, loc, scale), _, _ = network.carry(**inputs_of(windows.__getitems__(which)), states=states)
+        for end in (*range(L, boundary + L, L), *([n - L] if n > L else [])):  # nothing is seen before the first row
+            windows = windows_at(panel, scaling, L, end)
+            _, states, _ = network.carry(**inputs_of(windows.__getitems__(which)), state=states)
+        windows = windows_at(panel, scaling, L, n)
+        (raw, loc, scale), _, _ = network.carry(**inputs_of(windows.__getitems__(which)), state=states)
     middle = raw[..., raw.shape[-1] // 2] * scale + loc
     mean, deviation = scaling.of_target(panel).T
     return (middle.double().numpy() * deviation[:, None] + mean[:, None]).ravel()
@@ -88,17 +94,19 @@ def test_any_cut_gives_the_same(model, data, cuts):
     """In pieces as at once: forecasts and states, in whatever order the rows of a piece come."""
     n = 5 * L
     model.observe(first(data, n))
-    whole, states = model.predict(future=ahead(data, n)), model.stream_
+    whole, states = model.predict(future=ahead(data, n)), model.fitted_.stream
     model.reset()
     for begin, end in zip((0, *cuts), (*cuts, n), strict=True):
         model.observe(between(data, begin, end).sample(frac=1, random_state=1))
     pd.testing.assert_frame_equal(
         model.predict(future=ahead(data, n)).sort_values(["unique_id", "ds"], ignore_index=True), whole, rtol=1e-4
     )
-    order = [list(model.stream_.rows.ids).index(name) for name in ("s0", "s1")]
-    for one, other in zip(states.now.tensors(), model.stream_.now.select(torch.tensor(order)).tensors(), strict=True):
+    order = [list(model.fitted_.stream.rows.ids).index(name) for name in ("s0", "s1")]
+    for one, other in zip(
+        states.now.tensors(), model.fitted_.stream.now.select(torch.tensor(order)).tensors(), strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert (model.stream_.rows.lengths < 3 * L).all()  # what is kept does not grow
+    assert (model.fitted_.stream.rows.lengths < 3 * L).all()  # what is kept does not grow
 
 
 def test_series_move_at_their_own_pace_and_do_not_mix(model, data):
@@ -131,7 +139,7 @@ def test_the_state_is_kept_apart_from_the_weights(model, data, tmp_path):
     model.observe(first(data, n)).save_state(tmp_path / "state.safetensors")
     model.save(tmp_path / "model")
     loaded = TitansForecaster.load(tmp_path / "model")
-    assert loaded.stream_ is None
+    assert loaded.fitted_.stream is None
     loaded.load_state(tmp_path / "state.safetensors")
     pd.testing.assert_frame_equal(loaded.predict(future=ahead(data, n)), model.predict(future=ahead(data, n)))
     for each in (loaded, model):
@@ -160,10 +168,10 @@ WRONG = {
 @pytest.mark.parametrize("rows, message", WRONG.values(), ids=WRONG)
 def test_wrong_rows_change_nothing(model, data, rows, message):
     model.observe(first(data, 40))
-    before, stream = model.predict(future=ahead(data, 40)), model.stream_
+    before, stream = model.predict(future=ahead(data, 40)), model.fitted_.stream
     with pytest.raises(DataError, match=message) as caught:
         model.observe(rows(data))
-    assert "\n" not in str(caught.value) and model.stream_ is stream
+    assert "\n" not in str(caught.value) and model.fitted_.stream is stream
     pd.testing.assert_frame_equal(model.predict(future=ahead(data, 40)), before)
 
 
@@ -175,33 +183,32 @@ def test_a_stream_that_begins_after_the_rows_of_fit_is_warned_of(model, data):
 
 def test_values_beyond_single_precision_are_refused(model, data):
     model.observe(first(data, 40))
-    stream = model.stream_
+    stream = model.fitted_.stream
     wild = between(data, 40, 60).assign(y=lambda f: f["y"].where(f.index != f.index[3], 1e300))
-    with pytest.raises(DataError, match="series s0, ds 2024-01-02 19:00:00: 1e.300 is too far from"):
+    with pytest.raises(DataError, match="s0, ds 2024-01-02 19:00:00 .row 3.: 1e.300 is not a finite number up to"):
         model.observe(wild)
-    assert model.stream_ is stream
+    assert model.fitted_.stream is stream
 
 
 def test_only_a_memory_can_observe(data):
     plain = TitansForecaster(**(SMALL | {"mixer": "none", "train_blocks": 1})).fit(data)
-    with pytest.raises(ValueError, match='a carried state needs a forecaster with mixer="memory"'):
+    with pytest.raises(ValueError, match="surprise need a mixer with a memory"):
         plain.observe(data)
-    with pytest.raises(ValueError, match='needs a forecaster with mixer="memory"'):
+    with pytest.raises(ValueError, match="need a mixer with a memory"):
         plain.surprise(data)
 
 
 def test_blocks_of_a_training_window(model, data):
     """Every block has the past, the covariates and the targets that follow it."""
-    panel, _ = model._read(data)
-    windows = PanelWindows(panel, model.scaling_, 3 * L, H, (np.array([0]), np.array([60])))
+    panel = read_frame(data, model.columns)
+    windows = windows_at(panel.taken(np.array([0])), model.scaling_, 3 * L, 60)
     batch = windows.__getitems__([0])
     for i, part in enumerate(blocks_of(batch, L, H)):
-        alone = PanelWindows(panel, model.scaling_, L, H, (np.array([0]), np.array([60 - (2 - i) * L]))).__getitems__(
-            [0]
-        )
-        assert part.keys() == {name for name in alone if name != "index"}
+        alone = windows_at(panel.taken(np.array([0])), model.scaling_, L, 60 - (2 - i) * L).__getitems__([0])
+        seen = {"past_observed_values": torch.ones(1, L), "future_observed_values": torch.ones(1, H)}  # without a gap
+        assert part.keys() == {*alone, *seen} - {"index"}
         for name in part:
-            torch.testing.assert_close(part[name], alone[name])
+            torch.testing.assert_close(part[name], alone.get(name, seen.get(name)))
     with pytest.raises(ValueError, match="whole blocks of 16 steps; got 40"):
         blocks_of({"past_target": torch.zeros(1, 40)}, L, H)
 
@@ -213,13 +220,13 @@ def test_surprise_is_that_of_reading_the_stream(model, data):
     rows = first(data[data["unique_id"] == "s0"], 3 * L + 5)
     found = model.surprise(rows)
     assert list(found.columns) == ["unique_id", "ds", "surprise"] and len(found) == len(rows)
-    panel, _ = model._read(rows)
+    panel = read_frame(rows, model.columns)
     network, wanted = model.module_.network, []
     states = [network.fresh(1)]  # after 0, 1, 2, ... blocks
     with torch.inference_mode():
         for end, before in ((L, 0), (2 * L, 1), (3 * L, 2), (3 * L + 5, 2)):
-            batch = PanelWindows(panel, model.scaling_, L, H, (np.array([0]), np.array([end]))).__getitems__([0])
-            _, after, surprise = network.carry(**inputs_of(batch), states=states[before])
+            batch = windows_at(panel, model.scaling_, L, end).__getitems__([0])
+            _, after, surprise = network.carry(**inputs_of(batch), state=states[before])
             states.append(after)
             wanted.append(surprise[0].numpy()[-(end % L or L) :])
     np.testing.assert_allclose(found["surprise"], np.concatenate(wanted), rtol=1e-4)

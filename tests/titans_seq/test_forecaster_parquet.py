@@ -80,7 +80,7 @@ def test_many_parts(folder, tmp_path, monkeypatch):
     long = {**SMALL, "max_epochs": 6, "steps_per_epoch": 30, "learning_rate": 5e-3, "static_covariates": ["kind"]}
     one, other = (TitansForecaster(**long).fit(data) for data in (frame, folder))
     pd.testing.assert_frame_equal(one.scaling_.scales.sort_index(), other.scaling_.scales.sort_index())
-    np.testing.assert_array_equal(one.tail_.target, other.tail_.target)
+    np.testing.assert_array_equal(one.fitted_.tail.target, other.fitted_.tail.target)
     assert min(epoch["val_loss"] for epoch in other.history_) == pytest.approx(
         min(epoch["val_loss"] for epoch in one.history_), rel=0.2
     )
@@ -120,7 +120,7 @@ def test_backtests_of_parts_whose_series_are_short(tmp_path, monkeypatch):
     made = [TitansForecaster(**SMALL).backtest(data, windows=2) for data in (frame, write(frame, tmp_path / "rows"))]
     assert len(made[0]) == len(made[1]) > 0
     short = table(40, 9)
-    with pytest.raises(ValueError, match="no series has a row before a horizon"):
+    with pytest.raises(ValueError, match="no series has an observed row before a horizon"):
         TitansForecaster(**SMALL, val_size=0, conformal=False).backtest(
             write(short, tmp_path / "short"), windows=2, level=None
         )
@@ -162,9 +162,9 @@ import re, sys
 from pathlib import Path
 import pandas as pd
 from titans_seq import TitansForecaster
-from titans_seq.datamodules import panel_data, parquet
+from titans_seq.datamodules.forecast import data as windows, parquet
 
-parquet.PART_ROWS, parquet.BUFFERED_ROWS, parquet.BATCH_ROWS, panel_data.MOST_HELD = 50_000, 20_000, 8_000, 20_000
+parquet.PART_ROWS, parquet.BUFFERED_ROWS, parquet.BATCH_ROWS, windows.MOST_HELD = 50_000, 20_000, 8_000, 20_000
 path, framed = sys.argv[1:]
 data = pd.read_parquet(path) if framed == "frame" else path
 options = {options}

@@ -8,7 +8,7 @@ import torch
 from accuracy import assert_equal_to
 from torch import nn
 
-from titans_seq.forecast import ForecastModule
+from titans_seq.forecast import ForecastModule, SimbaForecaster
 from titans_seq.training import adamw, quiet_training
 
 
@@ -50,8 +50,8 @@ def test_where_the_one_kernel_does_not_run():
 
 def test_gradients_are_clipped_under_mixed_precision():
     """Lightning refuses to for an optimiser that says it unscales gradients."""
-    batches = [{"past_target": torch.randn(2, 5, 1), "future_target": torch.randn(2, 5, 1)} for _ in range(2)]
-    module = ForecastModule(nn.Linear(1, 1))
+    batches = [{"past_target": torch.randn(2, 20), "future_target": torch.randn(2, 5)} for _ in range(2)]
+    module = ForecastModule(SimbaForecaster(20, 5, dim=8, mixer="none"))
     with quiet_training():
         trainer = L.Trainer(
             max_epochs=1, precision="bf16-mixed", gradient_clip_val=1e-3, accelerator="cpu", logger=False,

@@ -1,7 +1,6 @@
-"""The forecaster: network, mixers and its LightningModule."""
+"""The forecaster: network and LightningModule."""
 
-from titans_seq.forecast.mixers import MIXERS
 from titans_seq.forecast.module import ForecastModule
-from titans_seq.forecast.simba import EinFFT, SimbaForecaster
+from titans_seq.forecast.network import EinFFT, SimbaForecaster
 
-__all__ = ["MIXERS", "EinFFT", "ForecastModule", "SimbaForecaster"]
+__all__ = ["EinFFT", "ForecastModule", "SimbaForecaster"]

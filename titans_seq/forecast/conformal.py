@@ -14,10 +14,17 @@ Source: Vovk et al. 2005; Romano et al. 2019 (arXiv 1905.03222) for the scores.
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from gluonts.torch.distributions import Output
 from jaxtyping import Float
+
+from titans_seq.forecast.outputs import PointOutput, require_levels
+
+LEVEL = (80, 95)  # intervals that are given unless others are asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +65,16 @@ class Conformal:
 
     def apply(
         self,
-        middle: Float[np.ndarray, "W H"],
+        point: Float[np.ndarray, "W H"],
         bounds: Float[np.ndarray, "W H P 2"],
-        levels: list[float],
+        levels: Sequence[float],
     ) -> Float[np.ndarray, "W H P 2"]:
-        """Move the bounds of these levels, at the most to the forecast `middle`; wider levels hold narrower ones."""
+        """Move the bounds of these levels, at the most to the point forecast; wider levels hold narrower ones."""
         margin = self.margin[[self.levels.index(level) for level in levels]].T  # [H, P]
         low, high = bounds[..., 0] - margin, bounds[..., 1] + margin
         # each level has its margin, and margins may cross where levels are close
-        low = np.minimum.accumulate(np.minimum(low, middle[..., None]), axis=-1)
-        high = np.maximum.accumulate(np.maximum(high, middle[..., None]), axis=-1)
+        low = np.minimum.accumulate(np.minimum(low, point[..., None]), axis=-1)
+        high = np.maximum.accumulate(np.maximum(high, point[..., None]), axis=-1)
         return np.stack([low, high], axis=-1)
 
 
@@ -81,3 +88,44 @@ def _order_statistic(scores: Float[np.ndarray, " n"], share: float) -> float:
     scores = np.sort(scores[~np.isnan(scores)])
     rank = math.ceil((len(scores) + 1) * share - 1e-9)
     return float(scores[rank - 1]) if rank <= len(scores) else math.inf
+
+
+def chosen_levels(output: Output, calibrated: Sequence[float] | None, level: Sequence[float] | None) -> list[float]:
+    """The asked percentages, ascending.
+
+    Args:
+        output: what a forecast is.
+        calibrated: those of the conformal intervals; None without.
+        level: `LEVEL` itself stands for what there is of it.
+
+    Raises:
+        ValueError: they cannot be had.
+    """
+    if level is None:
+        return []
+    if level is LEVEL:
+        if calibrated is not None:
+            level = [each for each in LEVEL if each in calibrated] or list(calibrated)
+        elif isinstance(output, PointOutput):
+            return []
+    check_levels(level, "level")
+    if calibrated is not None:
+        unknown = [each for each in level if each not in calibrated]
+        if unknown:
+            known = ", ".join(f"{each:g}" for each in sorted(calibrated))
+            raise ValueError(f"level {unknown[0]:g} was not calibrated; there are {known} (levels=...)")
+    elif isinstance(output, PointOutput):
+        raise ValueError("a forecast of one value without conformal has no intervals; ask with level=None")
+    require_levels(output, level)
+    return sorted(set(level))
+
+
+def check_levels(levels: Any, name: str) -> None:
+    """Refuse what are no percentages."""
+    listed = isinstance(levels, Sequence | np.ndarray) and not isinstance(levels, str)
+    if not listed or not all(isinstance(level, int | float | np.number) for level in levels):
+        raise ValueError(f"{name} must be percentages such as (80, 95); got {levels!r}")
+    wrong = [level for level in levels if not 1 <= level < 100]
+    if wrong:
+        share = f": write {100 * wrong[0]:g} for {wrong[0]:g}" if 0 < wrong[0] < 1 else ""
+        raise ValueError(f"{name} must be percentages from 1 to below 100; got {wrong[0]:g}{share}")

@@ -1,8 +1,7 @@
 """The forecaster as an estimator of GluonTS, for its datasets, predictors and evaluations."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
-from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,7 +15,6 @@ from gluonts.dataset.loader import as_stacked_batches
 from gluonts.dataset.stat import calculate_dataset_statistics
 from gluonts.env import env
 from gluonts.itertools import Cached, Cyclic
-from gluonts.time_feature import TimeFeature, time_features_from_frequency_str
 from gluonts.torch.distributions import Output, StudentTOutput
 from gluonts.torch.model.estimator import PyTorchLightningEstimator, TrainOutput
 from gluonts.torch.model.predictor import PyTorchPredictor
@@ -35,38 +33,29 @@ from gluonts.transform import (
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from titans_seq.draws import Draws
+from titans_seq.forecast.module import ForecastModule
+from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import arguments, make_output, raw_size
-from titans_seq.forecast.panel import PanelForecaster, PanelModule
-from titans_seq.forecast.series_inputs import CATEGORIES, KNOWN, PAST, STATIC, SeriesInputs
-from titans_seq.training import interruptible
+from titans_seq.forecast.sampling import SeededSampler, Shuffled
+from titans_seq.forecast.series_inputs import CATEGORIES, KNOWN, PAST, STATIC, SeriesInputs, time_features_of
+from titans_seq.training import interruptible, quiet_training
 
 FEATURES = "features"  # the splitter makes past_features and future_features of it, the network's names
 STUDENT_T = StudentTOutput()
+TRAINER = {
+    "accelerator": "auto", "max_epochs": 100, "gradient_clip_val": 1.0,
+    "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
+}  # fmt: skip
 
 
-class SeededSampler(ExpectedNumInstanceSampler):
-    """GluonTS's sampler, whose draws depend on the seed and the number of series seen only."""
-
-    seed: int
-
-    def __call__(self, ts: np.ndarray) -> np.ndarray:
-        first, last = self._get_bounds(ts)
-        places = last - first + 1
-        if places <= 0:
-            return np.array([], dtype=int)
-        self.n += 1
-        self.total_length += places
-        drawn = np.random.default_rng([self.seed, self.n]).random(places)
-        return first + np.flatnonzero(drawn < self.num_instances * self.n / self.total_length)
-
-
-class TitansLightningModule(PanelModule):
-    """A `PanelModule` that GluonTS can write to a file and read again: it is made of plain arguments.
+class TitansLightningModule(ForecastModule):
+    """A `ForecastModule` that GluonTS can write to a file and read again: it is made of plain arguments.
 
     Args:
-        network: arguments of `PanelForecaster`, but for `outputs`, which the distribution decides.
+        network: arguments of `SimbaForecaster`, but for `outputs`, which the distribution decides.
         distr_output: what a forecast is.
-        lr, weight_decay: of AdamW; see `TrainedModule`.
+        lr: of AdamW, see `TrainedModule`.
+        weight_decay: of AdamW.
     """
 
     @validated()
@@ -77,7 +66,7 @@ class TitansLightningModule(PanelModule):
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
     ) -> None:
-        made = PanelForecaster(**network, outputs=raw_size(distr_output))
+        made = SimbaForecaster(**{"min_scale": 0.0, **network}, outputs=raw_size(distr_output))
         super().__init__(made, output=distr_output, learning_rate=lr, weight_decay=weight_decay)
 
 
@@ -87,27 +76,32 @@ class TitansEstimator(PyTorchLightningEstimator):
         predictor = TitansEstimator(prediction_length=24, freq="h").train(dataset)
         forecasts = list(predictor.predict(dataset))
 
-    NaN in a target is masked, in training too; series shorter than the context are padded by mask. Covariates go in as
-    they are: bring them to a size of about 1, and fill their gaps. The weights are those of the epoch with the least
-    `val_loss`, or `train_loss` without validation data. An exception in training is raised, whatever epochs came before
-    it, and so is Ctrl-C.
+    NaN in a target is masked, in training too; series shorter than the context are padded by mask. Covariates are not
+    scaled: bring them to a size of about 1, and fill their gaps. The weights are those of the epoch with the lowest
+    `val_loss`, or `train_loss` without validation data. Errors in training, and Ctrl-C, are raised.
 
     Args:
         prediction_length: H, steps to forecast.
         context_length: L, steps the network sees, at least one patch (16); None is the larger of 96 and two horizons.
-        freq: pandas alias of the step; hour, weekday, ... of the time stamps then are known covariates. None: no such.
-        mixer: "memory", "attention", "ssm" or "none".
+        freq: pandas alias of the step, which must be that of the data; hour, weekday, ... of the time stamps become
+            covariates. None: no such covariates, and any step.
+        mixer: a name of `titans_seq.mixers.MIXERS`, or "none".
         network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
         distr_output: of GluonTS, or of `titans_seq.forecast.outputs`: quantiles, or a distribution that has a density
             over all numbers (Student-t, normal, Laplace, ...) or over counts (negative binomial, Poisson).
         num_feat_dynamic_real: rows of covariates known over the horizon.
-        num_past_feat_dynamic_real: rows of those that are not.
-        num_feat_static_real, num_feat_static_cat: static covariates.
+        num_past_feat_dynamic_real: rows of covariates known up to now.
+        num_feat_static_real: numeric static covariates.
+        num_feat_static_cat: categorical static covariates.
         cardinality: number of categories of each categorical one.
-        lr, weight_decay: of AdamW; the rate falls along a cosine over `max_epochs`.
-        batch_size: of training and prediction. num_batches_per_epoch: training batches of an epoch.
-        trainer_kwargs: to Lightning's Trainer, on top of max_epochs=100, gradient_clip_val=1.0 and logger=False. With
-            "default_root_dir" the best weights are kept in its folder checkpoints, else in no folder.
+        lr: of AdamW; it falls along a cosine over `max_epochs`.
+        weight_decay: of AdamW.
+        batch_size: of training and prediction.
+        num_batches_per_epoch: training batches of an epoch.
+        trainer_kwargs: for Lightning's Trainer, on top of max_epochs=100, gradient_clip_val=1.0 and logger=False.
+            "enable_progress_bar": True turns the progress bar on, and "enable_model_summary": True the summary and
+            Lightning's notices; else nothing is printed. The best weights are kept in the folder checkpoints of a
+            "default_root_dir".
         train_sampler: where training windows are cut; by default one per series on average. One of GluonTS's draws from
             NumPy's global generator.
         validation_sampler: the same of validation; by default the end of each series.
@@ -141,10 +135,11 @@ class TitansEstimator(PyTorchLightningEstimator):
         validation_sampler: InstanceSampler | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__(trainer_kwargs={"max_epochs": 100, "gradient_clip_val": 1.0, **(trainer_kwargs or {})})
+        super().__init__(trainer_kwargs=TRAINER | (trainer_kwargs or {}))
         self.prediction_length = prediction_length
         self.context_length = max(96, 2 * prediction_length) if context_length is None else context_length
-        self.time_features = [] if freq is None else _time_features(freq)
+        self.time_features = [] if freq is None else time_features_of(freq)
+        self.freq = freq
         self.mixer, self.network, self.distr_output = mixer, network or {}, distr_output
         self.num_feat_dynamic_real, self.num_past_feat_dynamic_real = num_feat_dynamic_real, num_past_feat_dynamic_real
         self.num_feat_static_real, self.num_feat_static_cat = num_feat_static_real, num_feat_static_cat
@@ -209,6 +204,7 @@ class TitansEstimator(PyTorchLightningEstimator):
             num_past_feat_dynamic_real=self.num_past_feat_dynamic_real,
             num_feat_static_real=self.num_feat_static_real,
             cardinality=self.cardinality,
+            freq=self.freq,
         )
         chain += AddObservedValuesIndicator(FieldName.TARGET, FieldName.OBSERVED_VALUES)
         if self.time_features:
@@ -255,7 +251,7 @@ class TitansEstimator(PyTorchLightningEstimator):
         # the splitter copies the sampler, which counts what it has seen: a second training draws as the first
         instances = self._split(self.train_sampler).apply(Cyclic(data).stream(), is_train=True)
         if shuffle_buffer_length and self.seed is not None:
-            instances, shuffle_buffer_length = _Shuffled(instances, shuffle_buffer_length, self.seed), None
+            instances, shuffle_buffer_length = Shuffled(instances, shuffle_buffer_length, self.seed), None
         return self._batches(
             instances, num_batches_per_epoch=self.num_batches_per_epoch, shuffle_buffer_length=shuffle_buffer_length
         )
@@ -348,8 +344,8 @@ class TitansEstimator(PyTorchLightningEstimator):
                 monitor="train_loss" if validation is None else "val_loss",
                 save_weights_only=True,
             )
-            trainer = self._make_trainer(best)
-            with interruptible():
+            with nullcontext() if self.trainer_kwargs["enable_model_summary"] else quiet_training(), interruptible():
+                trainer = self._make_trainer(best)
                 trainer.fit(module, train, validation, ckpt_path=ckpt_path)
             if best.best_model_path:  # none in a fast_dev_run, for one
                 kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
@@ -357,34 +353,11 @@ class TitansEstimator(PyTorchLightningEstimator):
         return trainer
 
     def _make_trainer(self, best: ModelCheckpoint) -> L.Trainer:
-        options = {"accelerator": "auto", "logger": False, **self.trainer_kwargs}
+        options = dict(self.trainer_kwargs)
         given = options.pop("callbacks", None) or []
         given = [given] if isinstance(given, Callback) else given
         kept = [] if options.get("enable_checkpointing") is False else [best]
         return L.Trainer(**options, callbacks=[*kept, *given])
-
-
-class _Shuffled:
-    """GluonTS's `PseudoShuffled` by a generator of its own."""
-
-    def __init__(self, instances: Iterable[Any], length: int, seed: int) -> None:
-        self.instances, self.length, self.random = instances, length, Random(seed)
-
-    def __iter__(self) -> Iterator[Any]:
-        held: list[Any] = []
-        for instance in self.instances:
-            held.append(instance)
-            if len(held) >= self.length:
-                yield held.pop(self.random.randrange(len(held)))
-        self.random.shuffle(held)
-        yield from held
-
-
-def _time_features(freq: str) -> list[TimeFeature]:
-    try:
-        return time_features_from_frequency_str(freq)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"freq must be a frequency for which GluonTS has time features; got {freq!r}") from error
 
 
 def _require_loss(output: Output) -> None:

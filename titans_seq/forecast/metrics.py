@@ -1,7 +1,7 @@
 """Scores of forecasts in a frame, by GluonTS's formulas, on observed steps, in the units of the data.
 
 MASE    mean |y - f| / mean |y_t - y_{t-m}| over the history, per series, then averaged over series
-CRPS    2 mean_q of the pinball loss, over the quantiles that the frame's intervals give and its middle
+CRPS    2 mean_q of the pinball loss, over the quantiles that the frame's intervals give and the point forecast
 cover   share of observed values inside of the interval
 """
 

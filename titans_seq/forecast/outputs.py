@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from gluonts.core.component import validated
 from gluonts.model.forecast_generator import ForecastGenerator, QuantileForecastGenerator
 from gluonts.torch.distributions import LaplaceOutput, NormalOutput, Output, QuantileOutput, StudentTOutput
 from gluonts.torch.distributions.distribution_output import DistributionOutput
+from jaxtyping import Float
 from torch import Tensor
 
 LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
@@ -136,8 +136,10 @@ def located(values: Tensor, loc: Tensor | None, scale: Tensor | None) -> Tensor:
     return values if loc is None else values + loc.unsqueeze(-1)
 
 
-def quantiles(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor, levels: list[float]) -> np.ndarray:
-    """Quantiles [B, H, Q] of a forecast, ascending with their levels.
+def quantiles(
+    output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor, levels: Sequence[float]
+) -> Float[Tensor, "B H Q"]:
+    """Quantiles of a forecast, ascending with their levels.
 
     Between learned quantiles they are interpolated linearly; a level outside of the learned ones is a ValueError. A
     distribution gives them exactly.
@@ -146,35 +148,43 @@ def quantiles(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tens
         ValueError: the output has no quantiles (one value per step), or not these.
     """
     if isinstance(output, QuantileOutput):
-        return _between(np.array(output.quantiles), located(args[0], loc, scale).double().cpu().numpy(), levels)
+        return _between(output.quantiles, located(args[0], loc, scale), levels)
     if not isinstance(output, DistributionOutput):
         raise ValueError(
             "a forecast of one value per step has no quantiles; train with output='quantiles' or 'student_t'"
         )
     distribution: Any = output.distribution(args, loc=loc, scale=scale)
     found = [distribution.icdf(torch.full_like(loc, level).expand(*args[0].shape)) for level in levels]
-    return torch.stack(found, dim=-1).double().cpu().numpy()
+    return torch.stack(found, dim=-1)
 
 
-def _between(known: np.ndarray, values: np.ndarray, levels: list[float]) -> np.ndarray:
-    if len(known) == 1:
-        known, values = np.repeat(known, 2), np.repeat(values, 2, axis=-1)
+def _between(known: Sequence[float], values: Tensor, levels: Sequence[float]) -> Tensor:
     outside = [level for level in levels if not known[0] - 1e-9 <= level <= known[-1] + 1e-9]
     if outside:
         raise ValueError(
             f"quantile {outside[0]:g} lies outside of those the model has learned ({known[0]:g} to {known[-1]:g})"
         )
-    above = np.clip(np.searchsorted(known, np.array(levels) - 1e-9), 1, len(known) - 1)
-    gap = known[above] - known[above - 1]
-    share = np.clip((np.array(levels) - known[above - 1]) / np.where(gap > 0, gap, 1), 0, 1)
-    return values[..., above - 1] * (1 - share) + values[..., above] * share
+    found = []
+    for level in levels:
+        above = next(i for i, each in enumerate(known) if each >= level - 1e-9)
+        if known[above] - level < 1e-9:
+            found.append(values[..., above])
+        else:
+            share = (level - known[above - 1]) / (known[above] - known[above - 1])
+            found.append(values[..., above - 1] * (1 - share) + values[..., above] * share)
+    return torch.stack(found, dim=-1)
 
 
-def centre(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor) -> np.ndarray:
+def has_point(output: Output) -> bool:
+    """Whether `point` has an answer: quantiles that are all on one side of the median have none."""
+    return not isinstance(output, QuantileOutput) or min(output.quantiles) <= 0.5 <= max(output.quantiles)
+
+
+def point(output: Output, args: tuple[Tensor, ...], loc: Tensor, scale: Tensor) -> Tensor:
     """The one number [B, H] to show for a forecast: the trained value, the median, or the distribution's mean."""
     if isinstance(output, PointOutput):
-        return located(args[0], loc, scale)[..., 0].double().cpu().numpy()
+        return located(args[0], loc, scale)[..., 0]
     if isinstance(output, QuantileOutput):
         return quantiles(output, args, loc, scale, [0.5])[..., 0]
     distribution: Any = output.distribution(args, loc=loc, scale=scale)  # type: ignore[attr-defined]
-    return distribution.mean.double().cpu().numpy()
+    return distribution.mean

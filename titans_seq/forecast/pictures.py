@@ -18,9 +18,10 @@ from titans_seq import pictures
 from titans_seq.forecast.anomalies import Span
 from titans_seq.pictures import new_figure, save
 
-PAST, TRUTH, FORECAST, SURPRISE = pictures.GREY, pictures.INK, pictures.RED, pictures.ORANGE
+# also of the report; they differ for colour-blind readers too, and the first three show on white and on black
+HISTORY, TRUTH, FORECAST, SURPRISE = "#8a949c", "#1f6fe5", pictures.RED, pictures.ORANGE
 CURVES = (
-    ("train_loss", "training loss (a measure of its own)"),
+    ("train_loss", "training loss (on its own scale)"),
     ("val_mse", "validation MSE"),
     ("val_mae", "validation MAE"),
 )
@@ -41,23 +42,35 @@ def plot_forecast(
     path: str | Path,
     *,
     title: str,
+    intervals: Mapping[float, Float[np.ndarray, "2 H C"]] | None = None,
 ) -> Path:
-    """Draw history, forecast and, where known, truth of some channels.
+    """Draw history, forecast and, where known, truth of some channels; NaN is a gap.
 
     Args:
+        past: the rows before the forecast.
+        forecast: the point forecast.
+        truth: what came, where it is known.
+        columns: a name for each channel.
         axis: L + H entries, dates or row numbers.
+        path: the file, a PNG.
+        title: one line.
+        intervals: level in percent -> lower and upper bounds; infinite ones are left out.
     """
     chosen = shown_channels(len(columns))
     figure = new_figure(len(chosen))
     panels = figure.subplots(len(chosen), sharex=True, squeeze=False)[:, 0]
     lookback = len(past)
+    bands = sorted((intervals or {}).items(), reverse=True)  # the widest first
     joined = slice(lookback - 1, None)  # lines start at the last row seen, so that nothing gapes
     for axes, channel in zip(panels, chosen, strict=True):
-        last = past[-1:, channel]
-        axes.plot(axis[:lookback], past[:, channel], color=PAST, label="history")
-        if truth is not None:
-            axes.plot(axis[joined], np.concatenate([last, truth[:, channel]]), color=TRUTH, label="truth")
-        axes.plot(axis[joined], np.concatenate([last, forecast[:, channel]]), color=FORECAST, label="forecast")
+        for (level, bounds), alpha in zip(bands, np.linspace(0.12, 0.28, len(bands)), strict=True):
+            low, high = (np.concatenate([past[-1:, channel], bound[:, channel]]) for bound in bounds)
+            label = f"{level:g} % interval"
+            axes.fill_between(axis[joined], low, high, color=FORECAST, alpha=alpha, linewidth=0, label=label)
+        _line(axes, axis[:lookback], past[:, channel], HISTORY, "history")
+        for values, colour, label in ((truth, TRUTH, "truth"), (forecast, FORECAST, "forecast")):
+            if values is not None:
+                _line(axes, axis[joined], np.concatenate([past[-1:, channel], values[:, channel]]), colour, label)
         axes.axvspan(axis[lookback - 1], axis[-1], color=FORECAST, alpha=0.05, linewidth=0)
         axes.set_ylabel(columns[channel])
     _time_axis(panels[-1], axis)
@@ -85,14 +98,14 @@ def plot_surprise(
     figure = new_figure(len(chosen), height=1.0 + 2.3 * len(chosen))
     ratios = [1, 2] * len(chosen)
     panels = figure.subplots(2 * len(chosen), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    top = float(surprise[:, chosen].max()) * 1.05 or 1.0  # one scale, so that channels can be compared
+    top = float(np.nan_to_num(surprise[:, chosen]).max()) * 1.05 or 1.0  # one scale, so that channels can be compared
     for above, below, channel in zip(panels[::2], panels[1::2], chosen, strict=True):
         above.fill_between(axis, surprise[:, channel], color=SURPRISE, alpha=0.35, linewidth=0)
         above.plot(axis, surprise[:, channel], color=SURPRISE, label="surprise")
         above.set(ylabel="surprise", ylim=(0, top))
         above.spines["bottom"].set_visible(False)
         above.tick_params(axis="x", length=0)
-        below.plot(axis, past[:, channel], color=PAST, label="series")
+        _line(below, axis, past[:, channel], HISTORY, "series")
         below.set_ylabel(columns[channel])
         for span in marked:
             if span.channel == channel:
@@ -106,6 +119,11 @@ def plot_surprise(
 def shown_channels(count: int, most: int = MAX_CHANNELS) -> list[int]:
     """Which of so many channels to show: the first ones and the last, which the benchmark sets call their target."""
     return list(range(count)) if count <= most else [*range(most - 1), count - 1]
+
+
+def _line(axes: Axes, axis: pd.Index, values: np.ndarray, colour: str, label: str) -> None:
+    # a value between two gaps is no line: the marker shows it
+    axes.plot(axis, values, color=colour, label=label, marker="o", markersize=2, markeredgewidth=0)
 
 
 def _head(

@@ -1,10 +1,13 @@
 """A series of a GluonTS dataset, checked and brought into the form the network reads."""
 
 import numpy as np
+import pandas as pd
 from gluonts.core.component import validated
 from gluonts.dataset.common import DataEntry
 from gluonts.dataset.field_names import FieldName
+from gluonts.time_feature import TimeFeature, norm_freq_str, time_features_from_frequency_str
 from gluonts.transform import MapTransformation
+from pandas.tseries.frequencies import to_offset
 
 KNOWN, PAST, STATIC = FieldName.FEAT_DYNAMIC_REAL, FieldName.PAST_FEAT_DYNAMIC_REAL, FieldName.FEAT_STATIC_REAL
 CATEGORIES = FieldName.FEAT_STATIC_CAT
@@ -20,6 +23,7 @@ class SeriesInputs(MapTransformation):
         prediction_length: H. Known covariates reach so many steps past the target when forecasting.
         num_feat_dynamic_real, num_past_feat_dynamic_real, num_feat_static_real: how many of each there are.
         cardinality: number of categories of each categorical static covariate.
+        freq: pandas alias of the step that the series must have. None: any step.
 
     Raises:
         ValueError: a field is absent, has another shape or a value that cannot be used. NaN is a gap in the target and
@@ -34,12 +38,15 @@ class SeriesInputs(MapTransformation):
         num_past_feat_dynamic_real: int,
         num_feat_static_real: int,
         cardinality: list[int],
+        freq: str | None = None,
     ) -> None:
         self.prediction_length = prediction_length
         self.known, self.past, self.static = num_feat_dynamic_real, num_past_feat_dynamic_real, num_feat_static_real
-        self.cardinality = cardinality
+        self.cardinality, self.freq = cardinality, freq
 
     def map_transform(self, data: DataEntry, is_train: bool) -> DataEntry:
+        if self.freq is not None:
+            _check_step(data, self.freq)
         target = _numbers(data, FieldName.TARGET)
         if target.ndim != 1 or np.isinf(target).any():
             raise _error(data, FieldName.TARGET, "be one row of finite numbers or NaN", target)
@@ -70,6 +77,28 @@ class SeriesInputs(MapTransformation):
                 raise _error(data, CATEGORIES, f"be whole numbers from 0 to below {self.cardinality}", values)
             hot[np.cumsum(sizes) - sizes + values.astype(int)] = 1
         return hot
+
+
+def time_features_of(freq: str) -> list[TimeFeature]:
+    """GluonTS's time features of a pandas alias."""
+    try:
+        return time_features_from_frequency_str(freq)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"freq must be a frequency for which GluonTS has time features; got {freq!r}") from error
+
+
+def _check_step(data: DataEntry, freq: str) -> None:
+    start = data.get(FieldName.START)
+    found = start.freqstr if isinstance(start, pd.Period) else None
+    if found is None or _step(start.freq) != _step(to_offset(freq)):
+        got = f"a step of {found!r}" if found else f"{start!r}, which has no step"
+        raise ValueError(f"start must be a pandas Period of the estimator's freq {freq!r}; "
+                         f"item {data.get(FieldName.ITEM_ID)!r} has {got}")  # fmt: skip
+
+
+def _step(offset: pd.offsets.BaseOffset) -> tuple[int, str]:
+    """The step without its anchor, which periods do not have: "MS" and "ME" are a month, "60min" is an hour."""
+    return (offset.nanos, "") if isinstance(offset, pd.offsets.Tick) else (offset.n, norm_freq_str(offset.name))
 
 
 def _numbers(data: DataEntry, field: str) -> np.ndarray:

@@ -78,8 +78,9 @@ class LanguageModel(nn.Module):
                     nn.init.normal_(module.weight, std=START)
             nn.init.normal_(block.channels.out.weight, std=START * depth)
             for module in block.modules():
-                if isinstance(module, Mixer) and hasattr(module, "out"):
-                    nn.init.normal_(module.out.weight, std=START * depth)
+                out = getattr(module, "out", None)
+                if isinstance(module, Mixer) and isinstance(out, nn.Linear):
+                    nn.init.normal_(out.weight, std=START * depth)
 
     def forward(
         self,

@@ -8,7 +8,7 @@ import pytest
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.common.files import base_name, data_folder, open_text, require_file, user_path
-from titans_seq.datamodules.forecast.csv_files import read_user_csv
+from titans_seq.datamodules.forecast.csv_files import read_csv
 from titans_seq.datamodules.genomics.genome import Genome
 from titans_seq.datamodules.genomics.intervals import read_bed
 from titans_seq.datamodules.genomics.labelled import read_labelled_csv, read_labelled_folder, read_sequences
@@ -17,8 +17,8 @@ from titans_seq.datamodules.language.text import read_text
 from titans_seq.datamodules.language.tokenizers import read_tokenizer
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "a.csv": read_user_csv,
-    "a.csv.gz": read_user_csv,
+    "a.csv": read_csv,
+    "a.csv.gz": read_csv,
     "b.csv": read_labelled_csv,
     "c.tsv": read_sequences,
     "a.bed": read_bed,

@@ -6,10 +6,13 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from titans_seq.datamodules import DataError, ForecastDataModule, embedded_series
+from titans_seq.datamodules.forecast.embedded import ORIGIN, STRIDE
+from titans_seq.datamodules.forecast.protocol import SPLITS
 
 Write = Callable[..., Path]
 
@@ -18,32 +21,39 @@ def _own(path: Path, **options: Any) -> ForecastDataModule:
     return ForecastDataModule(csv=str(path), **({"lookback": 24, "horizon": 12} | options))
 
 
+def _rows(data: ForecastDataModule) -> np.ndarray:
+    return data.panel.target.reshape(len(data.panel), -1)
+
+
+def _restored(data: ForecastDataModule, batch: torch.Tensor) -> np.ndarray:
+    """Samples of one window, one per series, in the units of the series."""
+    mean, scale = data.scaling.of_target(data.panel).T[..., None]
+    return batch.numpy() * scale + mean
+
+
 @pytest.mark.parametrize("name", [None, "embedded", "Embedded"])
 def test_embedded_is_the_default_and_needs_no_file(no_data: Path, name: str | None) -> None:
     data = ForecastDataModule(name)
     data.prepare_data()
     data.setup()
     expected = embedded_series()
-    assert data.series.name == "embedded"
-    np.testing.assert_array_equal(data.series.values, expected.values)
+    assert data.name == "embedded"
+    np.testing.assert_array_equal(data.panel.target, expected.target)
     assert not no_data.exists()
-    for split in ("train", "val", "test"):
-        index = torch.tensor(data.dataset_for(split).targets)
-        assert torch.all((index - expected.origin) % expected.stride == 0)
-    sessions = len(expected.values) // expected.stride
-    assert sum(len(data.dataset_for(split)) for split in ("train", "val", "test")) == sessions
+    for split in SPLITS:
+        assert ((data.windows(split).anchors.first - ORIGIN) % STRIDE == 0).all()
+    assert sum(len(data.windows(split)) for split in SPLITS) == expected.lengths[0] // STRIDE
 
 
 def test_batches_are_standardised_float32_in_the_order_of_the_rows(write_csv: Write) -> None:
     data = _own(write_csv(rows=400), eval_batch_size=16)
     data.setup()
     batches = list(data.test_dataloader())
-    assert [len(batch["index"]) for batch in batches] == [16, 16, 16, 16, 5]
-    assert torch.equal(torch.cat([batch["index"] for batch in batches]), torch.arange(320, 389))
+    assert [len(batch["index"]) // 3 for batch in batches] == [16, 16, 16, 16, 5]
+    assert torch.equal(torch.cat([batch["index"] for batch in batches]), torch.arange(320, 389).repeat_interleave(3))
     first = batches[0]
     assert (first["past_target"].dtype, first["index"].dtype) == (torch.float32, torch.int64)
-    restored = data.scaler.inverse_transform(first["past_target"][0].numpy())
-    np.testing.assert_allclose(restored, data.series.values[296:320], atol=1e-4)
+    np.testing.assert_allclose(_restored(data, first["past_target"][:3]), _rows(data)[:, 296:320], atol=1e-4)
 
 
 def test_train_batches_are_shuffled_by_seed_and_complete(write_csv: Write) -> None:
@@ -55,31 +65,27 @@ def test_train_batches_are_shuffled_by_seed_and_complete(write_csv: Write) -> No
         return torch.cat([batch["index"] for batch in data.train_dataloader()]).tolist()
 
     assert order(0) == order(0) != order(1)
-    assert sorted(order(0)) == list(range(24, 280 - 12 + 1)) != order(0)
+    assert sorted(order(0)) == [t for t in range(24, 280 - 12 + 1) for _ in range(3)] != order(0)
 
 
 def test_prediction_sees_the_last_rows_and_no_future(write_csv: Write) -> None:
     data = _own(write_csv(rows=400))
     data.setup()
     (batch,) = data.predict_dataloader()
-    assert batch["past_target"].shape == (1, 24, 3)
-    assert batch["future_target"].shape == (1, 0, 3)
-    assert batch["index"].tolist() == [400]
-    restored = data.scaler.inverse_transform(batch["past_target"][0].numpy())
-    np.testing.assert_allclose(restored, data.series.values[-24:], atol=1e-4)
+    assert batch["past_target"].shape == (3, 24)
+    assert batch["future_target"].shape == (3, 0)
+    assert batch["index"].tolist() == [400] * 3
+    np.testing.assert_allclose(_restored(data, batch["past_target"]), _rows(data)[:, -24:], atol=1e-4)
 
 
-def test_prediction_needs_only_the_lookback(write_csv: Write) -> None:
-    data = _own(write_csv(rows=24))
+def test_prediction_takes_series_of_any_length(write_csv: Write) -> None:
+    data = _own(write_csv(rows=20))
     data.setup("predict")
-    assert data.borders == {}
     (batch,) = data.predict_dataloader()
-    np.testing.assert_allclose(batch["past_target"][0].numpy().mean(0), 0, atol=1e-6)
-    with pytest.raises(DataError, match="24 rows, too few"):
+    np.testing.assert_allclose(batch["past_target"][:, 4:].mean(1), 0, atol=1e-6)
+    assert batch["past_observed_values"].tolist() == [[0.0] * 4 + [1.0] * 20] * 3
+    with pytest.raises(DataError, match="20 rows, too few"):
         data.setup("fit")
-    short = _own(write_csv(rows=23))
-    with pytest.raises(DataError, match="own has 23 rows; a forecast needs at least lookback 24"):
-        short.setup("predict")
 
 
 def test_prediction_first_and_fitting_later_gives_the_train_statistics(write_csv: Write) -> None:
@@ -89,34 +95,32 @@ def test_prediction_first_and_fitting_later_gives_the_train_statistics(write_csv
     for stage in ("fit", "validate", "test", "predict", None):
         late.setup(stage)
     early.setup("fit")
-    assert np.array_equal(late.scaler.mean_, early.scaler.mean_)
+    pd.testing.assert_frame_equal(late.scaling.scales, early.scaling.scales)
 
 
 def test_setup_twice_reads_once(write_csv: Write) -> None:
     path = write_csv(rows=400)
     data = _own(path)
     data.setup("fit")
-    series, windows = data.series, data.dataset_for("train").windows
+    panel, rows = data.panel, data.windows("train").target
     path.unlink()
     data.setup("fit")
     data.setup("test")
-    assert data.series is series
-    assert data.dataset_for("train").windows.data_ptr() == windows.data_ptr()
+    assert data.panel is panel
+    assert data.windows("test").target.data_ptr() == rows.data_ptr()
 
 
 def test_constant_channel_stays_finite(write_csv: Write) -> None:
     lines = [f"2024-01-01 {i // 60:02d}:{i % 60:02d},5,{i}" for i in range(400)]
     data = _own(write_csv("\n".join(["date,flat,rising", *lines])))
     data.setup()
-    assert torch.equal(data.dataset_for("train")[0]["past_target"][:, 0], torch.zeros(24))
+    assert torch.equal(data.windows("train").__getitems__([0])["past_target"][0], torch.zeros(24))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"dataset": "ETTh1", "csv": "own.csv"}, "dataset or csv, not both"),
-        ({"dataset": "ETTh1", "fill": "ffill"}, "fill='ffill' is for a file of your own"),
-        ({"fill": "ffill"}, "is for a file of your own"),
         ({"dataset": "ETTh9"}, "did you mean 'ETTh"),
         ({"lookback": 0}, "lookback must be at least 1; got 0"),
         ({"horizon": -1}, "horizon must be at least 1; got -1"),
@@ -139,7 +143,8 @@ def test_too_short_says_how_long_it_must_be(write_csv: Write) -> None:
 def test_a_horizon_that_no_session_of_the_embedded_series_holds() -> None:
     usual = ForecastDataModule()
     usual.setup()
-    rows_to_forecast = usual.borders["val"][1] - usual.borders["val"][0] - usual.lookback
+    begin, end = usual.protocol.ranges(int(usual.panel.lengths[0]), usual.lookback)["val"]
+    rows_to_forecast = end - begin - usual.lookback
     with pytest.raises(DataError, match="embedded: no window of .* in val; .*choose a shorter"):
         ForecastDataModule(horizon=rows_to_forecast).setup()
 
@@ -177,9 +182,8 @@ def test_state_is_plain_enough_for_weights_only(write_csv: Write, tmp_path: Path
     data.setup()
     torch.save(data.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["columns"] == ["c0", "c1", "c2"]
-    assert np.array_equal(state["mean"].numpy(), data.scaler.mean_)
-    assert np.array_equal(state["scale"].numpy(), data.scaler.scale_)
+    assert state["about"]["scale_ids"] == ["c0", "c1", "c2"]
+    assert np.array_equal(state["arrays"]["scales"].numpy(), data.scaling.scales.to_numpy())
 
 
 @pytest.mark.parametrize("order", ["load, setup", "setup, load"])
@@ -196,18 +200,18 @@ def test_restored_statistics_hold_for_columns_of_the_same_name(write_csv: Write,
     else:
         target.setup()
         target.load_state_dict(source.state_dict())
-    assert np.array_equal(target.scaler.mean_, [*source.scaler.mean_[:2], own.scaler.mean_[2]])
-    assert np.array_equal(target.scaler.scale_, [*source.scaler.scale_[:2], own.scaler.scale_[2]])
-    past = target.dataset_for("train")[0]["past_target"].numpy()
-    np.testing.assert_allclose(target.scaler.inverse_transform(past), target.series.values[:24], atol=1e-4)
+    expected = pd.concat([source.scaling.scales[:2], own.scaling.scales[2:]])
+    np.testing.assert_array_equal(target.scaling.of_target(target.panel), expected)
+    past = target.windows("train").__getitems__([0])["past_target"]
+    np.testing.assert_allclose(_restored(target, past), _rows(target)[:, :24], atol=1e-4)
 
 
 def test_restoring_its_own_state_changes_no_bit(write_csv: Write) -> None:
     data = _own(write_csv(rows=400))
     data.setup()
-    before = data.dataset_for("train").windows.clone()
+    before = data.windows("train").target.clone()
     data.load_state_dict(data.state_dict())
-    assert torch.equal(data.dataset_for("train").windows, before)
+    assert torch.equal(data.windows("train").target, before)
 
 
 class _Recorder(lightning.LightningModule):
@@ -261,4 +265,4 @@ def test_a_resumed_training_sees_the_same_shuffles(write_csv: Write, tmp_path: P
     assert torch.equal(second.weight, whole.weight)
     assert whole.seen[0] != whole.seen[1]
     (forecast,) = resumed.predict(second, datamodule=_own(path, seed=3))
-    assert forecast.shape == (1, 24, 3)
+    assert forecast.shape == (3, 24)

@@ -209,8 +209,8 @@ def test_the_data_module_downloads_what_it_needs(no_data: Path, toy, server) -> 
     data.prepare_data()
     data.setup()
     # row by row as published: the repeated and the unsorted date neither drop nor move a row
-    assert data.series.values[:, 0].tolist() == list(range(1, 29))
-    assert data.borders == {"train": (0, 14), "val": (11, 21), "test": (18, 28)}
+    assert data.panel.target[:28].tolist() == list(range(1, 29))
+    assert data.protocol.ranges(28, 3) == {"train": (0, 14), "val": (11, 21), "test": (18, 28)}
     assert len(server.asked) == 1
 
 

@@ -25,8 +25,8 @@ before = status("VmRSS")
 data.prepare_data()
 data.setup("fit")
 batch = next(iter(data.train_dataloader()))
-assert batch["past_target"].shape == (32, 96, 321), batch["past_target"].shape
-assert data.series.values.shape == (26304, 321)
+assert batch["past_target"].shape == (32 * 321, 96), batch["past_target"].shape
+assert data.panel.lengths.tolist() == [26304] * 321
 print(status("VmHWM") - before)
 """
 

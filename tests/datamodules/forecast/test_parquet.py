@@ -13,11 +13,12 @@ import pyarrow.dataset as ds
 import pytest
 
 from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.forecast.data import PanelBatches, PanelData
 from titans_seq.datamodules.forecast.panel import Columns, Panel, joined
-from titans_seq.datamodules.forecast.panel_data import PanelBatches, PanelData
-from titans_seq.datamodules.forecast.panel_windows import PanelScaling
 from titans_seq.datamodules.forecast.parquet import Parts, sort_parquet
+from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.reading import read_panel
+from titans_seq.datamodules.forecast.scaling import PanelScaling
 
 COLUMNS = Columns(past_covariates=("temp",), future_covariates=("price",), static_covariates=("kind", "size"))
 LENGTHS = (40, 25, 60, 5, 33, 41, 38, 52, 47, 1)
@@ -60,7 +61,7 @@ def same(one: Panel, other: Panel) -> None:
     assert list(one.ids) == list(other.ids)
     assert (one.freq, one.columns) == (other.freq, other.columns)
     pd.testing.assert_index_equal(one.times, other.times, check_names=False)
-    for name in ("offsets", "target", "past", "known"):
+    for name in ("offsets", "target", "past_covariates", "future_covariates"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     pd.testing.assert_frame_equal(one.static_covariates, other.static_covariates)
 
@@ -203,11 +204,11 @@ def test_a_series_longer_than_a_part(tmp_path):
         (lambda f: f.assign(unique_id=f["unique_id"].where(f.index != 3)), "column 'unique_id' is empty in some row"),
         (lambda f: f.assign(y=f["y"].where(f.index != 50, np.inf)), ("column 'y', series s1, ds 2024-01-01 17:00:00: "
                                                                     "inf is not")),
-        (lambda f: pd.concat([f, f[f.index == 70]]), "series s2 has ds 2024-01-01 19:00:00 twice"),
+        (lambda f: pd.concat([f, f[f.index == 70]]), "series s2: ds 2024-01-01 19:00:00 is given twice"),
         (lambda f: f.assign(size=np.arange(len(f))), "static covariate 'size' changes inside series"),
         (lambda f: f.assign(y="x"), "column 'y', series"),
         (lambda f: f[:0], "has no rows"),
-        (lambda f: f.assign(ds=f["ds"].where(f.index != 9)), "column 'ds': NaT is no date"),
+        (lambda f: f.assign(ds=f["ds"].where(f.index != 9)), "column 'ds' has no date"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_named_without_their_numbers(tmp_path, change, message):
@@ -255,7 +256,7 @@ def windows(data: PanelData) -> list[tuple]:
 def test_an_epoch_of_all_windows_is_that_of_the_frame(tmp_path):
     frame = table()
     parts = sort(write(frame, tmp_path / "rows"), tmp_path / "sorted")
-    made = [PanelData(p, lookback=8, horizon=3, val_rows=6) for p in (parts, read_panel(frame, COLUMNS))]
+    made = [PanelData(p, HoldOut(6, 3), lookback=8, horizon=3) for p in (parts, read_panel(frame, COLUMNS))]
     assert sorted(windows(made[0])) == sorted(windows(made[1]))
     held = [sorted(map(tuple, each.val.__getitems__(range(len(each.val)))["future_target"].tolist())) for each in made]
     assert held[0] == held[1]
@@ -266,8 +267,11 @@ def test_epochs_go_round_the_parts(tmp_path, monkeypatch):
     back.
     """
     parts = sort(write(table(), tmp_path / "rows"), tmp_path / "sorted", part_rows=40)
-    monkeypatch.setattr("titans_seq.datamodules.forecast.panel_data.VISITS", 3)
-    made = [PanelData(parts, lookback=8, horizon=3, batch_size=4, steps_per_epoch=5, seed=seed) for seed in (1, 1, 2)]
+    monkeypatch.setattr("titans_seq.datamodules.forecast.data.VISITS", 3)
+    made = [
+        PanelData(parts, HoldOut(0, 3), lookback=8, horizon=3, batch_size=4, steps_per_epoch=5, seed=seed)
+        for seed in (1, 1, 2)
+    ]
     places = list(made[0].counts)
     assert len(places) > 4
     assert len(places) % 3  # epochs straddle two rounds
@@ -285,7 +289,7 @@ def test_epochs_go_round_the_parts(tmp_path, monkeypatch):
 def test_parts_count_by_their_windows(tmp_path, monkeypatch):
     """A part of few rows has few of the batches."""
     parts = sort(write(table((1000, *[12] * 20)), tmp_path / "rows"), tmp_path / "sorted", part_rows=120)
-    data = PanelData(parts, lookback=8, horizon=3, steps_per_epoch=100)
+    data = PanelData(parts, HoldOut(0, 3), lookback=8, horizon=3, steps_per_epoch=100)
     [(large, share)] = [(place, steps) for _, place, steps in PanelBatches(data)._visits(0) if data.counts[place] > 500]
     assert share == pytest.approx(100 * data.counts[large] / sum(data.counts.values()), abs=1)
 
@@ -293,9 +297,9 @@ def test_parts_count_by_their_windows(tmp_path, monkeypatch):
 def test_a_resumed_epoch_is_the_same(tmp_path):
     """The epoch is the Trainer's."""
     parts = sort(write(table(), tmp_path / "rows"), tmp_path / "sorted", part_rows=40)
-    data = PanelData(parts, lookback=8, horizon=3, batch_size=4, steps_per_epoch=5)
+    data = PanelData(parts, HoldOut(0, 3), lookback=8, horizon=3, batch_size=4, steps_per_epoch=5)
     loader = data.train_dataloader()
     first, second = ([batch["index"].tolist() for batch in loader] for _ in range(2))
-    again = PanelData(parts, lookback=8, horizon=3, batch_size=4, steps_per_epoch=5)
+    again = PanelData(parts, HoldOut(0, 3), lookback=8, horizon=3, batch_size=4, steps_per_epoch=5)
     again.trainer = types.SimpleNamespace(current_epoch=1)
     assert [batch["index"].tolist() for batch in again.train_dataloader()] == second != first

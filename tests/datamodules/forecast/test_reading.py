@@ -1,13 +1,17 @@
-"""Frames of many series: what is read, what is missing, what is refused."""
+"""Frames and files of series: what is read, what is missing, what is refused."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from titans_seq.datamodules import DataError
+from titans_seq.datamodules import DataError, DataWarning, read_csv
 from titans_seq.datamodules.forecast.calendar import future_times
-from titans_seq.datamodules.forecast.panel import Columns
-from titans_seq.datamodules.forecast.reading import known_ahead, long_from_wide, read_panel
+from titans_seq.datamodules.forecast.panel import Columns, Panel, joined, packed, unpacked
+from titans_seq.datamodules.forecast.reading import known_ahead, read_frame, read_panel
+
+Read = Callable[..., Panel]
 
 
 def long_frame(lengths=(5, 3), freq="h", **more) -> pd.DataFrame:
@@ -18,21 +22,6 @@ def long_frame(lengths=(5, 3), freq="h", **more) -> pd.DataFrame:
         for i, n in enumerate(lengths)
     ]  # fmt: skip
     return pd.concat(parts, ignore_index=True).assign(**more)
-
-
-@pytest.mark.parametrize("freq", ["h", "15min", "D", "W-SUN", "MS", "ME", "QE", "B", "YS"])
-def test_grids_of_pandas(freq):
-    """Times come back as pandas made them, for ticks and for steps of the calendar, with the freq given or found."""
-    frame = long_frame((7, 5), freq)
-    for given in (freq, None):
-        panel = read_panel(frame, Columns(), given)
-        assert list(panel.times) == list(frame["ds"])
-        assert list(panel.target) == list(frame["y"])
-        ahead = future_times(panel.times[panel.offsets[1:] - 1], 3, panel.freq)
-        wanted = [
-            pd.date_range(part["ds"].iloc[-1], periods=4, freq=freq)[1:] for _, part in frame.groupby("unique_id")
-        ]
-        assert list(ahead) == [time for part in wanted for time in part]
 
 
 def test_rows_in_any_order_and_absent_ones_are_missing():
@@ -52,7 +41,7 @@ def test_series_keep_the_order_of_their_first_appearance():
 def test_whole_numbers_as_time():
     frame = pd.DataFrame({"ds": [10, 20, 40], "y": [1.0, 2.0, 4.0]})
     panel = read_panel(frame, Columns(id=None))
-    assert panel.freq == 10
+    assert panel.freq == 10 and not panel.wide
     np.testing.assert_array_equal(panel.target, [1, 2, np.nan, 4])
     assert list(future_times(panel.times[-1:], 2, panel.freq)) == [50, 60]
 
@@ -62,15 +51,6 @@ def test_phases_of_series_may_differ():
     frame = long_frame((4, 4))
     frame.loc[frame["unique_id"] == "s1", "ds"] += pd.Timedelta("7min")
     assert list(read_panel(frame, Columns(), "h").times) == list(frame["ds"])
-
-
-def test_wide_frames():
-    index = pd.date_range("2024", periods=3, freq="D")
-    wide = pd.DataFrame({"a": [1.0, np.nan, 3.0], "b": [4.0, 5.0, 6.0]}, index=index)
-    for frame in (wide, wide.rename_axis("ds").reset_index()):
-        panel = read_panel(long_from_wide(frame, Columns()), Columns())
-        np.testing.assert_array_equal(panel.target, [1, np.nan, 3, 4, 5, 6])
-        assert list(panel.ids) == ["a", "b"]
 
 
 def test_rows_tails_and_rows_ahead():
@@ -111,20 +91,20 @@ WRONG = {
                                                    r"is not")),
     "infinite": (lambda f: changed(f, "y", 1, np.inf), (r"column 'y', series s0, .*\(row 1\): .*inf.* is not a finite "
                                                        r"number")),
-    "no date": (lambda f: changed(f, "ds", 2, "soon"), "column 'ds', row 2: 'soon' is no date"),
-    "date missing": (lambda f: changed(f, "ds", 2, pd.NaT), "column 'ds', row 2: NaT is no date"),
+    "no date": (lambda f: changed(f, "ds", 2, "soon"), r"column 'ds' \(row 2\): cannot parse 'soon' as a date"),
+    "date missing": (lambda f: changed(f, "ds", 2, pd.NaT), r"column 'ds' \(row 2\) has no date"),
     "no name": (lambda f: changed(f, "unique_id", 3, None), "column 'unique_id' is empty in row 3"),
-    "twice": (lambda f: pd.concat([f, f.iloc[[6]]]), "series s1 has ds 2024-01-31 01:00:00 twice"),
+    "twice": (lambda f: pd.concat([f, f.iloc[[6]]]), r"s1: ds 2024-01-31 01:00:00 is given twice \(rows 6 and 8\)"),
     "off the grid": (
         lambda f: changed(f, "ds", 6, pd.Timestamp("2024-01-31 01:10")),
-        r"series s1: ds 2024-01-31 01:10:00 \(row 6\) is not on the grid of freq 'h'",
+        r"series s1: ds 2024-01-31 01:10:00 \(row 6\) is not on the grid of freq 'h' from 2024-01-31 00:00:00",
     ),
     "far away": (
         lambda f: changed(f, "ds", 4, pd.Timestamp("2124-01-31")),
-        "series s0 has 5 rows over 876577 steps of freq 'h'; look for a wrong date",
+        "series s0: 5 rows lie over 876577 steps of freq 'h'; look for a wrong date",
     ),
     "zone": (lambda f: f.assign(ds=f["ds"].dt.tz_localize("UTC")), "has a time zone"),
-    "two columns": (lambda f: pd.concat([f, f[["y"]]], axis=1), "column 'y' stands twice"),
+    "two columns": (lambda f: pd.concat([f, f[["y"]]], axis=1), "duplicate column 'y' in the frame"),
 }  # fmt: skip
 
 
@@ -136,7 +116,7 @@ def test_wrong_frames_are_one_line(change, message):
 
 
 def test_wrong_frequencies_and_static_covariates():
-    with pytest.raises(DataError, match="freq 'hourly' is no frequency"):
+    with pytest.raises(DataError, match="unknown pandas frequency 'hourly'"):
         read_panel(long_frame(), Columns(), "hourly")
     with pytest.raises(DataError, match="freq=3 is for whole numbers"):
         read_panel(long_frame(), Columns(), 3)
@@ -150,25 +130,7 @@ def test_wrong_frequencies_and_static_covariates():
         read_panel(long_frame(), Columns(past_covariates=("y",)), "h")
 
 
-@pytest.mark.parametrize("freq, lost", [("B", 60), ("MS", 5), ("ME", 7), ("QS", 3), ("YE", 4), ("D", 5), ("h", 5)])
-def test_a_missing_row_does_not_change_the_step(freq, lost):
-    frame = long_frame((120,) if freq == "B" else (30,), freq).drop(index=lost)
-    panel = read_panel(frame, Columns())
-    assert panel.freq.split("-")[0] == freq
-    assert np.isnan(panel.target).sum() == 1 and np.isnan(panel.target[lost])
-
-
 MISREAD = {
-    "day or month first": (
-        lambda f: f.assign(ds=f["ds"].dt.strftime("%d/%m/%Y")),
-        None,
-        "'31/01/2024' is no date; text must be like 2024-01-31",
-    ),
-    "dates as numbers": (
-        lambda f: f.assign(ds=f["ds"].dt.strftime("%Y%m%d").astype(int)),
-        None,
-        "dates written as whole numbers such as 20240131",
-    ),
     "too fine a step": (lambda f: f, "h", r"no two rows are one step of freq 'h' apart, the nearest are 24 steps"),
     "a slip": (lambda f: changed(f, "ds", 0, pd.Timestamp("1970-01-01")), "D", "look for a wrong date"),
 }
@@ -180,14 +142,201 @@ def test_what_could_be_misread_is_refused(change, freq, message):
         read_panel(change(long_frame((40, 30), "D")), Columns(), freq)
 
 
-def test_dates_as_iso_text_and_old_aliases():
-    frame = long_frame((8, 6), "D")
-    panel = read_panel(frame.assign(ds=frame["ds"].dt.strftime("%Y-%m-%d")), Columns(), "D")
-    assert list(panel.times) == list(frame["ds"])
+def test_old_aliases():
     assert read_panel(long_frame((8, 6), "h"), Columns(), "1h").freq == "h"
 
 
-def test_text_in_a_wide_frame_is_named_by_its_column():
-    wide = pd.DataFrame({"a": [1.0, 2.0], "note": ["x", "y"]}, index=pd.date_range("2024", periods=2))
-    with pytest.raises(DataError, match=r"column 'note', 2024-01-01 00:00:00 \(row 0\): 'x' is not a number"):
-        long_from_wide(wide, Columns())
+# frames and files alike ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["frame", "long frame", "file"])
+def read(request, tmp_path) -> Read:
+    """Read rows of dates (as they are, or as text of a form) and values."""
+
+    def made(dates, values=None, form=None, **options) -> Panel:
+        dates = pd.DatetimeIndex(dates)
+        texts = dates if form is None else dates.strftime(form)
+        frame = pd.DataFrame({"ds": texts, "v": np.arange(float(len(dates))) if values is None else values})
+        if request.param == "file":
+            frame.to_csv(tmp_path / "own.csv", index=False)
+            return read_csv(tmp_path / "own.csv")
+        return read_frame(frame, Columns(target="v" if request.param == "long frame" else "y"))
+
+    return made
+
+
+ROWS = {
+    "month starts": ("MS", 14, 5, ["2005-03-01", "2005-04-01"]),
+    "business days": ("B", 30, 12, ["2004-02-12", "2004-02-13"]),
+    "hours": ("h", 30, 7, ["2004-01-02 06:00", "2004-01-02 07:00"]),
+    "weeks": ("W-SUN", 30, 7, ["2004-08-01", "2004-08-08"]),
+    "month ends": ("ME", 30, 7, ["2006-07-31", "2006-08-31"]),
+    "days": ("D", 30, 7, ["2004-01-31", "2004-02-01"]),
+    "quarter ends": ("QE", 30, 7, ["2011-09-30", "2011-12-31"]),
+    "years": ("YS", 12, 3, ["2016-01-01", "2017-01-01"]),
+}
+
+
+@pytest.mark.parametrize(("freq", "rows", "lost", "following"), ROWS.values(), ids=ROWS)
+def test_a_missing_row_is_masked_and_moves_no_date(read, freq, rows, lost, following):
+    dates = pd.date_range("2004", periods=rows, freq=freq)
+    panel = read(dates.delete(lost))
+    assert list(panel.times) == list(dates)
+    assert np.flatnonzero(np.isnan(panel.target)).tolist() == [lost]
+    assert list(future_times(panel.times[-1:], 2, panel.freq)) == list(pd.to_datetime(following))
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d-%m-%Y", "%d-%b-%Y", "%b %d %Y", "%b %Y"],
+)
+def test_the_regular_parse_of_dates_wins(read, form):
+    dates = pd.date_range("2000", periods=300, freq="MS")
+    assert list(read(dates, form=form).times) == list(dates)
+
+
+def test_dates_that_can_be_read_in_two_ways_are_said(read):
+    with pytest.warns(
+        DataWarning, match="'01/02/2024' are read as month/day/year, and could as well be day/month/year"
+    ):
+        assert read(pd.date_range("2024-01-02", periods=5), form="%m/%d/%Y").freq == "D"
+
+
+@pytest.mark.parametrize("rows", [3, 20])
+def test_one_date_per_quarter_is_the_quarter(read, rows):
+    days = [f"{1970 + i // 4}-{('01-01', '04-02', '07-02', '10-01')[i % 4]}" for i in range(rows)]
+    with pytest.warns(DataWarning, match="has one date per period, .* 1970-04-02 00:00:00 becomes 1970-04-01"):
+        panel = read(days)
+    assert list(panel.times) == list(pd.date_range("1970", periods=rows, freq="QS"))
+    assert list(panel.target) == list(range(rows))
+
+
+def test_a_row_off_the_grid_is_called_so(read):
+    quarters = pd.date_range("2024-01-02 09:00", periods=19, freq="15min").append(
+        pd.DatetimeIndex(["2024-01-02 13:46"])
+    )
+    message = r"2024-01-02 13:46:00 \((row 19|line 21)\) is not on the grid of freq '15min' from 2024-01-02 09:00:00"
+    with pytest.raises(DataError, match=message):
+        read(quarters)
+
+
+@pytest.mark.parametrize("year", [1500, 3000])
+def test_dates_out_of_reach_do_not_wrap(read, year):
+    dates = pd.DatetimeIndex(np.arange(f"{year}-01", f"{year}-07", dtype="datetime64[M]").astype("datetime64[s]"))
+    with pytest.raises(DataError, match=rf"\((row 0|line 2)\): '{year}-01-01.*' is not in the years 1678 to 2261"):
+        read(dates)
+
+
+def test_thousands_separators(read):
+    dates = pd.date_range("2024", periods=3)
+    assert list(read(dates, ["1,234.5", "7", "-1,000,000"]).target) == [1234.5, 7, -1e6]
+    with pytest.raises(DataError, match="'1,5' is not a number; write decimals with a point"):
+        read(dates, ["1,5", "1,234.5", "2"])
+
+
+def test_the_index_that_pandas_writes_is_no_series(tmp_path):
+    frame = pd.DataFrame({"ds": pd.date_range("2024", periods=9), "v": range(9)}).iloc[2:]
+    frame.to_csv(tmp_path / "own.csv")
+    for read in (read_csv, lambda path: read_frame(pd.read_csv(path), Columns())):
+        with pytest.warns(DataWarning, match="first column 'Unnamed: 0' counts the rows and is left out"):
+            panel = read(tmp_path / "own.csv")
+        assert list(panel.ids) == ["v"]
+        assert list(panel.times) == list(frame["ds"])
+
+
+def test_rows_in_any_order(read):
+    assert list(read(pd.date_range("2024", periods=5)[[3, 0, 4, 1]]).target[[0, 1, 3, 4]]) == [1, 3, 0, 2]
+
+
+# shapes of frames ----------------------------------------------------------------------------------------------------
+
+DAYS = pd.date_range("2024", periods=3)
+VALUES = {"x": [1.0, np.nan, 3.0], "y": [4.0, 5.0, 6.0], "z": [7.0, 8.0, 9.0]}
+LEVELS = pd.MultiIndex.from_product([["a", "b"], DAYS])
+# frame, names of the series, whether it is wide
+SHAPES = {
+    "dates in the index": (pd.DataFrame(VALUES, DAYS), ["x", "y", "z"], True),
+    "text in the index": (pd.DataFrame(VALUES, DAYS.strftime("%Y-%m-%d")), ["x", "y", "z"], True),
+    "periods in the index": (pd.DataFrame(VALUES, DAYS.to_period()), ["x", "y", "z"], True),
+    "dates in a column": (pd.DataFrame({**VALUES, "ds": DAYS}), ["x", "y", "z"], True),
+    "names that are numbers": (pd.DataFrame({1: VALUES["x"], 2: VALUES["z"]}, DAYS), [1, 2], True),
+    "a series": (pd.Series(VALUES["x"], DAYS, name="x"), ["x"], True),
+    "one column": (pd.DataFrame({"y": VALUES["x"]}, DAYS), ["y"], False),
+    "ids and dates in the index": (pd.DataFrame({"y": [1, np.nan, 3, 4, 5, 6]}, LEVELS), ["a", "b"], False),
+    "a series of ids and dates": (pd.Series([1, np.nan, 3, 4, 5, 6], LEVELS), ["a", "b"], False),
+    "dates and ids in the index": (pd.DataFrame({"y": [1, np.nan, 3, 4, 5, 6]}, LEVELS.swaplevel()), ["a", "b"], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("frame", "ids", "wide"), SHAPES.values(), ids=SHAPES)
+def test_every_column_of_a_frame_is_a_series(frame, ids, wide):
+    panel = read_frame(frame, Columns())
+    assert (list(panel.ids), panel.wide) == (ids, wide)
+    assert list(panel.times) == list(DAYS) * len(ids)
+    np.testing.assert_array_equal(panel.target[:3], [1, np.nan, 3])
+    kept = panel.tail(2).extended(1).taken(np.array([0])).until(1)
+    assert unpacked(*packed(kept), Columns()).wide == wide
+
+
+class Frame:
+    """As other libraries' frames."""
+
+    def to_pandas(self) -> None: ...
+
+
+REFUSED = {
+    "another library": (Frame(), Columns(), "a pandas DataFrame is needed; got .*Frame; give df.to_pandas()"),
+    "a target among others": (pd.DataFrame(VALUES, DAYS), Columns(target="z"), "beside 'z' .* columns x, y;"),
+    "names of series": (pd.DataFrame({"y": 1.0, "store": "a"}, DAYS), Columns(),
+                        r"column 'store', 2024-01-01 00:00:00 \(row 0\): 'a' is not a number; .* say so by id_col="),
+    "another id": (pd.DataFrame(VALUES, DAYS), Columns(id="store"), "no column 'store'"),
+    "dates as names": (pd.DataFrame({DAYS[0]: 1.0}, DAYS), Columns(), "must hold text or numbers as names of series"),
+    "dates elsewhere": (pd.DataFrame({"when": DAYS, "v": 1.0}), Columns(), "say so by time_col='when'"),
+    "covariates": (pd.DataFrame({"v": 1.0}, DAYS), Columns(past_covariates=("p",)), "covariates need a long frame"),
+    "levels": (pd.DataFrame({"y": 1.0}, pd.MultiIndex.from_product([["a"], ["b"], DAYS])), Columns(), "reset_index()"),
+    "nothing": (pd.DataFrame(index=DAYS), Columns(), "no column of values"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("frame", "columns", "message"), REFUSED.values(), ids=REFUSED)
+def test_frames_that_are_refused_say_what_to_write(frame, columns, message):
+    with pytest.raises(DataError, match=message):
+        read_frame(frame, columns)
+
+
+def test_columns_of_a_table_share_their_clock():
+    """Whatever is done with it, the table is as the long frame of its rows."""
+    wide = pd.DataFrame(np.arange(40.0).reshape(10, 4), pd.date_range("2024", periods=10), list("abcd"))
+    long = wide.rename_axis("ds").reset_index().melt("ds", var_name="unique_id", value_name="y")
+    one, other = read_frame(wide, Columns()), read_frame(long, Columns())
+    assert len(one.clock) == 10 and len(other.clock) == 40
+    some = np.array([2, 0])
+    for change in (
+        lambda p: p.tail(3), lambda p: p.until(9), lambda p: p.until(10), lambda p: p.taken(some),
+        lambda p: p.extended(2), lambda p: p.rows(np.arange(4), np.full(4, 6)).extended(1),
+        lambda p: p.until(3).followed(p.tail(3)), lambda p: joined([p.taken(some), p.taken(1 + some)]),
+        lambda p: joined(list(p.divided(20))).tail(2), lambda p: unpacked(*packed(p.tail(4).taken(some)), Columns()),
+    ):  # fmt: skip
+        mine, theirs = change(one), change(other)
+        pd.testing.assert_index_equal(mine.times, theirs.times, check_names=False)
+        pd.testing.assert_index_equal(mine.last, theirs.last, check_names=False)
+        np.testing.assert_array_equal(mine.target, theirs.target)
+        assert list(mine.ids) == list(theirs.ids)
+
+
+def test_holidays_are_no_missing_rows():
+    days = pd.offsets.CustomBusinessDay(holidays=["2024-01-15", "2024-02-02"])
+    frame = pd.DataFrame({"v": 1.0}, pd.date_range("2024-01-01", periods=22, freq=days))
+    panel = read_frame(frame, Columns(), days)
+    assert not np.isnan(panel.target).any()
+    again = unpacked(*packed(panel.extended(1)), Columns())
+    assert list(again.extended(1).times[-2:]) == list(pd.to_datetime(["2024-02-01", "2024-02-05"]))
+
+
+def test_covariates_ahead_follow_periods():
+    """Dates that drift within quarters find the quarters of the panel."""
+    days = pd.to_datetime(["1970-01-01", "1970-04-02", "1970-07-02", "1970-10-01", "1971-01-02"])
+    frame = pd.DataFrame({"ds": days, "y": 1.0, "price": range(5)})
+    with pytest.warns(DataWarning, match="one date per period"):
+        panel = read_frame(frame[:3], Columns(future_covariates=("price",)))
+    np.testing.assert_array_equal(known_ahead(frame[3:], panel, 2), [[[3], [4]]])

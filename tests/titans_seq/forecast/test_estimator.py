@@ -2,8 +2,6 @@
 
 import re
 import signal
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -36,7 +34,6 @@ from titans_seq.forecast.estimator import TitansEstimator
 from titans_seq.forecast.outputs import MonotoneQuantileOutput, PointOutput
 
 H, CONTEXT = 6, 24
-QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 SMALL = {
     "prediction_length": H,
     "context_length": CONTEXT,
@@ -55,21 +52,9 @@ COVARIATES = {
 ROOT = Path(__file__).parents[3]
 
 
-@contextmanager
-def without_advice():
-    with warnings.catch_warnings():
-        # lightning 2.6: a module with a validation_step may be trained without validation, and a pytree API torch
-        # deprecates
-        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        yield
-
-
 @pytest.fixture(autouse=True)
-def quiet_and_seeded():
+def seeded():
     L.seed_everything(0, verbose=False)
-    with without_advice():
-        yield
 
 
 def series(lengths=(120, 90, 150, 100, 110), seed=0) -> list[dict]:
@@ -92,7 +77,9 @@ def series(lengths=(120, 90, 150, 100, 110), seed=0) -> list[dict]:
 
 
 def estimator(trainer: dict | None = None, **options) -> TitansEstimator:
-    return TitansEstimator(**SMALL | {"trainer_kwargs": QUIET | {"max_epochs": 1} | (trainer or {})} | options)
+    return TitansEstimator(
+        **SMALL | {"trainer_kwargs": {"accelerator": "cpu", "max_epochs": 1} | (trainer or {})} | options
+    )
 
 
 def values(forecasts: list[Forecast]) -> np.ndarray:
@@ -113,8 +100,7 @@ def data() -> list[dict]:
 def predictor(data) -> PyTorchPredictor:
     """Trained with covariates of every kind; one series is shorter than the context, one has gaps."""
     L.seed_everything(0, verbose=False)
-    with without_advice():
-        return estimator(**COVARIATES).train([*data, *series([15], seed=1)])
+    return estimator(**COVARIATES).train([*data, *series([15], seed=1)])
 
 
 # what GluonTS asks of an estimator -----------------------------------------------------------------------------------
@@ -173,12 +159,6 @@ def test_a_predictor_with_covariates_survives_a_file(data, predictor, tmp_path):
     np.testing.assert_array_equal(forecast(Predictor.deserialize(tmp_path), data), forecast(predictor, data))
 
 
-def test_monotone_quantiles_do_not_cross(data):
-    levels = [0.1, 0.3, 0.5, 0.7, 0.9]
-    found = list(estimator(distr_output=MonotoneQuantileOutput(levels)).train(data).predict(data))
-    assert all((np.diff([f.quantile(level) for level in levels], axis=0) >= 0).all() for f in found)
-
-
 ODD = {
     "constant": np.full(60, 7.0),
     "zero": np.zeros(60),
@@ -192,8 +172,8 @@ ODD = {
 
 @pytest.mark.parametrize("target", ODD.values(), ids=ODD)
 def test_odd_series_are_trained_on_and_forecast(target):
-    entries = [{"start": pd.Period("2024", "D"), "target": target}]
-    trained = estimator(freq="D").train([*entries, *series([60])])
+    entries = [{"start": pd.Period("2024", "h"), "target": target}]
+    trained = estimator().train([*entries, *series([60])])
     found = forecast(trained, entries)[0]
     assert np.isfinite(found).all()
     if len(target) > 1 and (target == target[0]).all():
@@ -415,7 +395,7 @@ class Watch(L.Callback):
 @pytest.mark.parametrize("several", [True, False], ids=["list", "single"])
 def test_callbacks_last_for_every_training_and_the_callers_arguments_stay(data, several):
     watch = Watch()
-    given = QUIET | {"max_epochs": 2, "callbacks": [watch] if several else watch}
+    given = {"accelerator": "cpu", "max_epochs": 2, "callbacks": [watch] if several else watch}
     before = dict(given)
     made = TitansEstimator(**SMALL, trainer_kwargs=given)
     made.train(data)
@@ -454,6 +434,18 @@ def test_a_training_that_failed_does_not_pass_for_a_finished_one(data, error, ep
         estimator({"max_epochs": 3, "callbacks": [Watch(fail)]}).train(data)
     assert caught.value is error
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("option", [None, "enable_progress_bar", "enable_model_summary"])
+@pytest.mark.filterwarnings("default:.*(LeafSpec|val_dataloader)")
+def test_a_training_is_quiet_unless_trainer_kwargs_ask(data, option, capfd, caplog, recwarn):
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    trainer = estimator({} if option is None else {option: True}).train_model(data).trainer
+    said = "".join(capfd.readouterr()) + caplog.text + "".join(str(warning.message) for warning in recwarn)
+    assert (trainer.progress_bar_callback is not None) == (option == "enable_progress_bar")
+    summary = option == "enable_model_summary"
+    assert ("Trainable params" in said) == ("GPU available" in said) == ("val_dataloader" in said) == summary
+    assert option is not None or said == ""
 
 
 def test_nothing_is_left_in_the_current_folder(data, tmp_path, monkeypatch):
@@ -575,6 +567,31 @@ def test_wrong_series_are_named(data, predictor, change, message):
         estimator(**COVARIATES).train([data[1], wrong])
     with pytest.raises(ValueError, match=message):
         forecast(predictor, [data[1], wrong])
+
+
+@pytest.mark.parametrize(
+    "freq, start, got",
+    [
+        ("D", pd.Period("2024", "h"), "has a step of 'h'"),
+        ("h", pd.Period("2024", "15min"), "has a step of '15min'"),
+        ("MS", pd.Period("2024", "Q"), "has a step of 'Q-DEC'"),
+        ("h", pd.Timestamp("2024"), r"has Timestamp\(.*\), which has no step"),
+        ("60min", pd.Period("2024", "h"), None),
+        ("MS", pd.Period("2024", "M"), None),
+        ("W", pd.Period("2024", "W-WED"), None),
+    ],
+    ids=str,
+)
+def test_the_step_of_the_data_must_be_that_of_the_estimator(freq, start, got):
+    entry = {"item_id": "a", "start": start, "target": np.arange(40.0)}
+    made = estimator(freq=freq)
+    if got is None:
+        trained = made.train([entry])
+        return np.testing.assert_array_equal(forecast(trained, [entry]).shape, (1, 3, H))
+    with pytest.raises(
+        ValueError, match=f"start must be a pandas Period of the estimator's freq '{freq}'; item 'a' {got}"
+    ):
+        made.train([entry])
 
 
 def test_known_covariates_must_reach_over_the_horizon(data, predictor):

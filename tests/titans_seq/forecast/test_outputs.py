@@ -1,4 +1,4 @@
-"""What forecasts are: losses, quantiles and centres, against SciPy and plain sums."""
+"""What forecasts are: losses, quantiles and points, against SciPy and plain sums."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from titans_seq.forecast.outputs import (
     MonotoneQuantileOutput,
     PointOutput,
     arguments,
-    centre,
     make_output,
+    point,
     quantiles,
     raw_size,
     require_levels,
@@ -60,7 +60,7 @@ def test_quantiles_of_a_distribution_are_scipys(output, family):
     plain = [a.double().numpy()[..., None] for a in args]
     exact = getattr(stats, family)(*plain).ppf(np.array(levels)) * SCALE.numpy()[..., None] + LOC.numpy()[..., None]
     np.testing.assert_allclose(found, exact, rtol=1e-3)
-    np.testing.assert_allclose(centre(output, args, LOC, SCALE), exact[..., 1], rtol=1e-3)  # mean = median
+    np.testing.assert_allclose(point(output, args, LOC, SCALE), exact[..., 1], rtol=1e-3)  # mean = median
 
 
 def test_levels_between_learned_quantiles_lie_between_them():
@@ -72,7 +72,7 @@ def test_levels_between_learned_quantiles_lie_between_them():
     between = quantiles(output, args, LOC, SCALE, [0.2, 0.6])
     np.testing.assert_allclose(between[..., 0], (exact[..., 0] + exact[..., 1]) / 2, atol=1e-5)
     np.testing.assert_allclose(between[..., 1], exact[..., 2] * 0.75 + exact[..., 3] * 0.25, atol=1e-5)
-    np.testing.assert_allclose(centre(output, args, LOC, SCALE), exact[..., 2], atol=1e-5)
+    np.testing.assert_allclose(point(output, args, LOC, SCALE), exact[..., 2], atol=1e-5)
     with pytest.raises(ValueError, match="quantile 0.05 lies outside"):
         quantiles(output, args, LOC, SCALE, [0.05])
 
@@ -85,7 +85,7 @@ def test_one_value_per_step(loss, exact):
     np.testing.assert_allclose(
         output.loss(target, args, loc=LOC, scale=SCALE), exact(values - target.numpy()), rtol=1e-4
     )
-    np.testing.assert_allclose(centre(output, args, LOC, SCALE), values, rtol=1e-5)
+    np.testing.assert_allclose(point(output, args, LOC, SCALE), values, rtol=1e-5)
     with pytest.raises(ValueError, match="no quantiles"):
         quantiles(output, args, LOC, SCALE, [0.5])
 
@@ -115,7 +115,7 @@ def test_a_single_quantile_is_what_it_is():
     output = MonotoneQuantileOutput([0.5])
     args = arguments(output, raw(output))
     exact = args[0][..., 0].double().numpy() * SCALE.numpy() + LOC.numpy()
-    np.testing.assert_allclose(centre(output, args, LOC, SCALE), exact, rtol=1e-5)
+    np.testing.assert_allclose(point(output, args, LOC, SCALE), exact, rtol=1e-5)
     with pytest.raises(ValueError, match="output has quantiles from 0.5 to 0.5, too few for an interval of 80 %"):
         require_levels(output, [80])
     with pytest.raises(ValueError, match="too few for a middle"):

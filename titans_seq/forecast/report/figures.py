@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from titans_seq.forecast.anomalies import Span
-from titans_seq.forecast.pictures import CURVES
+from titans_seq.forecast.pictures import CURVES, FORECAST, HISTORY, SURPRISE, TRUTH
 from titans_seq.forecast.report.intervals import LEVELS
 from titans_seq.forecast.report.plots import (
     Plot,
@@ -28,13 +28,10 @@ from titans_seq.forecast.report.plots import (
     time_axis,
 )
 from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores
-from titans_seq.pictures import ORANGE, RED
 
-# of a lightness that shows on white and on black; the red and the orange are those of the pictures
-GREY, TEAL, BLUE = "#84919c", "#0f8b9d", "#4878d0"
 BANDS = ("rgba(209, 73, 91, 0.26)", "rgba(209, 73, 91, 0.14)")  # of LEVELS
 SHADE = "rgba(209, 73, 91, 0.25)"
-LINES = {MODEL: RED, NAIVE: GREY, SEASONAL: TEAL}
+LINES = {MODEL: FORECAST, NAIVE: HISTORY, SEASONAL: TRUTH}
 MEASURES = ("MSE", "MAE")
 MOST_BARS = 40  # channels of the bars
 MOST_POINTS = 2_000  # of a track
@@ -45,7 +42,11 @@ class Window:
     """A window of some channels, in their units.
 
     Args:
-        label: for the menu. time: L + H dates or row numbers.
+        label: for the menu.
+        time: L + H dates or row numbers.
+        past: values before the forecast, NaN where missing.
+        truth: values that came, NaN where missing.
+        forecast: point forecasts.
         bounds: of LEVELS, lower and upper.
     """
 
@@ -67,7 +68,7 @@ def forecast_plot(windows: Sequence[Window], columns: Sequence[str]) -> Plot:
         x = [2 * w + 1] * len(bands) + [2 * w, 2 * w + 1, 2 * w + 1]
         views[f"{w},{c}"] = {"x": x, "y": numbers(*bands, *lines), "layout": {"yaxis": axis_of(label_of(name))}}
     menus = [("Window", [window.label for window in windows]), ("Channel", list(columns))]
-    traces = _bands() + [line("history", GREY), line("truth", TEAL), line("forecast", RED)]
+    traces = _bands() + [line("history", HISTORY), line("truth", TRUTH), line("forecast", FORECAST)]
     return Plot("forecast", 440, traces, layout_of(xaxis=time_axis(windows[0].time)), views, arrays, menus)
 
 
@@ -97,11 +98,11 @@ def _bands() -> list[dict[str, Any]]:
 
 
 def horizon_plot(scores: Scores) -> Plot:
-    """Error by step of the horizon, of the model and of the naive forecasts: a menu of measures."""
+    """Error by step of the horizon, of the model and of the baselines: a menu of measures."""
     errors = scores.errors
     views = {}
     for i, measure in enumerate(MEASURES):
-        lines = numbers(*(error.mean(measure).mean(axis=1) for error in errors.values()))
+        lines = numbers(*(error.mean(measure, axis=1) for error in errors.values()))
         title = axis_of(f"{measure}, standardised", rangemode="tozero")
         views[str(i)] = {"x": [0] * len(errors), "y": lines, "layout": {"yaxis": title}}
     steps = list(range(1, scores.horizon + 1))
@@ -110,9 +111,9 @@ def horizon_plot(scores: Scores) -> Plot:
     return Plot("horizon", 360, traces, layout_of(xaxis=axis_of("steps ahead")), views, [steps], menus)
 
 
-def channel_plot(scores: Scores, columns: Sequence[str]) -> Plot:
+def channel_plot(scores: Scores, columns: Sequence[str], baseline: str) -> Plot:
     """Error of each channel, the greatest first: a menu of measures. Of many channels, MOST_BARS."""
-    names = [name for name in (MODEL, SEASONAL) if name in scores.errors]
+    names = [MODEL, baseline]
     bars = min(len(columns), MOST_BARS)
     views = {str(i): _bars(scores, names, measure, columns) for i, measure in enumerate(MEASURES)}
     traces = [as_json(go.Bar(name=name, orientation="h", marker={"color": LINES[name]})) for name in names]
@@ -122,7 +123,7 @@ def channel_plot(scores: Scores, columns: Sequence[str]) -> Plot:
 
 
 def _bars(scores: Scores, names: Sequence[str], measure: str, columns: Sequence[str]) -> dict[str, Any]:
-    errors = {name: scores.errors[name].mean(measure).mean(axis=0) for name in names}
+    errors = {name: scores.errors[name].mean(measure, axis=0) for name in names}
     order = _ends(np.argsort(-errors[MODEL], kind="stable"))
     ticks = {"tickvals": list(range(len(order))), "ticktext": [label_of(columns[c]) for c in order]}
     layout = {
@@ -143,7 +144,7 @@ def training_plot(history: Sequence[Mapping[str, float]], best_epoch: int) -> Pl
     curves = [numbers(np.array([row[key] for row in history]))[0] for key, _ in CURVES]
     step = {"dtick": 1} if len(epochs) <= 12 else {"nticks": 12}
     layout = layout_of(
-        shapes=[_upright("line", best_epoch, best_epoch, line={"color": GREY, "dash": "dot"})],
+        shapes=[_upright("line", best_epoch, best_epoch, line={"color": HISTORY, "dash": "dot"})],
         annotations=[{
             "x": best_epoch, "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False,
             "text": f"best epoch ({best_epoch})",
@@ -152,7 +153,8 @@ def training_plot(history: Sequence[Mapping[str, float]], best_epoch: int) -> Pl
         xaxis=axis_of("epoch", tickformat="d", range=[min(epochs) - 0.5, max(epochs) + 0.5], **step),
         yaxis=axis_of("standardised values"),
     )  # fmt: skip
-    traces = [line(label, colour, markers=True) for (_, label), colour in zip(CURVES, (GREY, RED, BLUE), strict=True)]
+    colours = (HISTORY, FORECAST, TRUTH)
+    traces = [line(label, colour, markers=True) for (_, label), colour in zip(CURVES, colours, strict=True)]
     return Plot("training", 380, traces, layout, {"": {"x": [0] * len(curves), "y": curves}}, [epochs])
 
 
@@ -166,8 +168,11 @@ def surprise_plot(
     """The series below, its surprise above, with some spans shaded: a menu of channels.
 
     Args:
+        values: the series, NaN where missing.
+        surprise: of each row.
         columns: channel -> name, of those in the menu, in this order.
         time: N dates or row numbers.
+        marked: spans to shade.
     """
     begins = np.arange(0, len(values), rows_per_point(len(values)))
     dates, views = stamps(time), {}
@@ -177,9 +182,9 @@ def surprise_plot(
         spans = [(dates[span.begin], dates[span.end - 1]) for span in marked if span.channel == channel]
         layout = {"shapes": [_shade(*span) for span in spans], "yaxis": axis_of(label_of(name), domain=[0, 0.58])}
         views[str(i)] = {"x": [0, 0], "y": [*numbers(values[begins, channel]), *numbers(peaks)], "layout": layout}
-    traces = [line("series", GREY), line("surprise", ORANGE, yaxis="y2", fill="tozeroy")]
+    traces = [line("series", HISTORY), line("surprise", SURPRISE, yaxis="y2", fill="tozeroy")]
     # one scale, so that channels can be compared
-    top = float(surprise[:, list(columns)].max()) * 1.05 or 1.0
+    top = float(np.nan_to_num(surprise[:, list(columns)]).max()) * 1.05 or 1.0
     layout = layout_of(xaxis=time_axis(time), yaxis2=axis_of("surprise", domain=[0.66, 1], range=[0, top]))
     menus = [("Channel", list(columns.values()))]
     return Plot("surprise", 460, traces, layout, views, [[dates[begin] for begin in begins]], menus)

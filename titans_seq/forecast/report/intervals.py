@@ -11,19 +11,10 @@ from jaxtyping import Float
 from titans_seq.forecast.conformal import Conformal
 
 LEVELS = [80.0, 95.0]
-# neighbouring windows share all rows but one, so that leaving some out loses little
-MOST_WINDOWS = 2_000
-MOST_VALUES = 2**25  # float32, 128 MB
-
-
-def thinned(windows: int, size: int) -> range:
-    """Which windows to calibrate on: every k-th, so that there are not too many, of `size` values each."""
-    most = max(1, min(MOST_WINDOWS, MOST_VALUES // size))
-    return range(0, windows, -(-windows // most))
 
 
 def margins(errors: Float[np.ndarray, "W H C"]) -> Float[np.ndarray, "P H C"]:
-    """Half widths at LEVELS of each step and channel, from the errors of the validation windows.
+    """Half widths at LEVELS of each step and channel, from the errors of the validation windows, NaN where missing.
 
     Infinite where there are too few; then, and where a channel has one margin for all steps, it is `Conformal` that
     decides.

@@ -4,12 +4,13 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 // what depends on light or dark
 function template() {
-  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true, title: { font: { size: 13 } } };
+  const narrow = innerWidth < 576;
+  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, automargin: true, title: { font: { size: narrow ? 11 : 13 } } };
   return {
     layout: {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: colour("--soft"), family: getComputedStyle(document.body).fontFamily, size: 13 },
+      font: { color: colour("--soft"), family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 13 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--ink") },
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
       xaxis: axis,
@@ -24,7 +25,12 @@ function start(plot) {
   const values = (entry) => (typeof entry === "number" ? record.arrays[entry] : entry);
   const draw = () => {
     const view = record.views[menus.map((menu) => menu.selectedIndex).join(",")];
-    const traces = record.traces.map((trace, i) => ({ ...trace, x: values(view.x[i]), y: values(view.y[i]) }));
+    const traces = record.traces.map((trace, i) => {
+      const [x, y] = [values(view.x[i]), values(view.y[i])];
+      // a value between two gaps is no line: its marker shows it
+      const gaps = trace.type === "scatter" && trace.marker && y.includes(null);
+      return { ...trace, x, y, ...(gaps && { mode: "lines+markers" }) };
+    });
     // a copy: plotly writes the ranges it finds into what it is given
     const layout = { ...structuredClone({ ...record.layout, ...view.layout }), template: template() };
     return Plotly.react(plot.querySelector(".canvas"), traces, layout, { responsive: true, displaylogo: false });

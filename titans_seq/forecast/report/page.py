@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 from titans_seq.forecast.report.figures import MEASURES, MOST_BARS
 from titans_seq.forecast.report.intervals import LEVELS
 from titans_seq.forecast.report.plots import Plot
-from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores, Season
+from titans_seq.forecast.report.scores import MODEL, Scores, Season, verdict
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,11 +21,20 @@ class Report:
 
     Args:
         about: dataset, lookback, horizon, mixer and seed of the run.
-        columns: of all channels; hidden: how many of them cannot be chosen among the forecasts.
-        calibrated, validation: windows the intervals were calibrated on, and all of the validation part.
+        made: when.
+        columns: names of all channels.
+        hidden: how many of them cannot be chosen among the forecasts.
+        scores: on the test windows.
+        baseline: of its names, the better one on the validation windows.
+        season: of the seasonal naive.
+        calibrated: windows the intervals were calibrated on.
+        validation: windows of the validation split.
         plots: forecast, horizon, channels, training and, where there is a memory, surprise.
-        training: a sentence. facts: names and values. config: the text of the run's configuration.
-        spans: of the surprise: peak, channel, first and last row. every: rows that a point of the track stands for.
+        training: a sentence.
+        facts: names and values.
+        config: the text of the run's configuration.
+        spans: of the surprise: peak, channel, first and last row.
+        every: rows that a point of the surprise stands for.
         differs: what to say where the run's own metrics are others.
     """
 
@@ -34,6 +43,7 @@ class Report:
     columns: Sequence[str]
     hidden: int
     scores: Scores
+    baseline: str
     season: Season
     calibrated: int
     validation: int
@@ -45,56 +55,58 @@ class Report:
     every: int = 1
     differs: str | None = None
 
-    bars = MOST_BARS
+    bars, measures = MOST_BARS, MEASURES
 
     @property
     def windows(self) -> int:
-        return self.scores.errors[MODEL].windows
+        return self.scores.windows
 
     @property
     def summary(self) -> str:
         """How good, and against what."""
         mse, mae = (self.scores.total(MODEL, measure) for measure in MEASURES)
-        others = [(SEASONAL, "seasonal naive"), (NAIVE, "the last value")]
-        words = [f"against {what} {self._compared(name)}" for name, what in others if name in self.scores.errors]
-        return f"Test MSE {mse:.4f}, MAE {mae:.4f} on {self.windows:,} windows; {', '.join(words)}."
+        others = sorted(self.scores.seasons, key=lambda name: name != self.baseline)
+        words = " ".join(f"Against the {name}, {self._compared(name)}." for name in others)
+        return f"Test MSE {mse:.4f}, MAE {mae:.4f} on {self.windows:,} windows. {words}"
 
     def _compared(self, name: str) -> str:
         changes = [(measure, 100 * self.scores.change(name, measure)) for measure in MEASURES]
         if any(np.isnan(change) for _, change in changes):
             return "which is exact, there is nothing to gain"
-        return " and ".join(f"{name} {abs(x):.1f} % {'lower' if x <= 0 else 'higher'}" for name, x in changes)
+        return " and ".join(f"{name} is {abs(x):.1f} % {'lower' if x <= 0 else 'higher'}" for name, x in changes)
 
     @property
-    def tiles(self) -> list[tuple[str, str, str]]:
-        """Label, value and note of the numbers at the top."""
-        other = SEASONAL if SEASONAL in self.scores.errors else NAIVE
+    def tiles(self) -> list[tuple[str, str, str, bool]]:
+        """Label, value and note of the numbers at the top, and whether it is a bad one."""
+        change = self.scores.change(self.baseline, "MSE")
+        compared = "MSE" if np.isnan(change) else f"MSE, the model is {'worse' if change > 0 else 'better'}"
         tiles = [
-            ("Test MSE", f"{self.scores.total(MODEL, 'MSE'):.4f}", "standardised"),
-            ("Test MAE", f"{self.scores.total(MODEL, 'MAE'):.4f}", "standardised"),
-            (f"vs {other}", _signed_percent(self.scores.change(other, "MSE")), "MSE; below 0 is better"),
+            ("Test MSE", f"{self.scores.total(MODEL, 'MSE'):.4f}", "standardised", False),
+            ("Test MAE", f"{self.scores.total(MODEL, 'MAE'):.4f}", "standardised", False),
+            (f"vs {self.baseline}", _signed_percent(change), compared, change > 0),
         ]
         for row in self.intervals:
             value = _percent(row["coverage"]) if row["finite"] else "–"
-            tiles.append((f"{row['level']:g} % interval", value, "of test values inside"))
+            note = f"of test values inside{': ' if row['verdict'] else ''}{row['verdict']}"
+            tiles.append((f"{row['level']:g} % interval", value, note, bool(row["verdict"])))
         return tiles
 
     @property
     def intervals(self) -> list[dict[str, Any]]:
         """Of each level: what was measured on the test windows."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for level, margin, coverage in zip(LEVELS, self.scores.margin, self.scores.coverage, strict=True):
-            lowest = int(coverage.argmin())
-            rows.append(
-                {
-                    "level": level,
-                    "finite": bool(np.isfinite(margin).all()),
-                    "coverage": float(coverage.mean()),
+            row = {"level": level, "finite": not np.isnan(coverage).all(), "verdict": ""}
+            if row["finite"]:
+                lowest, share = int(np.nanargmin(coverage)), float(np.nanmean(coverage))
+                row |= {
+                    "verdict": verdict(level, share),
+                    "coverage": share,
                     "lowest": float(coverage[lowest]),
                     "channel": self.columns[lowest],
-                    "width": 2 * float(margin.mean()),
+                    "width": 2 * float(margin[np.isfinite(margin)].mean()),
                 }
-            )
+            rows.append(row)
         return rows
 
     @property

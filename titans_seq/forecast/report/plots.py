@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 LONGEST_NAME = 28  # of a channel on an axis
-# steps in nanoseconds, and how dates are written that lie on them
-_DATE_FORMS = ((86_400 * 10**9, "%Y-%m-%d"), (60 * 10**9, "%Y-%m-%dT%H:%M"), (10**9, "%Y-%m-%dT%H:%M:%S"))
+# steps in microseconds, and how dates are written that lie on them
+_DATE_FORMS = ((86_400 * 10**6, "%Y-%m-%d"), (60 * 10**6, "%Y-%m-%dT%H:%M"), (10**6, "%Y-%m-%dT%H:%M:%S"))
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,14 @@ class Plot:
     """What the page needs to draw a plot.
 
     Args:
-        name: its place in the page. height: in pixels.
-        traces, layout: plotly's, without numbers.
-        menus: the label and the options of each.
+        name: its place in the page.
+        height: in pixels.
+        traces: plotly's, without numbers.
+        layout: plotly's.
         views: the indices of the chosen options, joined by commas -> "x" and "y", for each trace an array or the index
-            of one in `arrays`, and "layout", whole entries that take the place of those of `layout`.
+            of one in `arrays`, and "layout", whole entries that replace those of `layout`.
+        arrays: what several views share.
+        menus: the label and the options of each.
     """
 
     name: str
@@ -43,8 +46,8 @@ class Plot:
 
 def line(name: str, colour: str, *, markers: bool = False, **more: Any) -> dict[str, Any]:
     """A trace of a line, without its numbers."""
-    mode = "lines+markers" if markers else "lines"
-    return as_json(go.Scatter(name=name, mode=mode, line={"color": colour, "width": 1.8}, **more))
+    looks = {"line": {"color": colour, "width": 1.8}, "marker": {"size": 6 if markers else 3}}
+    return as_json(go.Scatter(name=name, mode="lines+markers" if markers else "lines", **looks, **more))
 
 
 def as_json(part: Any) -> dict[str, Any]:
@@ -84,8 +87,8 @@ def stamps(time: pd.Index) -> list[Any]:
     if not isinstance(time, pd.DatetimeIndex):
         return [int(row) for row in time]
     plain = time if time.tz is None else time.tz_convert("UTC").tz_localize(None)
-    nanoseconds = plain.as_unit("ns").asi8
-    exact = (form for step, form in _DATE_FORMS if not (nanoseconds % step).any())
+    microseconds = plain.as_unit("us").asi8
+    exact = (form for step, form in _DATE_FORMS if not (microseconds % step).any())
     return plain.strftime(next(exact, "%Y-%m-%dT%H:%M:%S.%f")).tolist()
 
 

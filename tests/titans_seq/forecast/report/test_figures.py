@@ -87,16 +87,16 @@ def test_error_by_step() -> None:
     assert plot.arrays == [list(range(1, H + 1))]
     for view, measure in (("0", "MSE"), ("1", "MAE")):
         found = y_of(plot, view, SEASONAL)
-        np.testing.assert_allclose(found, scores.errors[SEASONAL].mean(measure).mean(axis=1), atol=1e-4)
+        np.testing.assert_allclose(found, scores.errors[SEASONAL].mean(measure, axis=1), atol=1e-4)
 
 
 @pytest.mark.parametrize("channels, season", [(1, None), (4, 5), (41, 5)])
 def test_error_by_channel_is_sorted(channels: int, season: int | None) -> None:
     scores = scored(channels, season)
     names = [f"c{i}" for i in range(channels)]
-    plot = figures.channel_plot(scores, names)
+    plot = figures.channel_plot(scores, names, scores.baseline)
     check(plot)
-    error = scores.errors[MODEL].mean("MAE").mean(axis=0)
+    error = scores.errors[MODEL].mean("MAE", axis=0)
     shown = plot.views["1"]["layout"]["yaxis"]["ticktext"]
     np.testing.assert_allclose(plot.views["1"]["x"][0], [error[int(name[1:])] for name in shown], atol=1e-4)
     assert plot.views["1"]["x"][0] == sorted(plot.views["1"]["x"][0], reverse=True)

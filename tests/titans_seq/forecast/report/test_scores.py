@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from gluonts.model.seasonal_naive import SeasonalNaivePredictor
+from pandas.tseries.frequencies import to_offset
 
-from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores, Season, seasonal_naive
+from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores, Season, seasonal_naive, verdict
 
 H, C = 7, 3
 
@@ -35,34 +36,76 @@ def test_no_row_before_the_series_is_taken(values: np.ndarray) -> None:
         seasonal_naive(values, np.array([30, 11]), H, 12)
 
 
-def test_scores_are_means_over_all_elements(values: np.ndarray) -> None:
-    """In batches of unequal length, against loops over windows and steps."""
+@pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
+def test_scores_are_means_over_all_observed_elements(values: np.ndarray, gaps: bool) -> None:
+    """In batches of unequal length, against loops over windows and steps. A baseline repeats no missing value."""
     random = np.random.default_rng(1)
     first = np.arange(20, 50)
+    forecast = np.stack([values[row : row + H] for row in first]) + random.standard_normal((30, H, C))
+    if gaps:
+        values = np.where(random.random(values.shape) < 0.4, np.nan, values)
+        values[:, 2], values[:13, 0] = np.nan, np.nan
     truth = np.stack([values[row : row + H] for row in first])
-    forecast = truth + random.standard_normal(truth.shape)
     margin = random.uniform(0.5, 2, size=(2, H, C))
     scores = Scores(values, H, 5, margin)
     for batch in (slice(0, 1), slice(1, 20), slice(20, 30)):
         scores.add(first[batch], forecast[batch].astype(np.float32), truth[batch])
 
-    expected = {name: np.zeros((H, C)) for name in (MODEL, NAIVE, SEASONAL)}
-    inside = np.zeros((2, C))
+    def last(row: int, channel: int, step: int) -> float:
+        """The last value in steps back from a row, else the last of all, else 0."""
+        known = [values[r, channel] for s in (step, 1) for r in range(row, -1, -s) if not np.isnan(values[r, channel])]
+        return known[0] if known else 0.0
+
+    errors: dict[str, list[np.ndarray]] = {MODEL: [], NAIVE: [], SEASONAL: []}
     for w, row in enumerate(first):
         for h in range(H):
-            error = forecast[w, h].astype(np.float32) - truth[w, h]
-            expected[MODEL][h] += error**2 / len(first)
-            expected[NAIVE][h] += (values[row - 1] - truth[w, h]) ** 2 / len(first)
-            expected[SEASONAL][h] += (values[row - 5 + h % 5] - truth[w, h]) ** 2 / len(first)
-            inside += (np.abs(error) <= margin[:, h]) / (len(first) * H)
-    for name, errors in expected.items():
-        np.testing.assert_allclose(scores.errors[name].mean("MSE"), errors)
-        assert scores.total(name, "MSE") == pytest.approx(errors.mean())
-    np.testing.assert_allclose(scores.coverage, inside)
-    np.testing.assert_allclose(scores.each_window, ((forecast.astype(np.float32) - truth) ** 2).mean(axis=(1, 2)))
-    assert scores.total(MODEL, "MAE") == pytest.approx(np.abs(forecast.astype(np.float32) - truth).mean())
-    ratio = expected[MODEL].mean() / expected[SEASONAL].mean()
+            errors[MODEL].append(forecast[w, h].astype(np.float32) - truth[w, h])
+            errors[NAIVE].append(np.array([last(row - 1, c, 1) for c in range(C)]) - truth[w, h])
+            errors[SEASONAL].append(np.array([last(row - 5 + h % 5, c, 5) for c in range(C)]) - truth[w, h])
+    for name, each in errors.items():
+        error = np.array(each).reshape(30, H, C)
+        for measure, of in (("MSE", np.square(error)), ("MAE", np.abs(error))):
+            assert scores.total(name, measure) == pytest.approx(np.nanmean(of))
+            np.testing.assert_allclose(scores.errors[name].mean(measure, axis=1), np.nanmean(of, axis=(0, 2)))
+            wanted = [np.nanmean(of[..., c]) for c in range(2)] + [np.nan if gaps else of[..., 2].mean()]
+            np.testing.assert_allclose(scores.errors[name].mean(measure, axis=0), wanted)
+    error = np.array(errors[MODEL]).reshape(30, H, C)
+    np.testing.assert_allclose(scores.each_window, np.nanmean(error**2, axis=(1, 2)))
+    inside = np.where(np.isnan(error), np.nan, np.abs(error) <= margin[:, None])
+    found = [[np.nanmean(inside[p, ..., c]) for c in range(2 if gaps else C)] for p in range(2)]
+    np.testing.assert_allclose(scores.coverage[:, : 2 if gaps else C], found)
+    ratio = scores.total(MODEL, "MSE") / scores.total(SEASONAL, "MSE")
     assert scores.change(SEASONAL, "MSE") == pytest.approx(ratio - 1)
+
+
+@pytest.mark.parametrize("better", [NAIVE, SEASONAL])
+def test_the_better_baseline_is_that_of_the_data(better: str) -> None:
+    """A random walk, as of exchange rates, is told by its last value; a cycle by the last one."""
+    random = np.random.default_rng(0).standard_normal((200, C))
+    values = random.cumsum(axis=0) if better == NAIVE else random + 3 * np.sin(np.arange(200)[:, None] * np.pi / 6)
+    scores = Scores(values, H, 12, np.empty((0, H, C)))
+    first = np.arange(100, 180)
+    truth = np.stack([values[row : row + H] for row in first])
+    scores.add(first, truth, truth)
+    assert scores.baseline == better
+
+
+@pytest.mark.parametrize(
+    "level, coverage, words",
+    [
+        (80, 0.45, "too narrow"),
+        (80, 0.69, "too narrow"),
+        (80, 0.71, ""),
+        (80, 0.80, ""),
+        (80, 0.89, ""),
+        (80, 0.91, "too wide"),
+        (95, 0.92, "too narrow"),
+        (95, 0.93, ""),
+        (95, 0.98, "too wide"),
+    ],
+)
+def test_a_coverage_far_from_its_level_is_named(level: float, coverage: float, words: str) -> None:
+    assert verdict(level, coverage) == words
 
 
 def test_without_a_season_there_is_no_seasonal_naive(values: np.ndarray) -> None:
@@ -80,23 +123,26 @@ def test_without_a_season_there_is_no_seasonal_naive(values: np.ndarray) -> None
         ("min", 1440),
         ("30s", 120),
         ("D", 7),
+        ("C", 5),
         ("MS", 12),
         ("QS-OCT", 4),
     ],
 )
 def test_a_season_is_guessed_from_the_step(freq: str, rows: int) -> None:
-    season = Season.of(freq, 10_000)
-    assert season.rows == rows and f"guessed from the step {freq}" in season.words
+    step = pd.offsets.CustomBusinessDay(holidays=["2024-01-01"]) if freq == "C" else to_offset(freq)
+    season = Season.of(step, 10_000)
+    assert season.rows == rows and f"guessed from freq '{freq}'" in season.words
 
 
-@pytest.mark.parametrize("freq", ["W-SUN", "YS-JAN", "7min", "ms", None])
-def test_where_no_season_is_known_it_is_said(freq: str | None) -> None:
-    season = Season.of(freq, 10_000)
+@pytest.mark.parametrize("freq", ["W-SUN", "YS-JAN", "7min", "ms", 1])
+def test_where_no_season_is_known_it_is_said(freq: str | int) -> None:
+    step = freq if isinstance(freq, int) else to_offset(freq)
+    season = Season.of(step, 10_000)
     assert season.rows is None and "give one by --season" in season.words
-    assert Season.of(freq, 10_000, asked=52) == Season(52, "Season of 52 rows, as asked")
+    assert Season.of(step, 10_000, asked=52) == Season(52, "Season of 52 rows, as asked")
 
 
 def test_a_season_must_fit_before_the_first_window() -> None:
-    assert Season.of("min", 1440).rows == 1440
-    short = Season.of("min", 1439)
+    assert Season.of(pd.offsets.Minute(), 1440).rows == 1440
+    short = Season.of(pd.offsets.Minute(), 1439)
     assert short.rows is None and "1,440 rows" in short.words and "1,439 come before" in short.words

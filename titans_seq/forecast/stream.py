@@ -10,17 +10,23 @@ the last L rows they cost more than the memory gains. B series, L lookback.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from titans_seq.blocks import ModelState, choose
 from titans_seq.datamodules.common.loaders import Batch
-from titans_seq.datamodules.forecast.panel import Panel
-from titans_seq.datamodules.forecast.panel_windows import PanelScaling, PanelWindows
-from titans_seq.forecast.panel import PanelForecaster, inputs_of, on_device
+from titans_seq.datamodules.forecast.panel import Columns, Panel, packed, unpacked
+from titans_seq.datamodules.forecast.scaling import PanelScaling
+from titans_seq.datamodules.forecast.windows import Anchors, Windows
+from titans_seq.files import parse_json
+from titans_seq.forecast.network import SimbaForecaster, inputs_of, on_device
+from titans_seq.forecast.saving import WRONG, as_json, first_line
+from titans_seq.state_io import ObservedState, load_state, save_state
 
 AT_ONCE = 1024  # series per call of the network
 
@@ -45,17 +51,17 @@ class Stream:
 
     @classmethod
     @torch.inference_mode()
-    def begin(cls, network: PanelForecaster, rows: Panel, scaling: PanelScaling) -> "Stream":
+    def begin(cls, network: SimbaForecaster, rows: Panel, scaling: PanelScaling) -> "Stream":
         """Nothing read yet: the learned states, and rows that wait."""
         fresh = network.fresh(len(rows))
         return cls(rows, np.zeros(len(rows), dtype=np.int64), fresh, fresh, fresh, scaling)
 
-    def observed(self, network: PanelForecaster, later: Panel) -> "Stream":
+    def observed(self, network: SimbaForecaster, later: Panel) -> "Stream":
         """The stream with more rows; every block that they make full is read. This one stays as it is."""
         waiting = replace(self, rows=self.rows.followed(later))
         return waiting.caught_up(network)
 
-    def caught_up(self, network: PanelForecaster) -> "Stream":
+    def caught_up(self, network: SimbaForecaster) -> "Stream":
         """The stream with every full block read."""
         stream = self
         for stream, _, _ in self.reading(network):
@@ -64,7 +70,7 @@ class Stream:
 
     @torch.inference_mode()
     def reading(
-        self, network: PanelForecaster
+        self, network: SimbaForecaster
     ) -> Iterator[tuple["Stream", Int[np.ndarray, " S"], Float[Tensor, "S L"]]]:
         """Read the full blocks that wait, one of each series at a time: the stream after each round, which series,
         their surprise.
@@ -72,7 +78,7 @@ class Stream:
         stream, length = self, network.lookback
         while len(full := np.flatnonzero(stream._unread(length) >= length)):
             first = stream._known(length)[full] + length
-            windows = PanelWindows(stream.rows, stream.scaling, length, 0, (full, first))
+            windows = Windows(stream.rows, stream.scaling, length, 0, Anchors(full[:, None], first))
             after, surprise = _carried(network, windows, stream.now.select(torch.from_numpy(full)))
             stream = stream._moved(full, after, length)
             yield stream, full, surprise
@@ -99,20 +105,18 @@ class Stream:
         )
 
 
-def _carried(
-    network: PanelForecaster, windows: PanelWindows, states: ModelState
-) -> tuple[ModelState, Float[Tensor, "S L"]]:
+def _carried(network: SimbaForecaster, windows: Windows, state: ModelState) -> tuple[ModelState, Float[Tensor, "S L"]]:
     after, surprises = [], []
     for begin in range(0, len(windows), AT_ONCE):
         chosen = slice(begin, min(begin + AT_ONCE, len(windows)))
         batch = on_device(_read_only(windows.__getitems__(range(chosen.start, chosen.stop)), network), network)
-        _, state, surprise = network.carry(**inputs_of(batch), states=states.select(chosen))
-        after.append(state)
+        _, new, surprise = network.carry(**inputs_of(batch), state=state.select(chosen))
+        after.append(new)
         surprises.append(surprise.cpu())
     return _joined(after), torch.cat(surprises)
 
 
-def _read_only(batch: Batch, network: PanelForecaster) -> Batch:
+def _read_only(batch: Batch, network: SimbaForecaster) -> Batch:
     """A block that is only read has no known covariates ahead; the forecast they would serve is not looked at."""
     if "future_features" in batch:
         batch["future_features"] = batch["future_features"].new_zeros(
@@ -127,14 +131,14 @@ def _joined(states: list[ModelState]) -> ModelState:
     return states[0].map(lambda tensor: next(whole))
 
 
-def _placed(states: ModelState, new: ModelState, rows: Int[np.ndarray, " S"]) -> ModelState:
+def _placed(state: ModelState, new: ModelState, rows: Int[np.ndarray, " S"]) -> ModelState:
     """The states with those of some samples replaced."""
-    whole, index = iter(states.tensors()), torch.from_numpy(rows)
+    whole, index = iter(state.tensors()), torch.from_numpy(rows)
     return new.map(lambda tensor: next(whole).index_copy(0, index.to(tensor.device), tensor))
 
 
 @torch.inference_mode()
-def surprise_of(network: PanelForecaster, panel: Panel, scaling: PanelScaling) -> Float[np.ndarray, " R"]:
+def surprise_of(network: SimbaForecaster, panel: Panel, scaling: PanelScaling) -> Float[np.ndarray, " R"]:
     """How much each row of each series surprised a memory that reads them from the first on: [R].
 
     The rows after the last full block are read in the block that ends with the last row, from the state before it.
@@ -149,9 +153,46 @@ def surprise_of(network: PanelForecaster, panel: Panel, scaling: PanelScaling) -
         done[which] += length
     left = np.flatnonzero(done < panel.lengths)
     if len(left):
-        windows = PanelWindows(end.rows, scaling, length, 0, (left, end.rows.lengths[left]))
+        windows = Windows(end.rows, scaling, length, 0, Anchors(left[:, None], end.rows.lengths[left]))
         _, surprise = _carried(network, windows, end.before.select(torch.from_numpy(left)))
         for i, values in zip(left, surprise.double().numpy(), strict=True):
             rest = panel.lengths[i] - done[i]
             found[panel.offsets[i + 1] - rest : panel.offsets[i + 1]] = values[length - rest :]
     return found
+
+
+# files ----------------------------------------------------------------------------------------------------------------
+
+
+def save_stream(stream: Stream, network: nn.Module, path: Path) -> Path:
+    """Write what was observed, and which weights the memory's state belongs to.
+
+    Raises:
+        ValueError: the path is no file in a folder that exists.
+        OSError: the disk is full, or refuses it.
+    """
+    header, arrays = packed(stream.rows)
+    arrays |= {"scales": stream.scaling.of_target(stream.rows), "blocks": stream.blocks}
+    header["arrays"] = list(arrays)
+    tensors = tuple(torch.from_numpy(array) for array in arrays.values())
+    state = ObservedState(stream.older, stream.before, stream.now, as_json(header), tensors)
+    save_state(path, state, model=network)
+    return path
+
+
+def load_stream(path: Path, network: nn.Module, columns: Columns, scaling: PanelScaling) -> Stream:
+    """Read what `save_stream` wrote; columns and scaling: of the forecaster."""
+    state = load_state(path, model=network)
+    if not isinstance(state, ObservedState):
+        raise ValueError(f"{path} holds no observations of a forecaster")
+    header = parse_json(state.header, str(path))
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in zip(header["arrays"], state.rows, strict=True)}
+        rows = unpacked(header, arrays, columns)
+        own = replace(scaling, scales=pd.DataFrame(arrays["scales"], index=rows.ids, columns=["mean", "scale"]))
+        blocks = arrays["blocks"]
+    except WRONG as error:
+        raise ValueError(f"{path} is damaged: {first_line(error)}") from None
+    device = next(network.parameters()).device
+    older, before, now = (each.to(device) for each in (state.older, state.before, state.now))
+    return Stream(rows, blocks, older, before, now, own)
