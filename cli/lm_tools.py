@@ -238,9 +238,10 @@ def generate_command(arguments: argparse.Namespace) -> None:
             top_p=arguments.top_p, seed=arguments.seed, state=state, piece=PIECE,
         )  # fmt: skip
         kept = _file(arguments.save_state) if arguments.save_state else None
+        first = next(drawn)  # a state that the model refuses shows here, before anything is printed
         decode = tokenizer.decoder(prompt.tolist())
         print(arguments.prompt, end="", flush=True)
-        for token, state in drawn:
+        for token, state in itertools.chain([first], drawn):
             print(decode(token), end="", flush=True)
         print()
         if kept:

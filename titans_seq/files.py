@@ -76,7 +76,7 @@ def read_content(path: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, or too large.
+        ValueError: it is not a regular file, or too large.
     """
     kind = path.stat()
     if not stat.S_ISREG(kind.st_mode):

@@ -16,7 +16,7 @@ class DataError(ValueError):
 
 
 def at_least(least: int, **arguments: int) -> None:
-    """Refuse arguments that are no whole numbers of at least `least`."""
+    """Raise a DataError unless all arguments are whole numbers of at least `least`."""
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise DataError(f"{name} must be a whole number; got {value!r}")

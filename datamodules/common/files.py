@@ -36,7 +36,7 @@ def user_path(text: str | Path) -> Path:
     except RuntimeError:
         raise DataError(f"{text}: there is no such user, or no home folder; write the path in full") from None
     except ValueError as error:  # NUL, or a surrogate that stands for no byte
-        raise DataError(f"{str(text)!r} is no path: {error}") from None
+        raise DataError(f"{str(text)!r} is not a path: {error}") from None
     except OSError as error:  # anything else is for those who read or write there
         if error.errno == errno.ENAMETOOLONG:
             raise DataError(f"{path}: {os.strerror(error.errno)}; choose a shorter one") from None

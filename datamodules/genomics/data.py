@@ -132,7 +132,7 @@ class DNAClassData(SplitData):
         return EMBEDDED if source is None else base_name(source)
 
     def prepare_data(self, quiet: bool = True) -> None:
-        """Download the named data set if it is not at hand."""
+        """Download the named data set unless it is here."""
         if self.spec is not None and not self.splits:
             download_benchmark(self.spec.name, data_root=self.data_root, quiet=quiet)
 

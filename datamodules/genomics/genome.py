@@ -68,7 +68,7 @@ class Genome:
             raise DataError(f"no record {record} in {self.path}; {hint}")
 
     def letters(self, record: str, begin: int = 0, end: int | None = None) -> str:
-        """The bases [begin, end) as they stand in the file, of either case; end None: the last one."""
+        """The bases [begin, end) as the file has them, in either case; end None: to the last one."""
         end = self._end(record, begin, end)
         return "" if begin == end else read_letters(self._fasta(), self.path, record, begin, end)
 
@@ -76,7 +76,7 @@ class Genome:
         """The bases [begin, end) as tokens of the alphabet.
 
         Raises:
-            DataError: no such record, a place outside of it, a letter that is no base (with its position from 1).
+            DataError: no such record, a place outside of it, a letter that is not a base (with its position from 1).
         """
         end = self._end(record, begin, end)
         tokens = np.empty(end - begin, dtype=np.uint8)

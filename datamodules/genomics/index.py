@@ -88,7 +88,7 @@ def open_indexed(path: Path) -> pyfaidx.Fasta:
 
 
 def read_letters(fasta: pyfaidx.Fasta, path: Path, record: str, begin: int, end: int) -> str:
-    """Read the bases [begin, end) of a record as they stand in the file.
+    """Read the bases [begin, end) of a record as the file has them.
 
     Args:
         fasta: What `open_indexed` opened.

@@ -102,10 +102,14 @@ class Intervals(Sequence[Interval]):
 
 @dataclass(frozen=True)
 class OverlapCounts:
-    """Of `test` test intervals, those that share with a single train interval ...
+    """How many test intervals share with a single train interval what the attributes say.
 
-    touching: ... at least 1 base. half: ... at least 50 % of their own length. identical: ... record, begin and end.
-    other_class: ... at least 1 base, where both have labels and these differ.
+    Attributes:
+        test: Number of test intervals.
+        touching: At least 1 base.
+        half: At least 50 % of their own length.
+        identical: Record, begin and end.
+        other_class: At least 1 base, where both have labels and these differ.
     """
 
     test: int
@@ -145,7 +149,7 @@ def read_interval_lists(path: str | Path) -> tuple[Intervals, Intervals]:
             empty strand is +; `id` is left out, since it repeats across classes.
 
     Raises:
-        DataError: a file, a column or a class is missing, or a row that is no interval (with file and line).
+        DataError: a file, a column or a class is missing, or a row is not an interval (with file and line).
     """
     path = user_path(path)
     train, test = (_lists_of(path / split) for split in SPLITS)
@@ -166,7 +170,7 @@ def read_bed(path: str | Path) -> Intervals:
 
     Raises:
         DataError: no such file, no intervals, or (with file and line) fewer than three columns or another number than
-            before, a begin or end that is no whole number from 0 to 2**40, end <= begin, an unknown strand.
+            before, a begin or end that is not a whole number from 0 to 2**40, end <= begin, an unknown strand.
     """
     path = user_path(path)
     rows: list[tuple[str, int, int, str, str | None]] = []

@@ -24,7 +24,11 @@ COLUMNS = ("sequence", "label")
 class Labelled:
     """Sequences of any length and their classes.
 
-    tokens: one array of tokens (see `alphabet`) per sequence. labels: index into class_names.
+    Attributes:
+        name: What results call the data.
+        tokens: One array of tokens (see `alphabet`) per sequence.
+        labels: Index into class_names.
+        class_names: Sorted, unless training gave them.
     """
 
     name: str
@@ -71,8 +75,8 @@ def read_labelled_csv(path: str | Path, class_names: tuple[str, ...] | None = No
         class_names: those of the training data; a label that is none of them is refused. None: the sorted labels found.
 
     Raises:
-        DataError: no such file, a column that is missing, an empty sequence or label, a letter that is no base, fewer
-            than two classes, a class that training did not know.
+        DataError: no such file, a missing column, an empty sequence or label, a letter that is not a base, fewer than
+            two classes, a class that training did not know.
     """
     path = user_path(path)
     tokens, labels = [], []

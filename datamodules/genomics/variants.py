@@ -67,8 +67,8 @@ def read_variants(path: str | Path, genome: Genome) -> Variants:
         path: .vcf, .csv or .tsv, also .gz or .bgz, in UTF-8.
 
     Raises:
-        DataError: no such file, another ending, a column or a field that is missing, a position that is no whole number
-            or past the end, an unknown record, another letter in an allele, an alternative equal to the reference, a
+        DataError: no such file, another ending, a missing column or field, a position that is not a whole number or is
+            past the end, an unknown record, another letter in an allele, an alternative equal to the reference, a
             reference allele that is not what the genome has there, or no variant at all.
     """
     path = user_path(path)

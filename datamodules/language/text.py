@@ -171,7 +171,7 @@ def read_text(path: str | Path) -> str:
     """The text of a UTF-8 file.
 
     Raises:
-        DataError: no such file, an empty one, one that is no text.
+        DataError: no such file, an empty one, one that is not text.
     """
     path = user_path(path)
     with open_text(path, newline=None) as file:

@@ -153,11 +153,11 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     try:
         known = json.loads(definition)
     except (ValueError, RecursionError):  # no JSON, or JSON nested too deeply
-        raise ValueError(f"{path} is no tokenizer.json: it holds no JSON") from None
+        raise ValueError(f"{path} is not a tokenizer.json: it holds no JSON") from None
     if known == _BYTES:
         return ByteTokenizer()
     if not isinstance(known, dict) or "model" not in known:
-        raise ValueError(f"{path} is no tokenizer.json: it has no model")
+        raise ValueError(f"{path} is not a tokenizer.json: it has no model")
     try:
         return FileTokenizer(definition)
     except ValueError as error:

@@ -59,30 +59,39 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def classifier(files: Path) -> Path:
-    """A finished run; tests must not change it."""
-    folder = files / "classifier"
-    words = ["--csv", str(files / "train.csv"), "--test-csv", str(files / "test.csv"), "--output", str(folder)]
-    assert main(["fit", "dna", *words, *SMALL]) == 0
-    return folder
+def train(files: Path) -> Callable[..., Path]:
+    """Train in a folder beside the files, on train.csv and test.csv or on genome.fa."""
+
+    def trained(name: str, verb: str, *words: str) -> Path:
+        classify = ["--csv", str(files / "train.csv"), "--test-csv", str(files / "test.csv")]
+        source = classify if verb == "fit" else ["--fasta", str(files / "genome.fa"), "--length", "64"]
+        assert main([verb, "dna", *source, "--output", str(files / name), "--quiet", *words]) == 0
+        return files / name
+
+    return trained
+
+
+# finished runs; tests must not change them
 
 
 @pytest.fixture(scope="session")
-def language_model(files: Path) -> Path:
-    """A finished next-base run; tests must not change it."""
-    folder = files / "language_model"
-    words = ["--fasta", str(files / "genome.fa"), "--length", "64", "--output", str(folder)]
-    assert main(["pretrain", "dna", *words, *SMALL]) == 0
-    return folder
+def classifier(train: Callable[..., Path]) -> Path:
+    return train("classifier", "fit", *SMALL)
 
 
 @pytest.fixture(scope="session")
-def masked_model(files: Path) -> Path:
-    """A finished masked run; tests must not change it."""
-    folder = files / "masked"
-    words = ["--fasta", str(files / "genome.fa"), "--length", "64", "--objective", "masked", "--output", str(folder)]
-    assert main(["pretrain", "dna", *words, *SMALL]) == 0
-    return folder
+def kmer(train: Callable[..., Path]) -> Path:
+    return train("kmer", "fit", "--model", "kmer")
+
+
+@pytest.fixture(scope="session")
+def language_model(train: Callable[..., Path]) -> Path:
+    return train("language_model", "pretrain", *SMALL)
+
+
+@pytest.fixture(scope="session")
+def masked_model(train: Callable[..., Path]) -> Path:
+    return train("masked", "pretrain", "--objective", "masked", *SMALL)
 
 
 def _table(path: str) -> list[dict[str, str]]:
@@ -111,16 +120,14 @@ def test_a_classifier_run_is_complete(classifier: Path) -> None:
     assert checkpoint["DNAClassData"]["class_names"] == ["no", "yes"]
 
 
-def test_the_floor_is_fitted_tested_and_used(files: Path, workdir: Path) -> None:
-    words = ["--csv", str(files / "train.csv"), "--test-csv", str(files / "test.csv"), "--output", "kmer", "--quiet"]
-    assert main(["fit", "dna", *words, "--model", "kmer"]) == 0
-    metrics = _metrics(Path("kmer"))
+def test_the_baseline_is_fitted_tested_and_used(kmer: Path, files: Path, workdir: Path) -> None:
+    shutil.copytree(kmer, "k")
+    metrics = _metrics(kmer)
     assert metrics["model"] == "kmer" and metrics["selected_on"] == "nothing"
-    assert main(["test", "dna", "--checkpoint", "kmer", "--quiet"]) == 0
-    tested = _metrics(Path("kmer"), "test_metrics.json")
-    assert tested["test_mcc"] == pytest.approx(metrics["test_mcc"])
-    assert main(["predict", "dna", "--checkpoint", "kmer", "--csv", str(files / "test.csv"), "--quiet"]) == 0
-    assert len((Path("kmer") / "predictions-test.csv").read_text().splitlines()) == 21
+    assert main(["test", "dna", "--checkpoint", "k", "--quiet"]) == 0
+    assert _metrics(Path("k"), "test_metrics.json")["test_mcc"] == pytest.approx(metrics["test_mcc"])
+    assert main(["predict", "dna", "--checkpoint", "k", "--csv", str(files / "test.csv"), "--quiet"]) == 0
+    assert len((Path("k") / "predictions-test.csv").read_text().splitlines()) == 21
 
 
 def test_the_default_needs_no_data(workdir: Path) -> None:
@@ -136,16 +143,23 @@ def test_other_mixers_are_trained(model: str, files: Path, workdir: Path) -> Non
     assert metrics["model"] == model and metrics["strands"] == "augment true, rc average"
 
 
-def test_a_classifier_begins_with_a_pretrained_encoder(masked_model: Path, files: Path, workdir: Path) -> None:
-    words = ["--csv", str(files / "train.csv"), "--from", str(masked_model), "--output", "tuned", "--quiet"]
+@pytest.mark.parametrize("pretrained", ["masked_model", "language_model"])
+def test_a_classifier_begins_with_a_pretrained_encoder(
+    pretrained: str, request: pytest.FixtureRequest, files: Path, workdir: Path
+) -> None:
+    """Both readers of a classifier begin as the one of a causal model."""
+    origin: Path = request.getfixturevalue(pretrained)
+    words = ["--csv", str(files / "train.csv"), "--from", str(origin), "--output", "tuned", "--quiet"]
     frozen = ["training.learning_rate=0", "training.weight_decay=0", "--epochs", "1"]
     assert main(["fit", "dna", *words, *frozen]) == 0
     tuned, begun = (
         torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-        for folder in (Path("tuned"), masked_model)
+        for folder in (Path("tuned"), origin)
     )
     same = [name for name in begun if name.startswith("network.encoder.")]
     assert len(same) > 10 and all(torch.equal(tuned[name], begun[name]) for name in same)
+    for name in (name for name in same if pretrained == "language_model" and ".mixer." in name):
+        assert torch.equal(tuned[name.replace(".mixer.", ".backward_mixer.")], begun[name])
     assert OmegaConf.load("tuned/config.yaml").model.bidirectional is True
     assert main(["test", "dna", "--checkpoint", "tuned", "--quiet"]) == 0
 
@@ -167,17 +181,20 @@ def test_a_resumed_run_ends_as_if_never_interrupted(classifier: Path, workdir: P
         assert _metrics(Path("run"))[name] == pytest.approx(_metrics(classifier)[name])
 
 
-def test_the_floor_cannot_be_resumed_and_stays_whole(
-    files: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
+def test_the_baseline_cannot_be_resumed_and_stays_whole(
+    kmer: Path, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", "dna", "--csv", str(files / "train.csv"), "--model", "kmer", "--output", "k", "--quiet"]) == 0
-    before = (Path("k") / "metrics.json").read_text()
+    shutil.copytree(kmer, "k")
     assert main(["fit", "dna", "--output", "k", "--resume", "--epochs", "20"]) == 2
     assert "nothing to resume" in capsys.readouterr().err
-    assert (Path("k") / "metrics.json").read_text() == before
+    assert _metrics(Path("k")) == _metrics(kmer)
+    # it begins again when it was killed
+    (Path("k") / "metrics.json").unlink()
+    assert main(["fit", "dna", "--output", "k", "--resume", "--quiet"]) == 0
+    assert _metrics(Path("k"))["test_mcc"] == _metrics(kmer)["test_mcc"]
 
 
-def test_testing_again_a_run_that_drew_its_test_part(files: Path, workdir: Path) -> None:
+def test_testing_again_a_run_that_drew_its_test_split(files: Path, workdir: Path) -> None:
     words = ["--csv", str(files / "train.csv"), "--model", "kmer", "--output", "k", "--quiet", "data.folds=3"]
     assert main(["fit", "dna", *words, "data.fold=1"]) == 0
     assert main(["test", "dna", "--checkpoint", "k", "--quiet"]) == 0
@@ -193,36 +210,10 @@ def test_records_are_held_out_by_name(files: Path, workdir: Path) -> None:
     assert [_metrics(Path("run"))[f"{part}_bases"] for part in ("train", "val", "test")] == [200, 200, 200]
 
 
-def test_both_readers_of_a_classifier_begin_as_the_one_of_a_causal_model(
-    language_model: Path, files: Path, workdir: Path
-) -> None:
-    words = ["--csv", str(files / "train.csv"), "--from", str(language_model), "--output", "tuned", "--quiet"]
-    frozen = ["training.learning_rate=0", "training.weight_decay=0", "--epochs", "1"]
-    assert main(["fit", "dna", *words, *frozen]) == 0
-    tuned, begun = (
-        torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-        for folder in (Path("tuned"), language_model)
-    )
-    for name in (name for name in begun if ".mixer." in name):
-        assert torch.equal(tuned[name], begun[name])
-        assert torch.equal(tuned[name.replace(".mixer.", ".backward_mixer.")], begun[name])
-
-
 def test_a_pretraining_on_streams(files: Path, workdir: Path) -> None:
-    words = [
-        "pretrain",
-        "dna",
-        "--fasta",
-        str(files / "genome.fa"),
-        "--length",
-        "64",
-        "--carry",
-        "3",
-        "--output",
-        "run",
-    ]
+    words = ["--fasta", str(files / "genome.fa"), "--length", "64", "--carry", "3", "--output", "run"]
     words += ["model.dim=8", "model.heads=1", "model.layers=1", "data.batch_size=2", "--epochs", "1", "--quiet"]
-    assert main(words) == 0
+    assert main(["pretrain", "dna", *words]) == 0
     assert main(["pretrain", "dna", "--output", "run", "--resume", "--epochs", "2", "--quiet"]) == 0
     metrics = _metrics(Path("run"))
     assert (metrics["epochs"], metrics["carried_windows"]) == (2, 3)
@@ -249,14 +240,6 @@ def test_a_run_from_weights_that_was_killed_before_its_first_checkpoint(
     assert main(["fit", "dna", "--output", "cut", "--resume", "--quiet"]) == 0
     whole, cut = (load_checkpoint(Path(name, "checkpoints/best.ckpt"))["state_dict"] for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole.keys() | cut.keys())
-
-
-def test_the_floor_begins_again_when_it_was_killed(files: Path, workdir: Path) -> None:
-    assert main(["fit", "dna", "--csv", str(files / "train.csv"), "--model", "kmer", "--output", "k", "--quiet"]) == 0
-    before = _metrics(Path("k"))
-    (Path("k") / "metrics.json").unlink()
-    assert main(["fit", "dna", "--output", "k", "--resume", "--quiet"]) == 0
-    assert _metrics(Path("k"))["test_mcc"] == before["test_mcc"]
 
 
 # a finished classifier ------------------------------------------------------------------------------------------------

@@ -29,44 +29,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _fit(files: Path, output: str | Path, *words: str) -> list[str]:
+    """The command that trains on the book."""
+    return ["fit", "lm", "--text", str(files / "book.txt"), "--output", str(output), *words]
+
+
 @pytest.fixture(scope="session")
 def book(files: Path) -> Path:
     """A finished run; tests must not change it."""
-    folder = files / "run"
-    words = ["--text", str(files / "book.txt"), "--length", "16", "--epochs", "2", "--output", str(folder)]
-    assert main(["fit", "lm", *words, *SMALL]) == 0
-    return folder
+    assert main(_fit(files, files / "run", "--length", "16", "--epochs", "2", *SMALL)) == 0
+    return files / "run"
 
 
 @pytest.fixture(scope="session")
 def pairs(files: Path) -> Path:
     """A finished run on learned byte pairs; tests must not change it."""
-    folder = files / "pairs"
-    words = ["--text", str(files / "book.txt"), "--length", "8", "--epochs", "1", "--vocab-size", "264"]
-    assert main(["fit", "lm", *words, "--output", str(folder), *SMALL]) == 0
-    return folder
-
-
-@pytest.fixture
-def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def refused(workdir: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run a command that must fail; return its one line."""
-
-    def run(words: list[str]) -> str:
-        capsys.readouterr()
-        before = sorted(workdir.rglob("*"))
-        assert main(words) == 2
-        said = capsys.readouterr()
-        assert said.err.startswith("titans-seq: ") and said.err.count("\n") == 1
-        assert sorted(workdir.rglob("*")) == before
-        return said.err
-
-    return run
+    assert main(_fit(files, files / "pairs", "--length", "8", "--epochs", "1", "--vocab-size", "264", *SMALL)) == 0
+    return files / "pairs"
 
 
 def _metrics(folder: Path) -> dict:
@@ -118,8 +97,7 @@ def test_a_learned_vocabulary(pairs: Path, files: Path, workdir: Path, capsys: p
     assert metrics["vocabulary"] == 264
     assert metrics["test_bits_per_byte"] < metrics["test_loss"] / np.log(2)  # a token has more than one byte
     (workdir / "tokenizer.json").write_text(train_bpe([TEXT], 260).to_json())
-    words = ["--text", str(files / "book.txt"), "--length", "8", "--epochs", "1", "--tokenizer", "tokenizer.json"]
-    assert main(["fit", "lm", *words, "--output", "other", *SMALL]) == 0
+    assert main(_fit(files, "other", "--length", "8", "--epochs", "1", "--tokenizer", "tokenizer.json", *SMALL)) == 0
     assert _metrics(Path("other"))["vocabulary"] == 260
     capsys.readouterr()
     assert main(["generate", "lm", "--checkpoint", "other", "--prompt", "the cat", "--tokens", "3"]) == 0
@@ -128,8 +106,7 @@ def test_a_learned_vocabulary(pairs: Path, files: Path, workdir: Path, capsys: p
 
 def test_training_on_streams(files: Path, workdir: Path) -> None:
     small = [word for word in SMALL if "steps" not in word]
-    words = ["--text", str(files / "book.txt"), "--length", "16", "--carry", "4", "--epochs", "1", "--output", "run"]
-    assert main(["fit", "lm", *words, *small]) == 0
+    assert main(_fit(files, "run", "--length", "16", "--carry", "4", "--epochs", "1", *small)) == 0
     assert main(["fit", "lm", "--output", "run", "--resume", "--epochs", "2", "--quiet"]) == 0
     metrics = _metrics(Path("run"))
     assert (metrics["carried_windows"], metrics["epochs"]) == (4, 2)
@@ -140,20 +117,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_stopped(
     carry: int, files: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = [word for word in SMALL if "steps" not in word or carry == 1]
-    words = [
-        "fit",
-        "lm",
-        "--text",
-        str(files / "book.txt"),
-        "--length",
-        "16",
-        "--epochs",
-        "3",
-        "--carry",
-        str(carry),
-        *small,
-    ]
-    assert main([*words, "--output", "whole"]) == 0
+    words = ["--length", "16", "--epochs", "3", "--carry", str(carry), *small]
+    assert main(_fit(files, "whole", *words)) == 0
     with monkeypatch.context() as patch:
         plain = LanguageModule.training_step
 
@@ -163,7 +128,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_stopped(
             return plain(self, batch, batch_idx)
 
         patch.setattr(LanguageModule, "training_step", stop)
-        assert main([*words, "--output", "parts"]) == 130
+        assert main(_fit(files, "parts", *words)) == 130
     assert not Path("parts/metrics.json").exists()
     assert main(["fit", "lm", "--output", "parts", "--resume", "--quiet"]) == 0
     whole, parts = (load_model(Path(name, "model"))[0].state_dict() for name in ("whole", "parts"))
@@ -181,17 +146,7 @@ def test_a_run_is_resumed_by_its_folder_and_any_words_that_agree(book: Path, wor
 
 
 def test_a_run_of_an_experiment_is_resumed_by_the_same_words(files: Path, workdir: Path, refused: Refused) -> None:
-    words = [
-        "fit",
-        "lm",
-        "--text",
-        str(files / "book.txt"),
-        "--output",
-        "run",
-        "experiment=paper",
-        "data.length=16",
-        *SMALL,
-    ]
+    words = _fit(files, "run", "experiment=paper", "data.length=16", *SMALL)
     words += ["trainer.precision=32-true", "trainer.accumulate_grad_batches=1"]
     assert main([*words, "--epochs", "1"]) == 0
     assert "training.learning_rate is" in refused([*words, "--epochs", "2", "--resume", "training.learning_rate=1"])
@@ -215,10 +170,8 @@ def test_generation(book: Path, workdir: Path, capsys: pytest.CaptureFixture[str
     assert said("--tokens", "6", "--seed", "1") == said("--tokens", "6", "--seed", "1") != said("--tokens", "6")
     moved = workdir / "elsewhere"
     shutil.copytree(book / "model", moved)
-    assert (
-        main(["generate", "lm", "--checkpoint", str(moved), "--prompt", "the ", "--tokens", "6", "--temperature", "0"])
-        == 0
-    )
+    words = ["--prompt", "the ", "--tokens", "6", "--temperature", "0"]
+    assert main(["generate", "lm", "--checkpoint", str(moved), *words]) == 0
     assert capsys.readouterr().out == one
 
 
@@ -243,8 +196,7 @@ def test_perplexity_of_a_text(kind: str, request: pytest.FixtureRequest, files: 
     """By one pass over it."""
     if kind == "transformer":
         run, small = workdir / "run", [word for word in SMALL if "chunk" not in word]
-        words = ["--text", str(files / "book.txt"), "--length", "8", "--epochs", "1", "--output", str(run)]
-        assert main(["fit", "lm", *words, "--variant", kind, *small]) == 0
+        assert main(_fit(files, run, "--length", "8", "--epochs", "1", "--variant", kind, *small)) == 0
     else:
         run = request.getfixturevalue(kind)
     words = ["eval", "lm", "--checkpoint", str(run), "--text", str(files / "book.txt"), "--output", "found/some.json"]
@@ -386,7 +338,7 @@ def test_a_task_of_the_harness(book: Path, workdir: Path, capsys: pytest.Capture
         (["fit", "lm", "--text", "BOOK", "trainer.gradient_clip_val=-1"], "gradient_clip_val=-1"),
         (["fit", "lm", "--text", "BOOK", "++trainer.gradient_clip_val=abc"], "gradient_clip_val=abc"),
         (["fit", "lm", "--text", "BOOK", "++trainer.accumulate_grad_batches=null"], "accumulate_grad_batches=None"),
-        (["fit", "lm", "--text", "BOOK", "--tokenizer", "BOOK"], "book.txt is no tokenizer.json"),
+        (["fit", "lm", "--text", "BOOK", "--tokenizer", "BOOK"], "book.txt is not a tokenizer.json"),
         (["fit", "lm", "--text", "BOOK", "data.length=16.5"], "length must be a whole number; got 16.5"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
         (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),
@@ -453,26 +405,7 @@ def test_states_that_no_model_makes(how: str, book: Path, workdir: Path, refused
 def test_a_state_of_another_model(book: Path, files: Path, workdir: Path, refused: Refused) -> None:
     words = ["generate", "lm", "--checkpoint", str(book), "--prompt", "the ", "--tokens", "1", "--save-state", "talk"]
     assert main(words) == 0
-    assert (
-        main(
-            [
-                "fit",
-                "lm",
-                "--text",
-                str(files / "book.txt"),
-                "--length",
-                "16",
-                "--seed",
-                "1",
-                "--epochs",
-                "1",
-                "--output",
-                "o",
-                *SMALL,
-            ]
-        )
-        == 0
-    )
+    assert main(_fit(files, "o", "--length", "16", "--seed", "1", "--epochs", "1", *SMALL)) == 0
     said = refused(["generate", "lm", "--checkpoint", "o", "--prompt", "a", "--state", "talk"])
     assert "talk is the state of another model" in said
 
@@ -480,41 +413,18 @@ def test_a_state_of_another_model(book: Path, files: Path, workdir: Path, refuse
 def test_a_vocabulary_that_lacks_the_prompt(files: Path, workdir: Path, refused: Refused) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = Tokenizer(
-        models.WordLevel(
-            {word: i for i, word in enumerate([*sorted(set(TEXT.replace(".", " .").split())), "[UNK]"])},
-            unk_token="[UNK]",
-        )
-    )
+    known = [*sorted(set(TEXT.replace(".", " .").split())), "[UNK]"]
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     (workdir / "words.json").write_text(words.to_str())
-    fit = [
-        "fit",
-        "lm",
-        "--text",
-        str(files / "book.txt"),
-        "--tokenizer",
-        "words.json",
-        "--length",
-        "8",
-        "--epochs",
-        "1",
-        "--output",
-        "run",
-    ]
-    assert main([*fit, *SMALL]) == 0
-    assert "the vocabulary lacks a part of the text" in refused(
-        ["generate", "lm", "--checkpoint", "run", "--prompt", "dog"]
-    )
+    assert main(_fit(files, "run", "--tokenizer", "words.json", "--length", "8", "--epochs", "1", *SMALL)) == 0
     (workdir / "other.txt").write_text("the dog " * 50)
-    assert "the vocabulary lacks a part of the text" in refused(
-        ["eval", "lm", "--checkpoint", "run", "--text", "other.txt"]
-    )
+    generate, evaluate = ([verb, "lm", "--checkpoint", "run"] for verb in ("generate", "eval"))
+    for command in ([*generate, "--prompt", "dog"], [*evaluate, "--text", "other.txt"]):
+        assert "the vocabulary lacks a part of the text" in refused(command)
     (workdir / "run/model/tokenizer.json").write_text(train_bpe([TEXT], 260).to_json())
     sign(workdir / "run/model")
-    assert "the tokenizer has 260 tokens, the model" in refused(
-        ["generate", "lm", "--checkpoint", "run", "--prompt", "the"]
-    )
+    assert "the tokenizer has 260 tokens, the model" in refused([*generate, "--prompt", "the"])
 
 
 def test_tasks_of_bytes_and_a_model_of_something_else(pairs: Path, refused: Refused) -> None:
@@ -533,8 +443,7 @@ def test_an_unfinished_run(book: Path, workdir: Path, refused: Refused) -> None:
 
 def test_a_case_that_the_kernels_do_not_cover(files: Path, refused: Refused) -> None:
     small = [word for word in SMALL if not word.startswith("model.chunk_size")]
-    words = ["fit", "lm", "--text", str(files / "book.txt"), "--length", "16", *small]
-    said = refused([*words, "model.backend=triton", "model.chunk_size=128"])
+    said = refused(_fit(files, "run", "--length", "16", *small, "model.backend=triton", "model.chunk_size=128"))
     assert "does not cover chunk_size 128" in said
 
 
@@ -543,7 +452,7 @@ def test_kernels_where_they_cannot_run(
     book: Path, files: Path, workdir: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # tests interpret them
-    said = refused(["fit", "lm", "--text", str(files / "book.txt"), "--length", "16", "model.backend=triton", *SMALL])
+    said = refused(_fit(files, "run", "--length", "16", "model.backend=triton", *SMALL))
     assert 'model.backend="triton" cannot run here' in said
     shutil.copytree(book / "model", "model")
     config = json.loads(Path("model/config.json").read_text())

@@ -29,7 +29,9 @@ class KmerClassifier(nn.Module):
     steps.
 
     Args:
-        class_names: N names. k: length of the words, 1 to 8. inverse_penalty: C of scikit-learn's LogisticRegression.
+        class_names: N names.
+        k: Length of the words, 1 to 8.
+        inverse_penalty: C of scikit-learn's LogisticRegression.
     """
 
     def __init__(self, class_names: Sequence[str], *, k: int = 4, inverse_penalty: float = 0.1) -> None:

@@ -35,7 +35,9 @@ def generate(
         prompt: at least one token, read `piece` tokens at a time.
         tokens: how many to draw.
         temperature: logits are divided by it; 0 takes the most likely token.
-        top_k: draw among the k most likely. top_p: and among the fewest that have this share of the probability.
+        top_k: draw among the k most likely.
+        top_p: draw among the fewest that have this share of the probability.
+        seed: of the draws.
         state: what was read before the prompt left; None: nothing was.
 
     Raises:

@@ -93,7 +93,8 @@ def evaluate(
     """Run one task of the harness, without examples in the prompt; its metrics by name.
 
     Args:
-        task: one of `manager.all_tasks`. limit: at most so many documents.
+        task: one of `manager.all_tasks`.
+        limit: maximum number of documents.
 
     Raises:
         Whatever the library raises that loads its data.

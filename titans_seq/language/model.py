@@ -38,7 +38,8 @@ class LanguageModel(nn.Module):
         dropout: of the blocks.
         options: of the mixer, e.g. heads, depth, chunk_size, num_persistent, segment, window.
 
-    Attributes: options: all of these, by name; `LanguageModel(**options)` is a model of the same shape.
+    Attributes:
+        options: all of these, by name; `LanguageModel(**options)` is a model of the same shape.
     """
 
     mixer_defaults = MIXER_DEFAULTS

@@ -32,9 +32,9 @@ READERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no path: it is empty"),
-        ("a\0b", r"'a\\x00b' is no path"),
-        ("\ud800", "is no path"),
+        ("", "is not a path: it is empty"),
+        ("a\0b", r"'a\\x00b' is not a path"),
+        ("\ud800", "is not a path"),
         ("~nobody-of-this-name/x", "no such user"),
         ("x" * 300, "File name too long; choose a shorter one"),
         ("x/" * 3000, "File name too long; choose a shorter one"),

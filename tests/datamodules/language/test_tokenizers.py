@@ -119,5 +119,5 @@ def test_tokens_beyond_the_largest_vocabulary_are_refused(number, tmp_path):
 
 def test_deep_nesting_is_no_tokenizer(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model":' * 3000)
-    with pytest.raises(ValueError, match="is no tokenizer.json: it holds no JSON"):
+    with pytest.raises(ValueError, match="is not a tokenizer.json: it holds no JSON"):
         read_tokenizer(tmp_path)

@@ -332,7 +332,7 @@ def _weights(folder, change):
             lambda f: _options(f, mixer="lstm"),
             "config.json is damaged: mixer must be one of",
         ),
-        (lambda f: _damage(f, "tokenizer.json", "[]") or sign(f), "is no tokenizer.json: it has no model"),
+        (lambda f: _damage(f, "tokenizer.json", "[]") or sign(f), "is not a tokenizer.json: it has no model"),
         (
             lambda f: _weights(f, lambda weights: {k: v for k, v in weights.items() if "norm" in k}),
             "model.safetensors does not fit the model of config.json",
