@@ -25,6 +25,7 @@ from titans_seq.datamodules.genomics.data import classes_of
 from titans_seq.datamodules.genomics.intervals import label_by_length
 from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNAModule, KmerClassifier
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
+from titans_seq.mixers import MIXERS
 from titans_seq.pictures import plot_training
 
 ENCODER = "network.encoder."  # where a checkpoint has the weights that a classifier can begin with
@@ -66,7 +67,7 @@ class PretrainTask(Task):
 
     def check(self, config: DictConfig) -> None:
         if "mixer" not in config.model:
-            raise UsageError("model=kmer is a classifier; choose memory, mac, mag, mal or attention")
+            raise UsageError(f"model=kmer is a classifier; choose one of {', '.join(MIXERS)}")
         if config.data.carry > 1 and config.model.bidirectional:
             raise UsageError("--carry needs --objective next: a masked model reads to the end first and has no stream")
         fitting.check_streams(config)

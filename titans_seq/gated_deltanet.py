@@ -5,8 +5,6 @@ Source: Gated Delta Networks (arXiv 2412.06464), section 3; the delta rule as in
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from titans_seq.convolution import draw_taps, new_taps, tokens_of
-from titans_seq.kernels.checks import check_cache
-from titans_seq.kernels.state import BatchState, whole_number
-from titans_seq.mixer_base import Mixer, last_inputs, put_back, require_batch, results, to_front
+from titans_seq.kernels.state import whole_number
 from titans_seq.norms import GatedNorm
+from titans_seq.recurrent import Recurrent
 
 CHUNK = 64  # tokens per pass; the result does not depend on it
 
@@ -85,20 +82,7 @@ def gated_delta_rule(
     return torch.stack(outputs, dim=2).movedim(1, 3).flatten(1, 2)[:, :tokens], state
 
 
-@dataclass(frozen=True)
-class DeltaState(BatchState):
-    """What a `GatedDeltaNet` carries from one call to the next.
-
-    matrix: S, [B, H, K, K], float32 or wider. inputs: [B, R - 1, D], the last inputs, for the convolution.
-    fingerprint: of the layer's shape; a layer refuses the state of another.
-    """
-
-    matrix: Tensor
-    inputs: Tensor
-    fingerprint: str
-
-
-class GatedDeltaNet(Mixer):
+class GatedDeltaNet(Recurrent):
     """A layer of Gated DeltaNet, `[B, T, D] -> [B, T, D]`, causal.
 
         q, k, v = SiLU(conv(x W)), q and k of unit length;  o = gated_delta_rule(q, k, v, log alpha, beta)
@@ -117,8 +101,6 @@ class GatedDeltaNet(Mixer):
     NaN or infinite spoils its whole chunk of 64 and all after it.
     """
 
-    state_type = DeltaState
-
     def __init__(self, dim: int, *, heads: int = 4, head_dim: int | None = None, conv_size: int = 4) -> None:
         super().__init__()
         dim, heads = whole_number("dim", dim, 1), whole_number("heads", heads, 1)
@@ -126,6 +108,7 @@ class GatedDeltaNet(Mixer):
             raise ValueError(f"dim must be a multiple of heads, or head_dim be given; got dim {dim} and heads {heads}")
         self.dim, self.heads = dim, heads
         self.head_dim = dim // heads if head_dim is None else whole_number("head_dim", head_dim, 1)
+        self.hidden_shape = heads, self.head_dim, self.head_dim  # S
         self.kept = max(whole_number("conv_size", conv_size, 0), 1) - 1
         inner = heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner, bias=False)
@@ -149,47 +132,12 @@ class GatedDeltaNet(Mixer):
             self.log_a.uniform_(1, 16).log_()
             self.gates.bias.copy_(torch.cat([start + torch.log(-torch.expm1(-start)), torch.zeros_like(start)]))
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: DeltaState | None = None,
-        mask: Tensor | None = None,
-        return_state: bool = False,
-        return_surprise: bool = False,
-    ) -> Tensor | tuple[Any, ...]:
-        """Mix x [B, T, D] over time; arguments, results and errors as of `Mixer`."""
-        self.check(x, state, mask, return_surprise=return_surprise)
-        x, mask, places = to_front(x, mask)
-        state = self.initial_state(len(x), dtype=x.dtype) if state is None else state
-        wide = state.matrix.dtype if x.dtype != torch.float64 else torch.float64
-        history = torch.cat([state.inputs.to(x.dtype), x], dim=1)
+    def read(self, history: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, wide = history[:, self.kept :], hidden.dtype
         q, k, v = (z.to(wide) for z in tokens_of(self.qkv(history), self.conv, self.heads, parts=3, unit=2))
         decay, beta = self.gates(x).to(wide).split(self.heads, dim=-1)
         log_alpha, beta = -self.log_a.to(wide).exp() * F.softplus(decay), torch.sigmoid(beta)
-        if mask is not None:
+        if mask is not None:  # nothing decays, nothing is written
             log_alpha, beta = log_alpha * mask[..., None], beta * mask[..., None]
-        y, matrix = gated_delta_rule(q, k, v, log_alpha, beta, state.matrix.to(wide))
-        y = self.out(self.norm(y, self.out_gate(x)))
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0.0)
-        new = DeltaState(matrix, last_inputs(history, self.kept, mask), self.fingerprint) if return_state else None
-        return results(put_back(y, places), new)
-
-    def initial_state(self, batch_size: int, *, dtype: torch.dtype | None = None) -> DeltaState:
-        """The start of a stream, before any token. dtype: that of the inputs."""
-        weight, batch_size = self.qkv.weight, whole_number("batch_size", batch_size, 0)
-        dtype = weight.dtype if dtype is None else dtype
-        wide = torch.promote_types(dtype, torch.float32)
-        matrix = weight.new_zeros(batch_size, self.heads, self.head_dim, self.head_dim, dtype=wide)
-        inputs = weight.new_zeros(batch_size, self.kept, self.dim, dtype=dtype)
-        return DeltaState(matrix, inputs, self.fingerprint)
-
-    def check_state(self, x: Tensor, state: DeltaState) -> None:
-        require_batch(x, len(state.inputs))
-        wide = x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))
-        check_cache("state.matrix", state.matrix, (len(x), self.heads, self.head_dim, self.head_dim), wide)
-        check_cache("state.inputs", state.inputs, (len(x), self.kept, self.dim), x)
-
-    def extra_repr(self) -> str:
-        return self.fingerprint
+        y, hidden = gated_delta_rule(q, k, v, log_alpha, beta, hidden)
+        return self.out(self.norm(y, self.out_gate(x))), hidden

@@ -3,32 +3,15 @@
 Dimensions: B batch, T time, D model width, E inner width, S states of a channel, R taps of the convolution.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titans_seq.kernels.checks import check_cache
-from titans_seq.kernels.state import BatchState, whole_number
-from titans_seq.mixer_base import Mixer, last_inputs, put_back, require_batch, results, to_front
+from titans_seq.kernels.state import whole_number
+from titans_seq.recurrent import Recurrent
 
 
-@dataclass(frozen=True)
-class SSMState(BatchState):
-    """What a `SelectiveSSM` carries from one call to the next.
-
-    hidden: h, [B, E, S], float32 or wider. inputs: [B, R - 1, D], the last inputs, for the convolution.
-    fingerprint: of the layer's shape; a layer refuses the state of another.
-    """
-
-    hidden: Tensor
-    inputs: Tensor
-    fingerprint: str
-
-
-class SelectiveSSM(Mixer):
+class SelectiveSSM(Recurrent):
     """Mamba's block `[B, T, D] -> [B, T, D]`, causal.
 
         h_t = exp(delta_t A) h_{t-1} + delta_t B_t x_t,     y_t = C_t h_t + D x_t
@@ -48,8 +31,6 @@ class SelectiveSSM(Mixer):
     Numerics: h is float32 (float64 under float64), also under autocast.
     """
 
-    state_type = SSMState
-
     def __init__(self, dim: int, *, states: int = 16, conv_size: int = 4, expansion: int = 2) -> None:
         super().__init__()
         dim, states, conv_size, expansion = (
@@ -60,6 +41,7 @@ class SelectiveSSM(Mixer):
         )  # fmt: skip
         inner, rank = expansion * dim, -(-dim // 16)
         self.dim, self.states, self.rank, self.kept = dim, states, rank, conv_size - 1
+        self.hidden_shape = inner, states
         self.inp = nn.Linear(dim, 2 * inner, bias=False)
         self.conv = nn.Conv1d(inner, inner, conv_size, groups=inner)
         self.select = nn.Linear(inner, rank + 2 * states, bias=False)
@@ -78,57 +60,18 @@ class SelectiveSSM(Mixer):
             self.skip.fill_(1.0)
             self.delta.bias.copy_(start + torch.log(-torch.expm1(-start)))  # its inverse softplus
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: SSMState | None = None,
-        mask: Tensor | None = None,
-        return_state: bool = False,
-        return_surprise: bool = False,
-    ) -> Tensor | tuple[Any, ...]:
-        """Mix x [B, T, D] over time; arguments, results and errors as of `Mixer`."""
-        self.check(x, state, mask, return_surprise=return_surprise)
-        x, mask, places = to_front(x, mask)
-        state = self.initial_state(len(x), dtype=x.dtype) if state is None else state
-        history = torch.cat([state.inputs.to(x.dtype), x], dim=1)
-        y, hidden = self._scan(history, state.hidden, mask) if x.shape[1] else (x, state.hidden)
-        if mask is not None:
-            y = y.masked_fill(~mask[..., None], 0.0)
-        new = SSMState(hidden, last_inputs(history, self.kept, mask), self.fingerprint) if return_state else None
-        return results(put_back(y, places), new)
-
-    def initial_state(self, batch_size: int, *, dtype: torch.dtype | None = None) -> SSMState:
-        """The start of a stream, before any token. dtype: that of the inputs."""
-        weight, batch_size = self.inp.weight, whole_number("batch_size", batch_size, 0)
-        dtype = weight.dtype if dtype is None else dtype
-        wide = torch.promote_types(dtype, torch.float32)
-        hidden = weight.new_zeros(batch_size, *self.log_a.shape, dtype=wide)
-        inputs = weight.new_zeros(batch_size, self.kept, self.dim, dtype=dtype)
-        return SSMState(hidden, inputs, self.fingerprint)
-
-    def check_state(self, x: Tensor, state: SSMState) -> None:
-        require_batch(x, len(state.inputs))
-        wide = x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))
-        check_cache("state.hidden", state.hidden, (len(x), *self.log_a.shape), wide)
-        check_cache("state.inputs", state.inputs, (len(x), self.kept, self.dim), x)
-
-    def extra_repr(self) -> str:
-        return self.fingerprint
-
     def _first_weight(self) -> Tensor:
         return self.inp.weight
 
-    def _scan(self, history: Tensor, h: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """y [B, T, D] of the last T of history [B, R - 1 + T, D], and h after them."""
+    def read(self, history: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         x, gate = self.inp(history).chunk(2, dim=-1)
         x, gate = F.silu(self.conv(x.mT).mT), gate[:, self.kept :]  # [B, T, E]
         rank, b, c = self.select(x).split([self.rank, self.states, self.states], dim=-1)
         delta = F.softplus(self.delta(rank))
         if mask is not None:
             delta = delta * mask[..., None]  # with a step of 0 h stays as it is, exactly
-        wide = torch.promote_types(gate.dtype, torch.float32)
-        h, a, outputs = h.to(wide), -self.log_a.to(wide).exp(), []
+        h, wide, outputs = hidden, hidden.dtype, []  # h [B, E, S]
+        a = -self.log_a.to(wide).exp()
         # [B, E, S] only per token: over all tokens at once they leave the cache, and the gradient of an index into them
         # fills the whole again
         for delta_t, b_t, c_t, u_t in zip(*(v.to(wide).unbind(1) for v in (delta, b, c, delta * x)), strict=True):

@@ -136,7 +136,7 @@ def test_the_default_needs_no_data(workdir: Path) -> None:
     assert (Path("runs") / "dna" / "embedded-memory-s0" / "metrics.json").is_file()
 
 
-@pytest.mark.parametrize("model", ["mag", "attention"])
+@pytest.mark.parametrize("model", ["mag", "attention", "gated_deltanet"])
 def test_other_mixers_are_trained(model: str, files: Path, workdir: Path) -> None:
     assert main(["fit", "dna", "--csv", str(files / "train.csv"), "--model", model, "--rc", "average", *SMALL]) == 0
     metrics = _metrics(Path(f"runs/dna/train-{model}-s0"))

@@ -110,9 +110,9 @@ def test_a_long_stream_is_bounded_and_cut_anywhere():
             first, state = layer(x[:, :cut], mask=mask[:, :cut], return_state=True)
             second, last = layer(x[:, cut:], mask=mask[:, cut:], state=state, return_state=True)
             assert_equal_to(torch.cat([first, second], dim=1), whole, name="y")
-            assert_equal_to(last.matrix, end.matrix, name="state")
+            assert_equal_to(last.hidden, end.hidden, name="state")
         constant, state = layer(1e4 * torch.ones(1, 4096, 8, dtype=torch.float64), return_state=True)
-    assert constant.isfinite().all() and state.matrix.norm() < 1e6
+    assert constant.isfinite().all() and state.hidden.norm() < 1e6
 
 
 def test_wrong_arguments_are_named():
