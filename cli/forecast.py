@@ -86,7 +86,10 @@ class ForecastTask(Task):
         return data
 
     def module(self, config: DictConfig, data: L.LightningDataModule) -> ForecastModule:
-        outputs = raw_size(make_output(config.training.get("output") or "huber"))
+        try:
+            outputs = raw_size(make_output(config.training.get("output") or "huber"))
+        except ValueError as error:
+            raise UsageError(f"training: {error}") from None
         own = {"outputs": outputs} if registry.find(config.model._target_, "model") is SimbaForecaster else {}
         return build(config.training, "training", network=build(config.model, "model", **own))
 

@@ -135,9 +135,9 @@ CHANGES: dict[str, Callable[[Checkpoint], None]] = {
     "base rates in words": _put(*SCHEDULE, "base_lrs", value=["a"]),
     "an epoch of the schedule in words": _put(*SCHEDULE, "last_epoch", value="one"),
     "data of a number": _put(*DATA, value=3),
-    "columns of a number": _put(*DATA, "columns", value=3),
-    "means in a list": _put(*DATA, "mean", value=[0.0]),
-    "scale of NaN": _put(*DATA, "scale", value=torch.full((16,), float("nan"))),
+    "columns of a number": _put(*DATA, "about", "scale_ids", value=3),
+    "means in a list": _put(*DATA, "arrays", "scales", value=[0.0]),
+    "an infinite scale": lambda checkpoint: checkpoint["ForecastDataModule"]["arrays"]["scales"].fill_(torch.inf),
     "a changed copy of weights": _put("current_model_state", value={"a": 1}),
 }
 
@@ -166,7 +166,7 @@ def test_steps_of_another_kernel_are_taken(fused: bool | None, job: Job, last: P
     checkpoints.check_resume(checkpoint, job.module, job.trainer, last)
 
 
-@pytest.mark.parametrize("how", ["NaN", "rows of text", "negative progress", "other shapes", "scale of NaN"])
+@pytest.mark.parametrize("how", ["NaN", "rows of text", "negative progress", "other shapes", "an infinite scale"])
 def test_a_resumed_run_is_refused_unchanged(how: str, last: Path, refused: Callable[[list[str]], str]) -> None:
     checkpoint = checkpoints.load_checkpoint(last)
     CHANGES[how](checkpoint)

@@ -68,7 +68,7 @@ def test_a_long_cell_is_not_echoed(workdir: Path, capsys: pytest.CaptureFixture[
     Path("long.csv").write_text("date,a\n2024-01-01,1\n2024-01-02," + "x" * 10**6 + "\n")
     assert main(["fit", "forecast", "--csv", "long.csv"]) == 2
     err = capsys.readouterr().err
-    assert len(err) < 2100 and "column 'a' holds text" in err and "in line 3; correct it" in err
+    assert len(err) < 2100 and "column 'a' in line 3: 'xxx" in err and "is not a number; correct it" in err
 
 
 def test_an_encoding_without_the_character(workdir: Path) -> None:
