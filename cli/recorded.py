@@ -68,7 +68,7 @@ def read_config(folder: Path, *tasks: str, trust: Collection[str] = ()) -> DictC
     try:
         require("version", version, str)
         if (task, version) in _CLOSED:
-            raise UsageError("its network is another one; train it again, or use it with that version")
+            raise UsageError("the network has changed since; train again, or install that version")
         _check(values, trust)
     except UsageError as error:
         other = other_version(values)

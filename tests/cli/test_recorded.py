@@ -202,7 +202,7 @@ def test_a_run_keeps_the_options_it_was_made_with(plain: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("version", "changed", "said"),
     [
-        ("", "", "made by titans-seq 0.1.0; this is {now}: its network is another one; train it again"),
+        ("", "", "made by titans-seq 0.1.0; this is {now}: the network has changed since; train again"),
         (
             "version: 9.1.0\n",
             "news: {}\n",
