@@ -201,22 +201,14 @@ class SimbaForecaster(nn.Module):
         Returns:
             raw numbers, mean and deviation of the observed steps. A series without any has 0 and 1.
         """
-        inputs = (past_target, past_observed_values, past_features, static_features)
-        self._check(*inputs[:3], future_features, static_features)
+        inputs = (past_target, past_observed_values, past_features, future_features, static_features)
         x, mask, loc, scale = self._tokens(*inputs)
         for block in self.blocks:
             x = block(x, mask)
         return self._forecast(x, future_features), loc, scale
 
     def carry(
-        self,
-        past_target: Float[Tensor, "B L"],
-        past_observed_values: Float[Tensor, "B L"] | None = None,
-        past_features: Covariates = None,
-        future_features: Covariates = None,
-        static_features: Float[Tensor, "B E"] | None = None,
-        *,
-        state: ModelState | None = None,
+        self, *inputs: Tensor | None, state: ModelState | None = None, **named: Tensor
     ) -> tuple[Forecast, ModelState, Float[Tensor, "B L"]]:
         """As forward, with the memory's state from the blocks of the stream before this one; None begins a stream.
 
@@ -227,17 +219,16 @@ class SimbaForecaster(nn.Module):
         Raises:
             ValueError: the mixer has no memory.
         """
-        inputs = (past_target, past_observed_values, past_features, static_features)
-        self._check(*inputs[:3], future_features, static_features)
         blocks, after = self._memory_blocks(), []
-        x, mask, loc, scale = self._tokens(*inputs)
+        given = dict(zip(INPUTS, inputs, strict=False)) | named
+        x, mask, loc, scale = self._tokens(**given)
         total = x.new_zeros(x.shape[:2])
         for block, before in zip(blocks, state.blocks if state else [None] * len(blocks), strict=True):
             x, new, surprise = block.carry(x, mask, before)
             after.append(new)
             total = total + surprise
         patches = (total / len(blocks))[:, None].expand(-1, self.patch_size, -1)  # [B, patch_size, N]
-        forecast = self._forecast(x, future_features), loc, scale
+        forecast = self._forecast(x, given.get("future_features")), loc, scale
         return forecast, ModelState(tuple(after)), self._overlap_mean(patches)
 
     def fresh(self, batch: int) -> ModelState:
@@ -257,9 +248,22 @@ class SimbaForecaster(nn.Module):
         return [block for block in self.blocks if isinstance(block, SimbaBlock)]
 
     def _tokens(
-        self, past_target: Tensor, observed: Tensor | None, past_features: Tensor | None, static: Tensor | None
+        self,
+        past_target: Tensor,
+        past_observed_values: Tensor | None = None,
+        past_features: Tensor | None = None,
+        future_features: Tensor | None = None,
+        static_features: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """Patch tokens [B, N, D], which of them hold an observed step [B, N] (None: all), loc and scale [B, 1]."""
+        observed, static = past_observed_values, static_features
+        self._check(
+            past_target=(past_target, self.lookback),
+            past_observed_values=(past_target if observed is None else observed, self.lookback),
+            past_features=(past_features, self.lookback, self.past_features),
+            future_features=(future_features, self.horizon, self.future_features),
+            static_features=(static, self.static_features),
+        )
         seen = torch.ones_like(past_target) if observed is None else observed.to(past_target.dtype)
         x, loc, scale = masked_scaling(past_target, seen, self.min_scale)
         more = (1 - seen)[..., None]
@@ -292,28 +296,15 @@ class SimbaForecaster(nn.Module):
         total = F.fold(patches, **shape)
         return (total / F.fold(torch.ones_like(patches), **shape))[:, 0, 0, : self.lookback]
 
-    def _check(
-        self,
-        past_target: Tensor,
-        observed: Tensor | None,
-        past_features: Tensor | None,
-        future_features: Tensor | None,
-        static_features: Tensor | None,
-    ) -> None:
-        batch = len(past_target)
-        wanted = {
-            "past_target": (past_target, (batch, self.lookback)),
-            "past_features": (past_features, (batch, self.lookback, self.past_features)),
-            "future_features": (future_features, (batch, self.horizon, self.future_features)),
-            "static_features": (static_features, (batch, self.static_features)),
-        }
-        if observed is not None:
-            wanted["past_observed_values"] = observed, (batch, self.lookback)
-        for name, (given, shape) in wanted.items():
-            if given is None and shape[-1] == 0:
+    def _check(self, **inputs: Any) -> None:
+        """Refuse inputs of other shapes than [B, ...]; one of no features may be None."""
+        batch = len(inputs["past_target"][0])
+        for name, (given, *sizes) in inputs.items():
+            if given is None and sizes[-1] == 0:
                 continue
-            if given is None or tuple(given.shape) != shape:
-                raise ValueError(f"{name} must be {list(shape)}; got {None if given is None else list(given.shape)}")
+            if given is None or list(given.shape) != [batch, *sizes]:
+                got = None if given is None else list(given.shape)
+                raise ValueError(f"{name} must be {[batch, *sizes]}; got {got}")
 
 
 def masked_scaling(
