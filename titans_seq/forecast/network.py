@@ -220,7 +220,7 @@ class SimbaForecaster(nn.Module):
             ValueError: the mixer has no memory.
         """
         blocks, after = self._memory_blocks(), []
-        given = dict(zip(INPUTS, inputs, strict=False)) | named
+        given: dict[str, Any] = dict(zip(INPUTS, inputs, strict=False)) | named
         x, mask, loc, scale = self._tokens(**given)
         total = x.new_zeros(x.shape[:2])
         for block, before in zip(blocks, state.blocks if state else [None] * len(blocks), strict=True):
