@@ -25,9 +25,8 @@ from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.tasks import Job, history_of
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.datamodules.common.files import user_path
-from titans_seq.datamodules.common.loaders import Batch, as_is
+from titans_seq.datamodules.common.loaders import SPLITS, Batch, as_is
 from titans_seq.datamodules.forecast.calendar import step_text
-from titans_seq.datamodules.forecast.protocol import SPLITS
 from titans_seq.datamodules.forecast.windows import Windows
 from titans_seq.files import replacing
 from titans_seq.forecast.anomalies import spans

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from titans_seq.datamodules.common.errors import DataError, at_least
 from titans_seq.datamodules.common.files import EMBEDDED
-from titans_seq.datamodules.common.loaders import Batch, EpochShuffle, as_is, dealt, epoch_seed
+from titans_seq.datamodules.common.loaders import SPLITS, Batch, EpochShuffle, as_is, dealt, epoch_seed
 from titans_seq.datamodules.forecast.csv_files import read_csv, read_published_csv
 from titans_seq.datamodules.forecast.download import download_dataset
 from titans_seq.datamodules.forecast.embedded import ORIGIN, STRIDE, embedded_series
 from titans_seq.datamodules.forecast.panel import Panel, joined
-from titans_seq.datamodules.forecast.protocol import SPLITS, Benchmark, HoldOut, Protocol
+from titans_seq.datamodules.forecast.protocol import Benchmark, HoldOut, Protocol
 from titans_seq.datamodules.forecast.registry import UNVERIFIED, VERIFIED, find_spec, locate, missing
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
@@ -316,7 +316,10 @@ class ForecastDataModule(PanelData):
             return
         try:
             arrays = {name: tensor.numpy() for name, tensor in state_dict["arrays"].items()}
-            self._restored = PanelScaling.unpacked(state_dict["about"], arrays)
+            restored = PanelScaling.unpacked(state_dict["about"], arrays)
+            if restored.numeric or restored.categories or restored.calendar or arrays.keys() != {"scales", "typical"}:
+                raise ValueError("a table has no covariates")
+            self._restored = restored
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError("the checkpoint is damaged: it holds no mean and scale for each series") from None
         stage, self._stage = self._stage, None

@@ -141,8 +141,12 @@ class PanelScaling:
             KeyError, TypeError, ValueError: something is missing or does not fit.
         """
         ids, scales, typical = about["scale_ids"], arrays["scales"], arrays["typical"]
-        if not all(isinstance(name, str | int | float) for name in ids):
+        if not isinstance(ids, list) or not all(isinstance(name, str | int | float) for name in ids):
             raise ValueError("ids must be texts or numbers")
+        texts = [about["numeric"], list(about["categories"]), *about["categories"].values()]
+        named = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in texts)
+        if not named or not isinstance(about["calendar"], bool):
+            raise ValueError("the covariates are not named by text")
         given = scales[~np.isnan(scales).all(axis=-1)]
         if scales.shape != (len(ids), 2) or not np.isfinite(given).all() or (given[:, 1] <= 0).any():
             raise ValueError("the scales are not those of the series")

@@ -8,9 +8,9 @@ import torch.multiprocessing as mp
 from shared_weights import CLIP, NAMES, clipped, made, share
 
 from titans_seq.blocks import Block
-from titans_seq.forecast import simba
+from titans_seq.forecast import network
 
-BLOCKS = (Block, simba.Block)
+BLOCKS = (Block, network.SimbaBlock)
 
 
 @pytest.fixture(scope="module")

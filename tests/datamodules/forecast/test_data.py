@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from titans_seq.datamodules import DataError, ForecastDataModule, embedded_series
+from titans_seq.datamodules.common.loaders import SPLITS
 from titans_seq.datamodules.forecast.embedded import ORIGIN, STRIDE
-from titans_seq.datamodules.forecast.protocol import SPLITS
 
 Write = Callable[..., Path]
 

@@ -184,9 +184,10 @@ def data_states(base: Base) -> Iterator[Case]:
                 # other names of columns are legal: a forecaster is used on any
                 exit = EITHER if isinstance(value, str) or "bases" in keys else REFUSED
                 yield Case(KIND, name, words, exit, SAYS, prepare=damage.copied(base, run, edit))
-    nan = torch.tensor([float("nan"), 1.0])
-    for name, wrong in {"nan": nan, "zero": torch.zeros(2), "long": torch.ones(3), "minus": -torch.ones(2)}.items():
-        edit = damage.checkpoint_edited(damage.put(wrong, "ForecastDataModule", "scale"))
+    wrongs = {"nan": [0.0, torch.nan], "zero": [0.0, 0.0], "minus": [0.0, -1.0], "endless": [torch.inf, 1.0]}
+    tables = {name: torch.tensor([row] * 2, dtype=torch.float64) for name, row in wrongs.items()}
+    for name, wrong in (tables | {"long": torch.ones(3, 2)}).items():
+        edit = damage.checkpoint_edited(damage.put(wrong, "ForecastDataModule", "arrays", "scales"))
         words = ("predict", "forecast", "--checkpoint", damage.RUN, "--output", "out", "--quiet")
         yield Case(KIND, f"scale-{name}", words, REFUSED, SAYS, prepare=damage.copied(base, "forecast", edit))
 
