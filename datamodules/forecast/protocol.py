@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Int
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.common.loaders import SPLITS as SPLITS
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.windows import Anchors
 
