@@ -35,7 +35,8 @@ def made(name: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     tokens = torch.randint(4, 8, (4, 19))
     if name == "forecaster":
-        return SimbaForecaster(32, 8, dim=8, dropout=0, head_dropout=0, **MEMORY), torch.randn(4, 32)
+        past = torch.stack([torch.randn(4, 32), (torch.rand(4, 32) < 0.8).float()], dim=1)  # values and their mask
+        return SimbaForecaster(32, 8, dim=8, dropout=0, head_dropout=0, **MEMORY), past
     if name == "both sides":
         return DNALanguageModel(DNAEncoder(8, bidirectional=True, **MEMORY)), tokens
     return LanguageModel(16, 8, layers=2, **{"mixer": name, **LANGUAGE[name]}), tokens
@@ -43,7 +44,7 @@ def made(name: str) -> tuple[nn.Module, Tensor]:
 
 def clipped(network: nn.Module, batch: Tensor) -> Tensor:
     """Leave clipped gradients in the network; return their norm before."""
-    y = network(batch)
+    y = network(*batch.unbind(1)) if batch.ndim == 3 else network(batch)
     (y[0] if isinstance(y, tuple) else y).sub(1).square().mean().backward()
     return torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
 
