@@ -26,7 +26,7 @@ FIT = Command(
         Flag("--test-csv FILE", "with --csv: rows to test on", "data.test_csv", type=file),
         Flag("--bed FILE", "regions of --fasta, with their class in column 4", "data=bed", "data.bed", type=file),
         Flag("--fasta FILE", f"with --bed: {_GENOME}", "data.fasta", type=file),
-        Flag("--model NAME", "memory (default), mac, mag, mal, attention, ssm, gated_deltanet, or kmer", "model"),
+        Flag("--model NAME", "memory (default), another name of titans_seq.mixers, or kmer", "model"),
         Flag("--from RUN", "a run of `pretrain dna` whose encoder to start from", "pretrained", "model", type=file),
         Flag("--rc", "average: test with the mean of both strands", "training.rc", choices=_RC),
         *training_flags("runs/dna/<data>-<model>-s<seed>"),
@@ -61,7 +61,7 @@ PRETRAIN = Command(
             "model.bidirectional",
             choices=("next", "masked"),
         ),
-        Flag("--model NAME", "memory (default), mac, mag, mal, attention, ssm or gated_deltanet", "model"),
+        Flag("--model NAME", "memory (default) or another name of titans_seq.mixers", "model"),
         *training_flags("runs/dna_lm/<genome>-<objective>-<model>-s<seed>"),
     ),
     """examples:

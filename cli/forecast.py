@@ -218,7 +218,7 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
         config.data.dataset, config.data.csv = None, str(user_path(arguments.csv).absolute())
     elif config.data.csv is not None and not Path(config.data.csv).exists():
         gone = f"{config.data.csv}, which {folder} was trained on, is not there any more"
-        raise UsageError(f"{gone}; give it by --csv FILE")
+        raise UsageError(f"{gone}; {'put it back' if arguments.verb == 'report' else 'give it by --csv FILE'}")
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(config.quiet)
     # a file of one's own is tested on the scale of its own train split, as the published numbers are

@@ -28,13 +28,15 @@ def build_with_weights(make: Callable[..., Model], options: Mapping[str, Any], w
         The model.
 
     Raises:
-        UnfitWeightsError: the weights are not those of such a model.
+        UnfitWeightsError: the weights are not those of such a model, or not all finite.
         ValueError: an option is too large. What `make` raises at wrong options is passed on.
     """
     for name, value in options.items():
         most = len(weights) if name in _COUNTS else LARGEST  # many parts take long even on the meta device
         if isinstance(value, int) and value > most:
             raise ValueError(f"{name} must be at most {most:,}; got {value}")
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise UnfitWeightsError("not all weights are finite")
     found = first_difference(build_on_meta(lambda: make(**options)), weights)
     if found is not None:
         raise UnfitWeightsError(f"the weights do not fit the model ({found})")

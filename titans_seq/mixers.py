@@ -1,6 +1,6 @@
 """The sequence mixers by name, for forecasting, DNA and language alike.
 
-A new one is a subclass of `Mixer`, a line in `MIXERS`, and a yaml in configs/mixers/model.
+A new one is a subclass of `Mixer`, a line in `MIXERS`, and a yaml in configs/model.
 """
 
 import inspect

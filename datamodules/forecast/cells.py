@@ -16,6 +16,7 @@ from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.forecast.calendar import Step, find_step, grid_place, step_text
 
 Where = Callable[..., str]  # rows of a table -> how a message names them, such as " (row 3)" or " (line 5)"
+LONGEST_DATE = 40  # letters that pandas is given to tell what a cell may be
 LARGEST = 1e150  # of a value: its square is a number
 _THOUSANDS = r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
@@ -162,7 +163,7 @@ def _unread(column: pd.Series, row: int, where: Where) -> DataError:
     if pd.isna(cell):
         return DataError(f"{place} has no date")
     try:
-        year = getattr(cell, "year", None) or pd.Timestamp(cell).year
+        year = getattr(cell, "year", None) or pd.Timestamp(str(cell)[:LONGEST_DATE]).year
     except (ValueError, TypeError):
         year = None
     if year is not None and not 1678 <= year <= 2261:

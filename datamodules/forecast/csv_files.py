@@ -226,7 +226,12 @@ def _numbers(path: Path, block: pd.DataFrame, names: list[str], date: str) -> Fl
 
 def _line_count(path: Path) -> int:
     """At least the number of lines: each may end in a line feed, a carriage return, or both."""
-    return sum(chunk.count(b"\n") + chunk.count(b"\r") for chunk in _chunks(path)) + 1
+    lines = 1
+    for chunk in _chunks(path):
+        if b"\0" in chunk:  # pandas would take what stands before it for the whole cell
+            raise DataError(f"{path} holds NUL characters; save it as CSV in UTF-8")
+        lines += chunk.count(b"\n") + chunk.count(b"\r")
+    return lines
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

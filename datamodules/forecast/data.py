@@ -25,7 +25,6 @@ from titans_seq.datamodules.forecast.registry import UNVERIFIED, VERIFIED, find_
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
 
-MOST_VALIDATED = 2_000_000  # steps of validation windows; more of them are thinned out evenly
 MOST_HELD = 1_000_000  # rows of several panels that are held for validation
 VISITS = 8  # panels of an epoch, where there are several: each has to be read
 
@@ -33,8 +32,8 @@ VISITS = 8  # panels of an epoch, where there are several: each has to be read
 class PanelData(lightning.LightningDataModule):
     """Windows of a panel, or of several panels of which one at a time is in memory.
 
-    Training windows are shuffled by seed and epoch. Validation takes at most two million steps, windows evenly thinned
-    out, and of several panels at most a million rows of series drawn by chance.
+    Training windows are shuffled by seed and epoch. Of several panels validation takes at most a million rows of series
+    drawn by chance.
 
     Args:
         panels: all rows a model may see.
@@ -123,7 +122,6 @@ class PanelData(lightning.LightningDataModule):
         return self.windows("train", next(iter(self.counts)))
 
     def _validation(self) -> Windows | None:
-        most = max(1, MOST_VALIDATED // self.horizon)
         if len(self.panels) == 1:
             found = self.windows("val")
         else:
@@ -132,7 +130,7 @@ class PanelData(lightning.LightningDataModule):
             if not len(panel):
                 return None
             found = Windows(panel, self.scaling, self.lookback, self.horizon, self._anchors(panel, "val"))
-        return found.at(found.anchors.thinned(most)) if len(found) else None
+        return found if len(found) else None
 
     def _held_back(self, place: int) -> Panel:
         """Some of the series that have rows to spare, and of those only what validation looks at."""

@@ -278,7 +278,7 @@ def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "id": panel.columns.id,
     }
     arrays = {
-        "times": panel.clock.to_numpy().astype(np.int64),
+        "times": panel.times.to_numpy().astype(np.int64),
         "offsets": panel.offsets,
         "target": panel.target,
         "past_covariates": panel.past_covariates,

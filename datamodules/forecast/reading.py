@@ -106,10 +106,10 @@ def wide_panel(
     """The panel of C columns that share their time stamps, which may come in any order.
 
     Warns:
-        DataWarning: the first column is the index that pandas writes (it has no name and each row is one more than the
-            last); it is left out.
+        DataWarning: the first column is the index that pandas writes (it has no name and numbers the rows, of which
+            some may have been dropped since); it is left out.
     """
-    if len(names) > 1 and names[0] == "Unnamed: 0" and len(times) > 1 and (np.diff(values[0]) == 1).all():
+    if len(names) > 1 and names[0] == "Unnamed: 0" and _counts_rows(values[0]):
         warnings.warn(
             f"the first column {names[0]!r} counts the rows and is left out; write files by to_csv(..., index=False)",
             DataWarning,
@@ -118,6 +118,11 @@ def wide_panel(
         names, values = names[1:], values[1:]
     grid = lay_out(times, step, columns.time, where)
     return from_columns(grid.times, grid.dense(values), names, columns, grid.step)
+
+
+def _counts_rows(values: Float[np.ndarray, " T"]) -> bool:
+    whole = not np.isnan(values).any() and (values >= 0).all() and (values % 1 == 0).all()
+    return bool(whole) and len(np.unique(values)) == len(values)
 
 
 def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:

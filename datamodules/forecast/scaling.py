@@ -71,11 +71,11 @@ class PanelScaling:
 
     def with_series(self, history: Panel) -> "PanelScaling":
         """The same, with the scales of series that had no value in training, measured by their rows here."""
-        known = self.scales.dropna()
-        new = known.index.get_indexer(history.ids) < 0
+        new = self.scales.dropna().index.get_indexer(history.ids) < 0
         if not new.any():
             return self
-        return replace(self, scales=pd.concat([known, _scales(_moments(history), self.typical)[new]]))
+        others = self.scales.drop(index=history.ids[new], errors="ignore")
+        return replace(self, scales=pd.concat([others, _scales(_moments(history), self.typical)[new]]))
 
     def of_target(self, panel: Panel) -> Float[np.ndarray, "N 2"]:
         """Mean and deviation of each series, NaN where it has no value; all must be known, see `with_series`."""

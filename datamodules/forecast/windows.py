@@ -144,9 +144,10 @@ class Windows(Dataset[Batch]):
 
     def targets(self) -> Float[np.ndarray, "B H"]:
         """Standardised targets of all windows, NaN where missing."""
-        batch = self.__getitems__(range(len(self)))
-        seen = batch.get("future_observed_values", torch.ones(1)) > 0
-        return torch.where(seen, batch["future_target"].double(), torch.nan).numpy()
+        places = tuple(torch.from_numpy(each.flatten()) for each in self._starts(slice(None)))
+        found = self._cut("target", self.target, places[0])["future_target"].double()
+        seen = torch.ones(1) if self.whole else self._observed(*places)["future_observed_values"]
+        return torch.where(seen > 0, found, torch.nan).numpy()
 
     def _observed(self, start: Tensor, series: Tensor, first: Tensor) -> Batch:
         if len(self.observed):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from titans_seq import TitansForecaster
 from titans_seq.cli.main import main
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.forecast import SimbaForecaster
@@ -100,6 +101,17 @@ def test_predict_refuses(trained: Path, own_csv: Path, refused: Callable[[list[s
     Path("begun").mkdir()
     Path("begun/config.yaml").write_text("")
     assert "holds config.yaml already" in refused([*predict, "--output", "begun"])
+
+
+def test_a_run_holds_a_forecaster_for_pandas(trained: Path, own_csv: Path) -> None:
+    model = TitansForecaster.load(trained / "model")
+    assert main(["predict", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0
+    made = pd.read_csv(trained / "predict" / "forecast.csv", index_col="date", parse_dates=True)
+    assert list(made.columns) == ["sales", "visits"]
+    pd.testing.assert_frame_equal(model.predict(), made, check_freq=False, rtol=1e-6)
+    frame = pd.read_csv(own_csv, index_col="date", parse_dates=True)
+    pd.testing.assert_frame_equal(model.predict(frame), made, check_freq=False, rtol=1e-6)
+    assert len(model.fit(frame).history_) == 1 + 1  # it goes on
 
 
 def test_a_file_that_was_moved(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:

@@ -238,7 +238,7 @@ def _data(folder: Path, poison: float | None, part: str) -> ForecastDataModule:
     return data
 
 
-@pytest.mark.parametrize("poison", [1e30, -1e149, float("nan")], ids=str)
+@pytest.mark.parametrize("poison", [1e30, -1e30, float("nan")], ids=str)
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_the_training_part_of_a_series(part: str, poison: float, tmp_path: Path) -> None:
     clean, spoilt = _data(tmp_path, None, part), _data(tmp_path, poison, part)

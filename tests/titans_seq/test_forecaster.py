@@ -202,7 +202,7 @@ DAMAGE = {
     ),
     "other size": (
         lambda f: with_network(f, "dim", 16),
-        "do not fit each other: the weights are not those",
+        "do not fit each other: the weights do not fit the model",
     ),
     "changed": (
         lambda f: damaged(f, "config.json", (f / "config.json").read_text().replace('"dim": 8', '"dim": 9')),
@@ -581,7 +581,8 @@ def test_names_of_any_kind(kind, tmp_path):
 @pytest.mark.parametrize("layout", ["wide", "numbers", "no name"])
 def test_every_kind_of_forecaster_is_saved(output, layout, tmp_path):
     data = frame((120,), gaps=False)[["ds", "y"]]
-    data = data.set_index("ds").rename(columns={"y": "sales"}) if layout == "wide" else data
+    if layout == "wide":
+        data = data.set_index("ds").rename(columns={"y": "sales"}).assign(visits=lambda f: 3 - f["sales"])
     data = data.assign(ds=np.arange(120) * 2) if layout == "numbers" else data
     model = TitansForecaster(**(SMALL | {"levels": (80,)}), output=output).fit(data)
     model.save(tmp_path)

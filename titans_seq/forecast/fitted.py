@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 
 from titans_seq.blocks import ModelState
+from titans_seq.building import build_with_weights
 from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.forecast.panel import Columns, Panel, packed, unpacked
 from titans_seq.datamodules.forecast.reading import known_ahead
@@ -30,12 +31,12 @@ from titans_seq.forecast.saving import (
     output_of,
     plain_output,
     read_forecaster,
-    rebuilt_network,
     write_forecaster,
 )
 from titans_seq.forecast.stream import Stream, surprise_of
 
 EVAL_SAMPLES = 1024  # per step of prediction
+MOST_CALIBRATED = 2_000_000  # steps of windows; more of them are thinned out evenly
 AT_ONCE = 1_000_000  # rows of series that are made ready for prediction together
 
 
@@ -197,8 +198,9 @@ class FittedForecaster:
     # intervals -------------------------------------------------------------------------------------------------------
 
     def calibrate(self, windows: Windows, levels: Sequence[float]) -> None:
-        """Move intervals of these percentages until they cover as they should on these windows."""
+        """Move intervals of these percentages until they cover as they should on these windows, or many of them."""
         asked = sorted(levels)
+        windows = windows.at(windows.anchors.thinned(max(1, MOST_CALIBRATED // self.network.horizon)))
         _, bounds = forecasts(self.module, windows, asked)
         self.conformal = Conformal.fit(windows.targets(), bounds, levels=asked)
 
@@ -248,7 +250,7 @@ class FittedForecaster:
 
     @classmethod
     def _rebuilt(cls, config: dict[str, Any], weights: dict[str, Any], arrays: dict[str, Any]) -> "FittedForecaster":
-        network = rebuilt_network(config["network"], weights)
+        network = build_with_weights(SimbaForecaster, config["network"], weights)
         names: dict[str, Any] = config["columns"]
         lists = {key: tuple(name) for key, name in names.items() if isinstance(name, list)}
         columns = Columns(**(names | lists))

@@ -355,6 +355,9 @@ def inputs_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def on_device(batch: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The batch where the network is."""
-    device = next(network.parameters()).device
-    return {name: value.to(device) for name, value in batch.items()}
+    """The batch where the network is, and at its precision."""
+    weight = next(network.parameters())
+    return {
+        name: value.to(weight) if value.is_floating_point() else value.to(weight.device)
+        for name, value in batch.items()
+    }

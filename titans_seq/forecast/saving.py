@@ -13,13 +13,11 @@ from torch import Tensor
 
 import titans_seq
 from titans_seq.files import parse_json, read_content, write_files
-from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import OUTPUTS, output_arguments
 from titans_seq.tensor_files import read_tensors, tensor_file
 
 FORMAT, VERSION = "titans-seq forecaster", 3
 CONFIG, WEIGHTS, SERIES = "config.json", "model.safetensors", "series.safetensors"
-LARGEST = 1_000_000  # of a size in config.json
 # what building from values of wrong types, names or sizes raises
 WRONG = (KeyError, TypeError, IndexError, ValueError, RuntimeError, AttributeError, OverflowError, AssertionError)
 
@@ -85,25 +83,6 @@ def _config(folder: Path) -> tuple[dict[str, Any], str]:
             f"{titans_seq.__version__}, which reads format {VERSION}: fit it again, or load it with titans-seq {by}"
         )
     return config, _digest(content)
-
-
-def rebuilt_network(options: dict[str, Any], weights: dict[str, Tensor]) -> SimbaForecaster:
-    """The network of these options with these weights. Nothing of its size is allocated before the weights are known to
-    have the same.
-    """
-    if not all(value.isfinite().all() for value in weights.values()):
-        raise ValueError("not all weights are finite")
-    for name, value in options.items():
-        most = len(weights) if name in ("blocks", "depth") else LARGEST  # each has weights of its own
-        if isinstance(value, int) and value > most:
-            raise ValueError(f"{name} must be at most {most:,}; got {value}")
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in SimbaForecaster(**options).state_dict().items()}
-    if shapes != {name: value.shape for name, value in weights.items()}:
-        raise ValueError("the weights are not those of the network")
-    network = SimbaForecaster(**options)
-    network.load_state_dict(weights)
-    return network
 
 
 def plain_output(output: str | Output) -> Any:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from titans_seq.blocks import ModelState, choose
+from titans_seq.blocks import ModelState
 from titans_seq.datamodules.common.loaders import Batch
 from titans_seq.datamodules.forecast.panel import Columns, Panel, packed, unpacked
 from titans_seq.datamodules.forecast.scaling import PanelScaling
@@ -39,7 +39,7 @@ class Stream:
         rows: those a forecast may still need: from the last but two boundary of blocks on.
         blocks: [B], full blocks read.
         older, before, now: the memory's states at the last but two boundary, the last but one and the last.
-        scaling: how the series are standardised, fixed at their first rows.
+        scaling: how the series are standardised, fixed at their first values.
     """
 
     rows: Panel
@@ -58,8 +58,8 @@ class Stream:
 
     def observed(self, network: SimbaForecaster, later: Panel) -> "Stream":
         """The stream with more rows; every block that they make full is read. This one stays as it is."""
-        waiting = replace(self, rows=self.rows.followed(later))
-        return waiting.caught_up(network)
+        rows = self.rows.followed(later)
+        return replace(self, rows=rows, scaling=self.scaling.with_series(rows)).caught_up(network)
 
     def caught_up(self, network: SimbaForecaster) -> "Stream":
         """The stream with every full block read."""
@@ -92,15 +92,15 @@ class Stream:
 
     def _moved(self, full: Int[np.ndarray, " S"], after: ModelState, length: int) -> "Stream":
         """One block further in these series; rows before the boundary that is now the last but two are dropped."""
-        chosen = torch.zeros(len(self.blocks), dtype=torch.bool)
+        which, chosen = torch.from_numpy(full), np.zeros(len(self.blocks), dtype=bool)
         chosen[full] = True
-        dropped = np.where(chosen.numpy() & (self.blocks > 1), length, 0)
+        dropped = np.where(chosen & (self.blocks > 1), length, 0)
         return replace(
             self,
             rows=self.rows.rows(dropped, self.rows.lengths),
-            blocks=self.blocks + chosen.numpy(),
-            older=choose(chosen, self.before, self.older),
-            before=choose(chosen, self.now, self.before),
+            blocks=self.blocks + chosen,
+            older=_placed(self.older, self.before.select(which), full),
+            before=_placed(self.before, self.now.select(which), full),
             now=_placed(self.now, after, full),
         )
 

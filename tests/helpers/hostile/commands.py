@@ -142,7 +142,6 @@ test forecast --checkpoint LM
 generate lm --checkpoint FORECAST --prompt a
 report LM
 report FORECAST more
-predict forecast --checkpoint FORECAST --fill zero
 generate lm --checkpoint LM --prompt ''
 generate lm --checkpoint LM --prompt NOT-UTF8
 generate lm --checkpoint LM --prompt a --temperature -1

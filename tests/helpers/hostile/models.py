@@ -164,7 +164,7 @@ def forecaster_folders(base: Base) -> Iterator[Case]:
     draw, cases = random.Random(8), dict[str, Prepare]()
     tree = json.loads((base / config).read_text())
     cases |= {f"config-{key}": edit for key, edit in _json_cases(config, tree, draw, 26, 5)}
-    for keys in (("arguments", "horizon"), ("arguments", "lookback"), ("arguments", "network", "dim"), ("version",)):
+    for keys in (("about", "arguments", "horizon"), ("network", "lookback"), ("network", "dim"), ("version",)):
         huge = draw.choice([10**9, 10**30, -1])
         cases[f"{damage.named(keys)}-{huge}"] = damage.json_edited(config, damage.put(huge, *keys))
     for file in ("model.safetensors", "series.safetensors"):

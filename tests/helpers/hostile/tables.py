@@ -128,7 +128,7 @@ def _lines() -> Iterator[Case]:
         yield _case(f"row-ends-U+{ord(letter):04X}", "\n".join([HEAD, *rows()]).replace("\n", letter + "\n", 5), EITHER)
     yield _case("blank-lines", good().replace("\n", "\n\n"), DONE)
     yield _case("blanks-at-end", good() + "\n" * 1000, DONE)
-    yield _case("short-row", put_row("2024-01-21,1"))
+    yield _case("short-row", put_row("2024-01-21,1"), DONE)
     yield _case("long-row", put_row("2024-01-21,1,2,3"))
     yield _case("very-long-row", put_row("2024-01-21" + ",1" * 5000))
     yield _case("first-row-long", put_row("2024-01-01,1,2,3", 0))
@@ -187,8 +187,8 @@ _CELLS = {
 
 
 def _cells() -> Iterator[Case]:
-    # numbers, or words that pandas reads as such
-    legal = {
+    # numbers, or words that pandas reads as such or as no value
+    legal = dict.fromkeys(("nan", "empty", "thousands", "na", "null", "none"), DONE) | {
         "true": EITHER,
         "underscore": EITHER,
         "arabic-digits": EITHER,
@@ -205,10 +205,6 @@ def _cells() -> Iterator[Case]:
         ("zero", "-0.0"),
     ):
         yield _case(f"cell-{name}", put_cell(cell), EITHER if name.startswith("large") else DONE)
-    for fill in ("ffill", "zero", "linear"):
-        yield _case(f"filled-{fill}", put_cell(""), DONE, r"x\.csv", NAME, "--fill", fill)
-    yield _case("filled-first", put_cell("", 0), REFUSED, r"x\.csv", NAME, "--fill", "ffill")
-    yield _case("fill-unknown", put_cell(""), REFUSED, "fill", NAME, "--fill", "\x1b[31m")
     constant = "\n".join([HEAD, *(f"{row.split(',')[0]},5,5" for row in rows())])
     yield _case("constant", constant, DONE)
     yield _case("all-missing", "\n".join([HEAD, *(f"{row.split(',')[0]},," for row in rows())]))
@@ -251,9 +247,9 @@ def _dates() -> Iterator[Case]:
         legal = EITHER if name in ("number", "slashes", "year-9999") else REFUSED
         yield _case(f"date-{name}", put_row(f"{date},1,2"), legal)
     lines = rows()
-    yield _case("reversed", "\n".join([HEAD, *lines[::-1]]))
+    yield _case("reversed", "\n".join([HEAD, *lines[::-1]]), DONE)
     yield _case("all-equal", "\n".join([HEAD, *[lines[0]] * 40]))
-    yield _case("gap-of-years", put_row("2090-01-01,1,2", 39), DONE)
+    yield _case("gap-of-years", put_row("2090-01-01,1,2", 39))
     yield _case("nanoseconds", "\n".join([HEAD, *(f"2024-01-01T00:00:00.{i:09d},1,{i}" for i in range(40))]), EITHER)
     yield _case("end-of-time", "\n".join([HEAD, *(f"2262-03-{i + 1:02d},1,{i}" for i in range(30))]), EITHER)
     yield _case("year-9990", "\n".join([HEAD, *(f"{9960 + i}-01-01,1,{i}" for i in range(40))]), EITHER)
@@ -284,9 +280,9 @@ _HEADERS = {
     "index": ("date,index,level_0", DONE),
     "unnamed": ("date,Unnamed: 0,b", DONE),
     "nul": ("date,a\x00b,b", EITHER),
-    "escape-alone": ("\x1b[31m,\x1b,\x07", REFUSED),
+    "escape-alone": ("\x1b[31m,\x1b,\x07", DONE),
     "escapes-twice": ("date,\x1b[2J,\x1b[2J", REFUSED),
-    "long-alone": ("a" * 200_000 + ",b,c", REFUSED),
+    "long-alone": ("a" * 200_000 + ",b,c", DONE),
     "none": ("date,None,nan", EITHER),
 }
 
@@ -303,10 +299,10 @@ def _sizes() -> Iterator[Case]:
         "\n".join([f"date,{wide}", *(f"{row.split(',')[0]}{',1' * 10_000}" for row in rows(20))]),
         EITHER,
     )
-    yield _case("10000-columns-uneven", "\n".join([f"date,{wide}", *rows(20)]))
+    yield _case("10000-columns-uneven", "\n".join([f"date,{wide}", *rows(20)]), DONE)
     yield _case("10000-columns-no-dates", f"{wide}\n{'1,' * 9999}1\n")
     yield _case("300000-columns", f"date{',a' * 300_000}\n2024-01-01{',1' * 300_000}\n")
-    yield _case("short-for-lookback", "\n".join([HEAD, *rows(10)]), REFUSED, "x")
+    yield _case("short-for-lookback", "\n".join([HEAD, *rows(10)]), DONE)
     yield _case("exact-lookback", "\n".join([HEAD, *rows(16)]), DONE)
     for name, file in (
         ("spaces", "a b c.csv"),

@@ -15,7 +15,7 @@ from gluonts.time_feature import get_seasonality
 from gluonts.time_feature.seasonality import DEFAULT_SEASONALITIES
 from jaxtyping import Float, Int
 
-from titans_seq.datamodules.forecast.calendar import Step, step_text
+from titans_seq.datamodules.forecast.calendar import Step, alias, step_text
 
 MODEL, NAIVE, SEASONAL = "model", "last value", "seasonal naive"
 # GluonTS counts no season in days; what is measured daily mostly has a week
@@ -38,7 +38,7 @@ class Season:
             before: rows before the first validation window, which must hold the season.
             asked: rows.
         """
-        rows = asked or (1 if isinstance(step, int) else get_seasonality(step.freqstr, SEASONS))
+        rows = asked or (1 if isinstance(step, int) else get_seasonality(alias(step), SEASONS))
         known = "as asked" if asked else f"guessed from {step_text(step)}"
         if rows > before:
             words = f"a season has {rows:,} rows, {known}, and {before:,} come before the first validation window"
