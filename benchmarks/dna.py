@@ -73,7 +73,7 @@ def cells(root: Path) -> Iterator[Command]:
         yield Command(f"{name}-{model}-fold{fold}", (*words, *options, f"data.folds={FOLDS}", f"data.fold={fold}"))
 
 
-def unpacked(root: Path) -> None:
+def unpack_panel(root: Path) -> None:
     """Genomes as plain FASTA in `root`: the files at hand are plain gzip, which has no index."""
     for source in (*(data_folder() / "genomes").glob("*.fa.gz"), *(data_folder() / "brca1_vep").glob("*.fa.gz")):
         place = root / source.name.removesuffix(".gz")
@@ -247,7 +247,7 @@ def main() -> None:
     given = arguments(__doc__, "runs/dna_results")
     root, failed = given.folder, []
     record = recorded(RECORD, given)
-    unpacked(root)
+    unpack_panel(root)
     if not given.dry_run:
         done = finished(root, record)
         todo = [cell for cell in cells(root) if cell.name not in done and given.only in cell.name]

@@ -153,7 +153,7 @@ def _check_monitors(options: DictConfig, callbacks: list[L.Callback], module: Tr
 
 
 def check_backend(model: Mapping[str, Any], trainer: L.Trainer | None = None, *, place: Path | None = None) -> None:
-    """Kernels say that they cannot run when they are called: ask now, before anything is written.
+    """Check backend support before anything is written: the kernels only raise when called.
 
     trainer: what the model is used with; None: nothing, on `device`. place: the file that names the backend.
     """

@@ -251,7 +251,7 @@ def predict_command(arguments: argparse.Namespace) -> None:
     folder, file = _output_for_prediction(arguments, run)
     with replacing(file) as part:
         table.to_csv(part, index=not isinstance(table.index, pd.RangeIndex))
-    pictures = _draw(job, fitted.tail.extended(data.horizon), folder) if folder is not None else []
+    pictures = _draw(job, fitted.tail.extend(data.horizon), folder) if folder is not None else []
     about = {
         "series": data.name,
         "rows": data.horizon,
@@ -269,7 +269,7 @@ def _output_for_prediction(arguments: argparse.Namespace, run: Path) -> tuple[Pa
         folder = runs.make_new_folder(run / "predict")
         return folder, folder / PREDICTION[0]
     place = user_path(arguments.output)
-    if place.suffix == ".csv":
+    if place.suffix.lower() == ".csv":
         return None, runs.new_file(place)
     for name in (*PREDICTION, runs.CONFIG):  # with a config.yaml it is a run, whose pictures have these names
         if (place / name).exists():

@@ -99,7 +99,7 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
     season = Season.of(data.panel.freq, int(validation.anchors.first[0]), asked)
 
     most = max(1, min(MOST_WINDOWS, MOST_VALUES // (data.horizon * len(columns))))
-    picked = validation.at(validation.anchors.thinned(most))
+    picked = validation.at(validation.anchors.thin(most))
     margin, baseline = _calibrated(job, picked, season)
     scores = Scores(_standardised(data), data.horizon, season.rows, margin)
     _say(job, f"testing on {len(windows):,} windows")
@@ -186,7 +186,7 @@ def _windows(job: Job, scores: Scores, shown: list[int]) -> list[figures.Window]
     """Some windows of the test split with their forecasts, in the units of the series."""
     data, labels = series_of(job), _labels(scores.each_window)
     windows = data.windows("test")
-    windows = windows.at(windows.anchors.taken(np.array(list(labels))))
+    windows = windows.at(windows.anchors.take(np.array(list(labels))))
     forecasts: list[np.ndarray] = []
     _feed(job, windows, lambda first, forecast, truth: forecasts.extend(forecast))
     errors, begins = scores.each_window[list(labels)], windows.anchors.first.tolist()

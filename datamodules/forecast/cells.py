@@ -36,6 +36,8 @@ def read_times(column: pd.Series, step: Step | None, where: Where) -> np.ndarray
     name = column.name
     if isinstance(column.dtype, pd.PeriodDtype):
         column = _within_reach(column, where).dt.to_timestamp()
+    if pd.api.types.is_float_dtype(column.dtype) and column.notna().all() and (column % 1 == 0).all():
+        column = column.astype(np.int64)
     if pd.api.types.infer_dtype(column, skipna=False) == "integer":
         numbers = column.to_numpy(dtype=np.int64)
         if isinstance(step, int) or (step is None and not _like_dates(numbers)):

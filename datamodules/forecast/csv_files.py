@@ -6,6 +6,7 @@ pandas' copies of the whole. Lines are numbered as an editor shows them: the hea
 
 import hashlib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def read_csv(path: str | Path) -> Panel:
 
     Raises:
         DataError: no file, empty, no column of dates or numbers, text or infinite values among numbers, dates that
-            cannot be read, stand there twice or lie off their grid, a column name that stands there twice.
+            cannot be parsed, repeat or lie off their grid, a duplicate column name.
 
     Warns:
         DataWarning: as `wide_panel` and `read_dates`; dates stand for periods.
@@ -182,7 +183,8 @@ def _date_column(path: Path, header: list[str]) -> str:
     by_name = {str(name).strip().lower(): name for name in reversed(header)}
     found = next((by_name[name] for name in DATE_COLUMNS if name in by_name), None)
     if found is None:
-        with _table_file(path) as file:
+        with _table_file(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # rows too long are refused where they are read
             sample = pd.read_csv(file, nrows=_SAMPLE, dtype=str, index_col=False, **_FORM)
         years = by_name.get("year")  # numbers alone are dates under this name only
         found = next((name for name in header if is_date_text(sample[name])), years)

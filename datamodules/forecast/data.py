@@ -19,7 +19,7 @@ from titans_seq.datamodules.common.loaders import SPLITS, Batch, EpochShuffle, a
 from titans_seq.datamodules.forecast.csv_files import read_csv, read_published_csv
 from titans_seq.datamodules.forecast.download import download_dataset
 from titans_seq.datamodules.forecast.embedded import ORIGIN, STRIDE, embedded_series
-from titans_seq.datamodules.forecast.panel import Panel, joined
+from titans_seq.datamodules.forecast.panel import Panel, join_panels
 from titans_seq.datamodules.forecast.protocol import Benchmark, HoldOut, Protocol
 from titans_seq.datamodules.forecast.registry import UNVERIFIED, VERIFIED, find_spec, locate, missing
 from titans_seq.datamodules.forecast.scaling import PanelScaling
@@ -126,7 +126,7 @@ class PanelData(lightning.LightningDataModule):
             found = self.windows("val")
         else:
             held = [self._held_back(place) for place in range(len(self.panels))]
-            panel = joined([each for each in held if len(each)] or held[:1])
+            panel = join_panels([each for each in held if len(each)] or held[:1])
             if not len(panel):
                 return None
             found = Windows(panel, self.scaling, self.lookback, self.horizon, self._anchors(panel, "val"))
@@ -152,7 +152,7 @@ class PanelData(lightning.LightningDataModule):
         if self.val is None:
             return []
         most = len(self.val) if self.val_windows is None else self.val_windows
-        return self._loader(self.val.at(self.val.anchors.thinned(most)), self.eval_batch_size)
+        return self._loader(self.val.at(self.val.anchors.thin(most)), self.eval_batch_size)
 
     def _loader(self, windows: Windows, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
         return DataLoader(
@@ -305,7 +305,7 @@ class ForecastDataModule(PanelData):
         """What a checkpoint keeps of the scaling; no class of ours in it."""
         if self._stage is None:
             return {}
-        about, arrays = self.scaling.packed()
+        about, arrays = self.scaling.pack()
         return {"about": about, "arrays": {name: torch.from_numpy(array) for name, array in arrays.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -314,7 +314,7 @@ class ForecastDataModule(PanelData):
             return
         try:
             arrays = {name: tensor.numpy() for name, tensor in state_dict["arrays"].items()}
-            restored = PanelScaling.unpacked(state_dict["about"], arrays)
+            restored = PanelScaling.unpack(state_dict["about"], arrays)
             if restored.numeric or restored.categories or restored.calendar or arrays.keys() != {"scales", "typical"}:
                 raise ValueError("a table has no covariates")
             self._restored = restored
@@ -375,7 +375,7 @@ def _drawn(panel: Panel, rows: int, seed: int) -> Panel:
     """Series of so many rows together, at least one, drawn by chance."""
     order = np.random.default_rng(seed).permutation(len(panel))
     count = max(1, int(np.searchsorted(np.cumsum(panel.lengths[order]), rows, side="right")))
-    return panel.taken(np.sort(order[:count]))
+    return panel.take(np.sort(order[:count]))
 
 
 def _no_window(panels: Sequence[Panel], horizon: int) -> str:

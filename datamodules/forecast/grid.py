@@ -83,7 +83,7 @@ def lay_out(
         worst = int(np.argmax(sparse))
         raise DataError(
             f"{rows.series(rows.firsts[worst])}{rows.lengths[worst]} rows lie over {steps[worst]} steps of "
-            f"{step_text(step)}; look for a wrong date, or give the right freq="
+            f"{step_text(step)}; look for a wrong date near {rows.stamp(rows.widest(worst))}, or give the right freq="
         )
     offsets = np.concatenate([[0], np.cumsum(steps)])
     return Grid(step, grid_times(rows.times[rows.firsts], steps, step), offsets, order, offsets[rows.codes] + place)
@@ -113,6 +113,12 @@ class _Rows:
 
     def stamp(self, row: int) -> str:
         return f"{self.series(row)}{self.name} {stamp_text(self.times[row])}"
+
+    def widest(self, series: int) -> int:
+        """The row of a series after which the largest gap begins."""
+        first = int(self.firsts[series])
+        times = self.times[first : first + int(self.lengths[series])].astype(np.int64)
+        return first + int(np.argmax(np.diff(times)))
 
     def require_once(self) -> None:
         same = (np.diff(self.codes) == 0) & (self.times[1:] == self.times[:-1])

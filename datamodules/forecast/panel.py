@@ -106,15 +106,15 @@ class Panel:
         kept = np.flatnonzero(end > begin)
         return self._runs(kept, (self.offsets[:-1] + begin)[kept], (end - begin)[kept])
 
-    def taken(self, which: Int[np.ndarray, " M"]) -> "Panel":
+    def take(self, which: Int[np.ndarray, " M"]) -> "Panel":
         """The panel of these series, in this order."""
         return self._runs(which, self.offsets[:-1][which], self.lengths[which])
 
-    def divided(self, rows: int) -> Iterator["Panel"]:
+    def split(self, rows: int) -> Iterator["Panel"]:
         """Panels of whole series, in their order, each of about so many rows or of one longer series."""
         part = (self.offsets[1:] - 1) // rows
         for each in np.split(np.arange(len(self)), np.flatnonzero(np.diff(part)) + 1):
-            yield self if len(each) == len(self) else self.taken(each)
+            yield self if len(each) == len(self) else self.take(each)
 
     def _runs(
         self, which: Int[np.ndarray, " M"], first: Int[np.ndarray, " M"], lengths: Int[np.ndarray, " M"]
@@ -159,7 +159,7 @@ class Panel:
         """The last `steps` rows of each series."""
         return self.rows(self.lengths - steps, self.lengths)
 
-    def followed(self, later: "Panel") -> "Panel":
+    def append(self, later: "Panel") -> "Panel":
         """The panel with the rows of `later`, whose series are among these, after its own.
 
         Raises:
@@ -198,7 +198,7 @@ class Panel:
             future_covariates=both(self.future_covariates, later.future_covariates),
         )
 
-    def extended(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
+    def extend(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
         """The panel with `steps` more rows per series: target and past covariates missing, the known ones given [N,
         steps, F].
         """
@@ -228,7 +228,7 @@ class Panel:
         )
 
 
-def joined(panels: Sequence[Panel]) -> Panel:
+def join_panels(panels: Sequence[Panel]) -> Panel:
     """One panel of the series of several."""
     first, *others = panels
     if not others:
@@ -267,7 +267,7 @@ def from_columns(
     )
 
 
-def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def pack_panel(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What JSON can hold (names, step, static covariates), and arrays (times as whole numbers)."""
     about = {
         "ids": panel.ids.tolist(),
@@ -287,7 +287,7 @@ def packed(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return about, arrays
 
 
-def unpacked(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Columns) -> Panel:
+def unpack_panel(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Columns) -> Panel:
     """The panel again; columns: its names, but for that of the series, which frames of one series lack."""
     times = arrays["times"]
     ids = pd.Index(about["ids"])

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.forecast.calendar import Step
-from titans_seq.datamodules.forecast.panel import Columns, Panel, named, packed, unpacked
+from titans_seq.datamodules.forecast.panel import Columns, Panel, named, pack_panel, unpack_panel
 from titans_seq.datamodules.forecast.reading import read_frame, read_panel, require_columns
 
 if TYPE_CHECKING:  # of the extra `large-data`
@@ -62,7 +62,7 @@ class Parts(Sequence[Panel]):
         path = self.files[place]
         with safetensors.safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["panel"])
-        panel = unpacked(about, load_file(path), self.columns)
+        panel = unpack_panel(about, load_file(path), self.columns)
         return panel.until(self.dropped) if self.dropped else panel
 
     def until(self, steps: int) -> "Parts":
@@ -79,7 +79,7 @@ def opened_panels(
         yield [read_frame(data, columns, step)]
         return
     if not str(data) or "://" in str(data):
-        raise DataError(f"{str(data)!r} is no path of Parquet files on this machine")
+        raise DataError(f"{str(data)!r} is not a path to Parquet files on this machine")
     with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
         yield sort_parquet(user_path(data), columns, step, Path(folder), progress=progress)
 
@@ -286,8 +286,8 @@ def _check(rows: Path, columns: Columns, freq: Step | str | None, file: Path, pa
         panel = read_panel(frame, columns, freq, where=lambda *_: "")
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    panel = panel.taken(panel.ids.argsort())
-    about, arrays = packed(panel)
+    panel = panel.take(panel.ids.argsort())
+    about, arrays = pack_panel(panel)
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, {"panel": json.dumps(about)})
     shutil.rmtree(rows)
     return panel.freq

@@ -48,7 +48,8 @@ def read_frame(df: pd.DataFrame | pd.Series, columns: Columns, freq: Any = None)
     """
     frame = _with_columns(df, columns)
     _once(frame.columns, "the frame")
-    if _is_long(frame, columns):
+    table = isinstance(df, pd.Series) and not isinstance(df.index, pd.MultiIndex)  # of one column
+    if not table and _is_long(frame, columns):
         return read_panel(frame, named(columns, frame.columns), freq)
     if columns.past_covariates or columns.future_covariates or columns.static_covariates:
         raise DataError(
@@ -125,7 +126,7 @@ def _counts_rows(values: Float[np.ndarray, " T"]) -> bool:
     return bool(whole) and len(np.unique(values)) == len(values)
 
 
-def known_ahead(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:
+def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:
     """Covariates over the `steps` rows after each series' last one, from a long frame of id, time and those columns.
 
     Raises:
@@ -208,7 +209,7 @@ def _is_long(frame: pd.DataFrame, columns: Columns) -> bool:
     covariates = columns.past_covariates or columns.future_covariates or columns.static_covariates
     if columns.id is not None and columns.id in frame.columns or columns.target in frame.columns and covariates:
         return True
-    if columns.target not in frame.columns:
+    if columns.target not in frame.columns or columns.time not in frame.columns:
         return False
     if others and columns.target != usual.target and columns.id == usual.id:
         raise DataError(
@@ -266,7 +267,7 @@ def _numbers(frame: pd.DataFrame, name: str, columns: Columns, where: Where, wha
 
 
 def require_columns(names: pd.Index, columns: Columns, what: str = "the frame") -> None:
-    """Refuse names that are absent, that stand twice, or that have two roles."""
+    """Refuse absent and duplicate names, and names with two roles."""
     _once(names, what)
     for name in columns.names:
         if name not in names:

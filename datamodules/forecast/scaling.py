@@ -119,7 +119,7 @@ class PanelScaling:
 
     # files -----------------------------------------------------------------------------------------------------------
 
-    def packed(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def pack(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What JSON can hold, and arrays."""
         about = {
             "scale_ids": self.scales.index.tolist(),
@@ -134,8 +134,8 @@ class PanelScaling:
         return about, arrays
 
     @classmethod
-    def unpacked(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> "PanelScaling":
-        """What `packed` was given.
+    def unpack(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> "PanelScaling":
+        """What `pack` gave.
 
         Raises:
             KeyError, TypeError, ValueError: something is missing or does not fit.

@@ -37,14 +37,14 @@ class Anchors:
     def __len__(self) -> int:
         return len(self.first)
 
-    def taken(self, which: Int[np.ndarray, " V"]) -> "Anchors":
+    def take(self, which: Int[np.ndarray, " V"]) -> "Anchors":
         return Anchors(self.series[which], self.first[which])
 
-    def thinned(self, most: int) -> "Anchors":
+    def thin(self, most: int) -> "Anchors":
         """At most so many of them, evenly spread."""
         if len(self) <= most:
             return self
-        return self.taken(np.linspace(0, len(self) - 1, max(1, most)).astype(np.int64))
+        return self.take(np.linspace(0, len(self) - 1, max(1, most)).astype(np.int64))
 
 
 class Windows(Dataset[Batch]):

@@ -452,7 +452,7 @@ WRONG = {
     "covariate": ({"future_covariates": ["promo"]}, "the frame has no column 'promo'"),
     "covariates as text": ({"past_covariates": "temp"}, "past_covariates must be a list of columns; got 'temp'"),
     "alias": ({"alias": "y"}, "another has that name already: 'y'"),
-    "too short": ({"val_size": 150}, "no series has .* rows, of which some could calibrate intervals"),
+    "too short": ({"val_size": 150}, "no series has the .* rows that it takes to hold some out and"),
     "diverged": ({"learning_rate": 1e30}, "training diverged: no epoch has a finite val_loss"),
     "network": ({"network": {"dims": 16}}, "network has a wrong option: .*'dims'"),
     "learning rate": ({"learning_rate": "1e-3"}, "learning_rate must be a number of at least 0; got '1e-3'"),

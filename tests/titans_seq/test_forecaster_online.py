@@ -201,10 +201,10 @@ def test_only_a_memory_can_observe(data):
 def test_blocks_of_a_training_window(model, data):
     """Every block has the past, the covariates and the targets that follow it."""
     panel = read_frame(data, model.columns)
-    windows = windows_at(panel.taken(np.array([0])), model.scaling_, 3 * L, 60)
+    windows = windows_at(panel.take(np.array([0])), model.scaling_, 3 * L, 60)
     batch = windows.__getitems__([0])
     for i, part in enumerate(blocks_of(batch, L, H)):
-        alone = windows_at(panel.taken(np.array([0])), model.scaling_, L, 60 - (2 - i) * L).__getitems__([0])
+        alone = windows_at(panel.take(np.array([0])), model.scaling_, L, 60 - (2 - i) * L).__getitems__([0])
         seen = {"past_observed_values": torch.ones(1, L), "future_observed_values": torch.ones(1, H)}  # without a gap
         assert part.keys() == {*alone, *seen} - {"index"}
         for name in part:

@@ -121,7 +121,9 @@ def chosen_levels(output: Output, calibrated: Sequence[float] | None, level: Seq
 
 
 def check_levels(levels: Any, name: str) -> None:
-    """Refuse what are no percentages."""
+    """Raise a ValueError unless these are percentages."""
+    if isinstance(levels, int | float | np.number) and not isinstance(levels, bool):
+        raise ValueError(f"{name} must be a list of percentages: write ({levels:g},)")
     listed = isinstance(levels, Sequence | np.ndarray) and not isinstance(levels, str)
     if not listed or not all(isinstance(level, int | float | np.number) for level in levels):
         raise ValueError(f"{name} must be percentages such as (80, 95); got {levels!r}")

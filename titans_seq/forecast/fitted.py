@@ -17,8 +17,8 @@ from jaxtyping import Float
 from titans_seq.blocks import ModelState
 from titans_seq.building import build_with_weights
 from titans_seq.datamodules.common.errors import DataError, DataWarning
-from titans_seq.datamodules.forecast.panel import Columns, Panel, packed, unpacked
-from titans_seq.datamodules.forecast.reading import known_ahead
+from titans_seq.datamodules.forecast.panel import Columns, Panel, pack_panel, unpack_panel
+from titans_seq.datamodules.forecast.reading import read_future
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
 from titans_seq.forecast.conformal import Conformal
@@ -95,16 +95,16 @@ class FittedForecaster:
         if panels is None and self.stream is not None:
             stream = self.stream
             warn_of_empty(_empty(stream.rows, stream.scaling))
-            return self.shaped(self._predicted(stream.rows, future, level, stream.scaling, stream.older))
+            return self.to_frame(self._predicted(stream.rows, future, level, stream.scaling, stream.older))
         parts, empty, wide = [], [], False
         for panel in [self.tail] if panels is None else panels:
             wide = panel.wide
-            for part in panel.divided(AT_ONCE):
+            for part in panel.split(AT_ONCE):
                 scaling = self.scaling.with_series(part)
                 empty += _empty(part, scaling)
                 parts.append(self._predicted(part.tail(self.context), future, level, scaling))
         warn_of_empty(empty)
-        return self.shaped(pd.concat(parts, ignore_index=True), wide)
+        return self.to_frame(pd.concat(parts, ignore_index=True), wide)
 
     def backtest(self, panel: Panel, cut: int, level: Sequence[float]) -> pd.DataFrame:
         """Forecast the H rows that begin `cut` rows before the end of each series that is longer, beside what came."""
@@ -114,7 +114,7 @@ class FittedForecaster:
         horizon = self.network.horizon
         rows = (long_enough.offsets[:-1] + long_enough.lengths - cut)[:, None] + np.arange(horizon)
         _require_known(long_enough, rows)
-        ahead = past.extended(horizon, long_enough.future_covariates[rows])
+        ahead = past.extend(horizon, long_enough.future_covariates[rows])
         found = self.at(ahead, past.lengths, self.scaling.with_series(history), level)
         frame = self._frame(ahead, past.lengths, found)
         place = frame.columns.get_loc(self.alias)
@@ -122,7 +122,7 @@ class FittedForecaster:
         frame.insert(place, panel.columns.target, long_enough.target[rows.ravel()])
         return frame
 
-    def shaped(self, frame: pd.DataFrame, wide: bool | None = None, alias: str | None = None) -> pd.DataFrame:
+    def to_frame(self, frame: pd.DataFrame, wide: bool | None = None, alias: str | None = None) -> pd.DataFrame:
         """A long frame of forecasts as the data came: wide where they were."""
         wide = self.tail.wide if wide is None else wide
         return wide_frame(frame, self.tail.columns, alias or self.alias) if wide else frame
@@ -136,7 +136,7 @@ class FittedForecaster:
         state: ModelState | None = None,
     ) -> pd.DataFrame:
         horizon = self.network.horizon
-        ahead = past.extended(horizon, known_ahead(future, past, horizon))
+        ahead = past.extend(horizon, read_future(future, past, horizon))
         return self._frame(ahead, past.lengths, self.at(ahead, past.lengths, scaling, level, state))
 
     def at(
@@ -176,9 +176,9 @@ class FittedForecaster:
         if self.stream is None:
             _warn_of_forgotten(panel, self.tail)
             begun = Stream.begin(self.network, panel, self.scaling.with_series(panel))
-            self.stream = begun.caught_up(self.network)
+            self.stream = begun.catch_up(self.network)
         else:
-            self.stream = self.stream.observed(self.network, panel)
+            self.stream = self.stream.observe(self.network, panel)
 
     def surprise(self, panels: Iterable[Panel]) -> pd.DataFrame:
         """How much each row surprised a memory that reads every series from its first row on.
@@ -193,14 +193,14 @@ class FittedForecaster:
             columns = panel.columns
             key: dict[str, Any] = {} if columns.id is None else {columns.id: panel.ids.repeat(panel.lengths)}
             parts.append(pd.DataFrame(key | {columns.time: panel.times, "surprise": found}))
-        return self.shaped(pd.concat(parts, ignore_index=True), wide, "surprise")
+        return self.to_frame(pd.concat(parts, ignore_index=True), wide, "surprise")
 
     # intervals -------------------------------------------------------------------------------------------------------
 
     def calibrate(self, windows: Windows, levels: Sequence[float]) -> None:
         """Move intervals of these percentages until they cover as they should on these windows, or many of them."""
         asked = sorted(levels)
-        windows = windows.at(windows.anchors.thinned(max(1, MOST_CALIBRATED // self.network.horizon)))
+        windows = windows.at(windows.anchors.thin(max(1, MOST_CALIBRATED // self.network.horizon)))
         _, bounds = forecasts(self.module, windows, asked)
         self.conformal = Conformal.fit(windows.targets(), bounds, levels=asked)
 
@@ -216,8 +216,8 @@ class FittedForecaster:
             ValueError: a name or an option cannot be written as JSON.
             OSError: the disk is full, or refuses it.
         """
-        header, arrays = packed(self.tail)
-        scaling, more = self.scaling.packed()
+        header, arrays = pack_panel(self.tail)
+        scaling, more = self.scaling.pack()
         arrays |= more
         if self.conformal is not None:
             arrays["margin"] = self.conformal.margin
@@ -262,8 +262,8 @@ class FittedForecaster:
         _require_rows(config["ids"], arrays)
         return cls(
             module=ForecastModule(network, output=output_of(config["output"]), **config["learning"]).eval(),
-            scaling=PanelScaling.unpacked(config, arrays),
-            tail=unpacked(config, arrays, columns),
+            scaling=PanelScaling.unpack(config, arrays),
+            tail=unpack_panel(config, arrays, columns),
             train_blocks=config["train_blocks"],
             conformal=conformal,
             alias=config["alias"],

@@ -15,7 +15,7 @@ from torch import nn
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import Step, to_step
 from titans_seq.datamodules.forecast.data import PanelData
-from titans_seq.datamodules.forecast.panel import Columns, Panel, joined
+from titans_seq.datamodules.forecast.panel import Columns, Panel, join_panels
 from titans_seq.datamodules.forecast.parquet import opened_panels
 from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.reading import read_frame
@@ -61,24 +61,28 @@ class TitansForecaster(BaseEstimator):
         val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons and 15
             % of the median length; 0 trains on all rows (conformal=False then).
         val_windows: windows of those rows that each epoch is validated on, evenly spread; None: as many as it trains
-            on, at least 256. Calibration takes all of them.
-        past_covariates, future_covariates, static_covariates: columns known up to now, known ahead, and constant per
-            series.
+            on, at least 256. Calibration uses up to two million of their steps.
+        past_covariates: columns known up to now.
+        future_covariates: columns also known over the horizon.
+        static_covariates: columns with one value per series.
         calendar: whether hour, weekday, ... of the time stamps are covariates.
-        id_col, time_col, target_col: names of a long frame's columns. alias: name of the forecast's column.
+        id_col, time_col, target_col: names of a long frame's columns.
+        alias: name of the forecast's column.
         mixer: one of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a module `[B, N, D] -> [B, N, D]`
             from the width D. With a module of your own, `fit` seeds PyTorch's global generators, from which its dropout
             draws, and sets them back at the end. This is not safe while other threads draw or fit such modules.
         network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
-        max_epochs, steps_per_epoch, patience: an epoch is so many batches; training ends early after `patience` epochs
-            without a better validation loss.
-        train_blocks: train on so many consecutive lookbacks with the memory carried on from one to the next, as
-            `observe` carries it; forecasts then begin so many lookbacks ago.
-        batch_size, learning_rate, weight_decay, seed: of training; the same seed on the same machine gives the same
+        max_epochs: maximum number of epochs.
+        steps_per_epoch: batches per epoch.
+        patience: epochs without a better validation loss after which training stops.
+        train_blocks: consecutive lookbacks to train on, with the memory carried from one to the next as `observe`
+            carries it; the context is then `train_blocks` lookbacks long.
+        batch_size, learning_rate, weight_decay, seed: of training. The same seed on the same machine gives the same
             model, also beside fits in other threads, unless `mixer` is a callable.
-        accelerator: as of Lightning's Trainer. progress: whether to draw a bar while training.
+        accelerator: as of Lightning's Trainer.
+        progress: whether to draw a bar while training.
 
-    `fit` on a fitted forecaster goes on with its weights and scalings; `sklearn.base.clone` gives a fresh one.
+    `fit` on a fitted forecaster continues from its weights and scaling; `sklearn.base.clone` gives a fresh one.
 
     Attributes, after fit:
         history_: training and validation loss per epoch. module_: the LightningModule. scaling_: what was learned of
@@ -154,7 +158,7 @@ class TitansForecaster(BaseEstimator):
     # the interface ---------------------------------------------------------------------------------------------------
 
     def fit(self, df: Data, y: None = None) -> Self:
-        """Train on a frame; on a fitted forecaster, go on training.
+        """Train on a frame; a fitted forecaster trains further.
 
         Args:
             df: long or wide frame, a series with dates in its index, or the path of Parquet files that hold a long
@@ -191,7 +195,7 @@ class TitansForecaster(BaseEstimator):
             return self._ordered(fitted.predict(panels, future, asked), panels)
 
     def observe(self, df: Frame) -> Self:
-        """Let the memory learn from new rows, without training: `predict()` goes on from them.
+        """Let the memory learn from new rows, without training: `predict()` then follows them.
 
         The first call begins the streams, of any series: give it the rows of `fit` too if they are to be remembered.
         Later calls give the rows that follow. Rows are read in blocks of `lookback`; what is left over waits for more,
@@ -373,15 +377,15 @@ class TitansForecaster(BaseEstimator):
         )  # fmt: skip
         if self.conformal and data.val is None:
             raise DataError(
-                f"no series has {protocol.val_rows + 2 * self.horizon} rows, of which some could calibrate intervals: "
-                "give conformal=False, a smaller val_size, or longer series"
+                f"no series has the {protocol.val_rows + 2 * self.horizon} rows that it takes to hold some out and "
+                "calibrate intervals on them: give conformal=False, a smaller val_size, or longer series"
             )
         with draws.building():
             fresh = None if again else make_module(data, known_output(self.output), self._lookback, options)
             module = fresh or copy.deepcopy(again.module).train()  # type: ignore[union-attr]
         module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
-        tail = joined([panel.tail(self._lookback * self.train_blocks) for panel in panels])
-        tail = tail if len(panels) == 1 else tail.taken(tail.ids.argsort())
+        tail = join_panels([panel.tail(self._lookback * self.train_blocks) for panel in panels])
+        tail = tail if len(panels) == 1 else tail.take(tail.ids.argsort())
         fitted = FittedForecaster(module, data.scaling, tail, self.train_blocks, alias=self.alias)
         with quiet_training(), draws.dropping(module.network):
             history = train(

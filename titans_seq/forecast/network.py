@@ -160,6 +160,8 @@ class SimbaForecaster(nn.Module):
             raise ValueError(
                 f"lookback must be at least patch_size; got lookback {lookback} and patch_size {patch_size}"
             )
+        if not isinstance(min_scale, int | float) or not 0 <= min_scale < torch.inf:
+            raise ValueError(f"min_scale must be a number of at least 0; got {min_scale!r}")
         if horizon < 1 or outputs < 1:
             raise ValueError(f"horizon and outputs must be >= 1; got {horizon} and {outputs}")
         self.lookback, self.horizon, self.outputs = lookback, horizon, outputs

@@ -72,7 +72,9 @@ def _config(folder: Path) -> tuple[dict[str, Any], str]:
     try:
         content = read_content(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{folder} holds no forecaster: it has no {CONFIG}") from None
+        run = folder / "model"
+        hint = f"; did you mean {run}?" if (run / CONFIG).is_file() else ""
+        raise ValueError(f"{folder} holds no forecaster: it has no {CONFIG}{hint}") from None
     config = parse_json(content, str(path))
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{path} is not that of a titans-seq forecaster")

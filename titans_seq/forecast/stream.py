@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from titans_seq.blocks import ModelState
 from titans_seq.datamodules.common.loaders import Batch
-from titans_seq.datamodules.forecast.panel import Columns, Panel, packed, unpacked
+from titans_seq.datamodules.forecast.panel import Columns, Panel, pack_panel, unpack_panel
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
 from titans_seq.files import parse_json
@@ -56,12 +56,12 @@ class Stream:
         fresh = network.fresh(len(rows))
         return cls(rows, np.zeros(len(rows), dtype=np.int64), fresh, fresh, fresh, scaling)
 
-    def observed(self, network: SimbaForecaster, later: Panel) -> "Stream":
+    def observe(self, network: SimbaForecaster, later: Panel) -> "Stream":
         """The stream with more rows; every block that they make full is read. This one stays as it is."""
-        rows = self.rows.followed(later)
-        return replace(self, rows=rows, scaling=self.scaling.with_series(rows)).caught_up(network)
+        rows = self.rows.append(later)
+        return replace(self, rows=rows, scaling=self.scaling.with_series(rows)).catch_up(network)
 
-    def caught_up(self, network: SimbaForecaster) -> "Stream":
+    def catch_up(self, network: SimbaForecaster) -> "Stream":
         """The stream with every full block read."""
         stream = self
         for stream, _, _ in self.reading(network):
@@ -171,7 +171,7 @@ def save_stream(stream: Stream, network: nn.Module, path: Path) -> Path:
         ValueError: the path is no file in a folder that exists.
         OSError: the disk is full, or refuses it.
     """
-    header, arrays = packed(stream.rows)
+    header, arrays = pack_panel(stream.rows)
     arrays |= {"scales": stream.scaling.of_target(stream.rows), "blocks": stream.blocks}
     header["arrays"] = list(arrays)
     tensors = tuple(torch.from_numpy(array) for array in arrays.values())
@@ -188,7 +188,7 @@ def load_stream(path: Path, network: nn.Module, columns: Columns, scaling: Panel
     header = parse_json(state.header, str(path))
     try:
         arrays = {name: tensor.numpy() for name, tensor in zip(header["arrays"], state.rows, strict=True)}
-        rows = unpacked(header, arrays, columns)
+        rows = unpack_panel(header, arrays, columns)
         own = replace(scaling, scales=pd.DataFrame(arrays["scales"], index=rows.ids, columns=["mean", "scale"]))
         blocks = arrays["blocks"]
     except WRONG as error:

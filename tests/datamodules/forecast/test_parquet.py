@@ -14,7 +14,7 @@ import pytest
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.data import PanelBatches, PanelData
-from titans_seq.datamodules.forecast.panel import Columns, Panel, joined
+from titans_seq.datamodules.forecast.panel import Columns, Panel, join_panels
 from titans_seq.datamodules.forecast.parquet import Parts, sort_parquet
 from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.reading import read_panel
@@ -57,7 +57,7 @@ def sort(path: Path, folder: Path, columns=COLUMNS, part_rows=100, freq=None) ->
 
 def same(one: Panel, other: Panel) -> None:
     order = one.ids.argsort()
-    one, other = one.taken(order), other.taken(other.ids.argsort())
+    one, other = one.take(order), other.take(other.ids.argsort())
     assert list(one.ids) == list(other.ids)
     assert (one.freq, one.columns) == (other.freq, other.columns)
     pd.testing.assert_index_equal(one.times, other.times, check_names=False)
@@ -72,8 +72,8 @@ def test_parts_are_the_rows_of_the_frame(tmp_path):
     assert len(parts) > 2
     assert max(int(panel.lengths.sum()) for panel in parts) <= 100 + max(LENGTHS)
     assert all(list(panel.ids) == sorted(panel.ids) for panel in parts)
-    same(joined(list(parts)), read_panel(frame, COLUMNS))
-    same(joined(list(parts.until(4))), read_panel(frame, COLUMNS).until(4))
+    same(join_panels(list(parts)), read_panel(frame, COLUMNS))
+    same(join_panels(list(parts.until(4))), read_panel(frame, COLUMNS).until(4))
     assert sorted(path.name for path in (tmp_path / "sorted").iterdir()) == sorted(path.name for path in parts.files)
 
 
@@ -99,7 +99,7 @@ def test_series_in_folders_and_numbered_rows(tmp_path):
         partitioning_flavor="hive",
     )
     parts = sort(tmp_path / "rows", tmp_path / "sorted", Columns())
-    same(joined(list(parts)), read_panel(frame, Columns()))
+    same(join_panels(list(parts)), read_panel(frame, Columns()))
     assert parts[0].freq == 2
 
 
@@ -108,7 +108,7 @@ def test_names_that_are_numbers_or_categories(tmp_path):
     for i, ids in enumerate((frame["unique_id"].str[1:].astype(int), frame["unique_id"].astype("category"))):
         each = frame.assign(unique_id=ids)
         parts = sort(write(each, tmp_path / f"rows{i}"), tmp_path / f"sorted{i}", Columns())
-        same(joined(list(parts)), read_panel(each, Columns()))
+        same(join_panels(list(parts)), read_panel(each, Columns()))
 
 
 @pytest.mark.parametrize("index", ["ds", "unique_id", ["unique_id", "ds"]], ids=str)
@@ -116,7 +116,7 @@ def test_columns_that_pandas_calls_its_index(tmp_path, index):
     frame = table()[["unique_id", "ds", "y"]]
     (tmp_path / "rows").mkdir()
     frame.set_index(index).to_parquet(tmp_path / "rows" / "0.parquet")
-    same(joined(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
+    same(join_panels(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
 
 
 def test_files_that_keep_the_same_differently(tmp_path):
@@ -126,7 +126,7 @@ def test_files_that_keep_the_same_differently(tmp_path):
     for i, (_, part) in enumerate(frame.groupby("unique_id")):
         kinds = {"unique_id": "category" if i % 2 else "string", "y": ["float32", "float64", "Int64"][i % 3]}
         part.astype(kinds).to_parquet(tmp_path / "rows" / f"{i}.parquet", index=False)
-    same(joined(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
+    same(join_panels(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
 
 
 def test_names_of_folders_keep_their_zeros(tmp_path):
@@ -134,7 +134,7 @@ def test_names_of_folders_keep_their_zeros(tmp_path):
         (tmp_path / "rows" / f"unique_id={name}").mkdir(parents=True)
         table((20,))[["ds", "y"]].to_parquet(tmp_path / "rows" / f"unique_id={name}" / "a.parquet")
     parts = sort(tmp_path / "rows", tmp_path / "sorted", Columns())
-    assert list(joined(list(parts)).ids) == ["01", "02", "1"]
+    assert list(join_panels(list(parts)).ids) == ["01", "02", "1"]
     table((20,))[["unique_id", "ds", "y"]].to_parquet(tmp_path / "rows" / "unique_id=1" / "b.parquet")
     with pytest.raises(DataError, match="b.parquet: 'unique_id' is a column of the file and a name of its folders"):
         sort(tmp_path / "rows", tmp_path / "again", Columns())

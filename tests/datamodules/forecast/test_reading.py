@@ -8,8 +8,8 @@ import pytest
 
 from titans_seq.datamodules import DataError, DataWarning, read_csv
 from titans_seq.datamodules.forecast.calendar import future_times
-from titans_seq.datamodules.forecast.panel import Columns, Panel, joined, packed, unpacked
-from titans_seq.datamodules.forecast.reading import known_ahead, read_frame, read_panel
+from titans_seq.datamodules.forecast.panel import Columns, Panel, join_panels, pack_panel, unpack_panel
+from titans_seq.datamodules.forecast.reading import read_frame, read_future, read_panel
 
 Read = Callable[..., Panel]
 
@@ -57,7 +57,7 @@ def test_rows_tails_and_rows_ahead():
     panel = read_panel(long_frame((5, 3), price=1.5), Columns(future_covariates=("price",)), "h")
     assert list(panel.until(3).target) == [0, 1] and list(panel.until(3).ids) == ["s0"]
     assert list(panel.tail(2).target) == [3, 4, 11, 12]
-    ahead = panel.tail(1).extended(2, np.arange(4.0).reshape(2, 2, 1))
+    ahead = panel.tail(1).extend(2, np.arange(4.0).reshape(2, 2, 1))
     np.testing.assert_array_equal(ahead.target, [4, np.nan, np.nan, 12, np.nan, np.nan])
     np.testing.assert_array_equal(ahead.future_covariates[:, 0], [1.5, 0, 1, 1.5, 2, 3])
     assert list(ahead.times[:3]) == list(pd.date_range("2024-01-31 04:00", periods=3, freq="h"))
@@ -67,13 +67,13 @@ def test_known_covariates_ahead_are_matched_by_series_and_time():
     panel = read_panel(long_frame((5, 3), price=0.0), Columns(future_covariates=("price",)), "h")
     future = pd.DataFrame({"unique_id": ["s1", "s1", "s0", "s0"], "price": [3.0, 4.0, 1.0, 2.0]})
     future["ds"] = pd.to_datetime(["2024-01-31 03:00", "2024-01-31 04:00", "2024-01-31 05:00", "2024-01-31 06:00"])
-    np.testing.assert_array_equal(known_ahead(future, panel, 2)[..., 0], [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(read_future(future, panel, 2)[..., 0], [[1, 2], [3, 4]])
     with pytest.raises(DataError, match="future has no row for series s1 at 2024-01-31 04:00:00"):
-        known_ahead(future.drop(index=1), panel, 2)
+        read_future(future.drop(index=1), panel, 2)
     with pytest.raises(DataError, match="column 'price' is missing at series s0 at 2024-01-31 06:00:00"):
-        known_ahead(future.assign(price=[3, 4, 1, np.nan]), panel, 2)
+        read_future(future.assign(price=[3, 4, 1, np.nan]), panel, 2)
     with pytest.raises(DataError, match="the covariates price are needed over the horizon"):
-        known_ahead(None, panel, 2)
+        read_future(None, panel, 2)
 
 
 def changed(frame: pd.DataFrame, column: str, row: int, value) -> pd.DataFrame:
@@ -274,8 +274,8 @@ def test_every_column_of_a_frame_is_a_series(frame, ids, wide):
     assert (list(panel.ids), panel.wide) == (ids, wide)
     assert list(panel.times) == list(DAYS) * len(ids)
     np.testing.assert_array_equal(panel.target[:3], [1, np.nan, 3])
-    kept = panel.tail(2).extended(1).taken(np.array([0])).until(1)
-    assert unpacked(*packed(kept), Columns()).wide == wide
+    kept = panel.tail(2).extend(1).take(np.array([0])).until(1)
+    assert unpack_panel(*pack_panel(kept), Columns()).wide == wide
 
 
 class Frame:
@@ -312,10 +312,11 @@ def test_columns_of_a_table_share_their_clock():
     assert len(one.clock) == 10 and len(other.clock) == 40
     some = np.array([2, 0])
     for change in (
-        lambda p: p.tail(3), lambda p: p.until(9), lambda p: p.until(10), lambda p: p.taken(some),
-        lambda p: p.extended(2), lambda p: p.rows(np.arange(4), np.full(4, 6)).extended(1),
-        lambda p: p.until(3).followed(p.tail(3)), lambda p: joined([p.taken(some), p.taken(1 + some)]),
-        lambda p: joined(list(p.divided(20))).tail(2), lambda p: unpacked(*packed(p.tail(4).taken(some)), Columns()),
+        lambda p: p.tail(3), lambda p: p.until(9), lambda p: p.until(10), lambda p: p.take(some),
+        lambda p: p.extend(2), lambda p: p.rows(np.arange(4), np.full(4, 6)).extend(1),
+        lambda p: p.until(3).append(p.tail(3)), lambda p: join_panels([p.take(some), p.take(1 + some)]),
+        lambda p: join_panels(list(p.split(20))).tail(2),
+        lambda p: unpack_panel(*pack_panel(p.tail(4).take(some)), Columns()),
     ):  # fmt: skip
         mine, theirs = change(one), change(other)
         pd.testing.assert_index_equal(mine.times, theirs.times, check_names=False)
@@ -329,8 +330,8 @@ def test_holidays_are_no_missing_rows():
     frame = pd.DataFrame({"v": 1.0}, pd.date_range("2024-01-01", periods=22, freq=days))
     panel = read_frame(frame, Columns(), days)
     assert not np.isnan(panel.target).any()
-    again = unpacked(*packed(panel.extended(1)), Columns())
-    assert list(again.extended(1).times[-2:]) == list(pd.to_datetime(["2024-02-01", "2024-02-05"]))
+    again = unpack_panel(*pack_panel(panel.extend(1)), Columns())
+    assert list(again.extend(1).times[-2:]) == list(pd.to_datetime(["2024-02-01", "2024-02-05"]))
 
 
 def test_covariates_ahead_follow_periods():
@@ -339,4 +340,53 @@ def test_covariates_ahead_follow_periods():
     frame = pd.DataFrame({"ds": days, "y": 1.0, "price": range(5)})
     with pytest.warns(DataWarning, match="one date per period"):
         panel = read_frame(frame[:3], Columns(future_covariates=("price",)))
-    np.testing.assert_array_equal(known_ahead(frame[3:], panel, 2), [[[3], [4]]])
+    np.testing.assert_array_equal(read_future(frame[3:], panel, 2), [[[3], [4]]])
+
+
+def late(dates: pd.DatetimeIndex, row: int, days: int) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex([*dates[:row], dates[row] + pd.Timedelta(days=days), *dates[row + 1 :]])
+
+
+@pytest.mark.parametrize(
+    ("freq", "days", "follows"),
+    [("ME", -2, "2002-07-31"), ("QE", -5, "2007-09-30"), ("YE", -5, "2030-12-31"), ("YS", 31, "2030-01-01")],
+)
+def test_one_date_early_or_late_moves_no_other(read, freq, days, follows):
+    dates = pd.date_range("2000", periods=30, freq=freq)
+    with pytest.warns(DataWarning, match="one date per period") as caught:
+        panel = read(late(dates, 9, days))
+    assert f"{dates[9] + pd.Timedelta(days=days)} becomes {dates[9]}" in str(caught[0].message)
+    assert panel.extend(1).times[-1] == pd.Timestamp(follows) and panel.times[9] == dates[9]
+
+
+def test_a_saturday_among_business_days_is_a_mistake(read):
+    dates = [*pd.date_range("2020-01-01", periods=99, freq="B"), pd.Timestamp("2020-05-23")]
+    with pytest.raises(DataError, match="2020-05-23 .* is not on the grid of freq 'B'"):
+        read(dates)
+
+
+def test_numbered_rows_in_every_shape():
+    values = np.arange(20.0)
+    for frame in (
+        pd.Series(values),
+        pd.Series(values, name="y"),
+        pd.DataFrame({"y": values}),
+        pd.DataFrame({"v": values}),
+    ):
+        panel = read_frame(frame, Columns())
+        assert panel.wide and panel.freq == 1 and panel.target.tolist() == values.tolist()
+    numbered = pd.DataFrame({"ds": np.arange(20.0), "y": values})
+    assert read_frame(numbered, Columns()).times.tolist() == list(range(20))
+
+
+def test_a_series_with_dates_is_one_column():
+    for name in (None, "y", "sales"):
+        panel = read_frame(pd.Series(np.arange(9.0), pd.date_range("2024", periods=9), name=name), Columns())
+        assert panel.wide and panel.ids.tolist() == [name or "y"]
+
+
+def test_an_index_of_which_rows_were_dropped_is_no_series(tmp_path):
+    frame = pd.DataFrame({"date": pd.date_range("2024", periods=30), "v": np.sin(np.arange(30))})
+    frame.drop(index=[3, 17]).to_csv(tmp_path / "own.csv")
+    with pytest.warns(DataWarning, match="counts the rows and is left out"):
+        assert read_csv(tmp_path / "own.csv").ids.tolist() == ["v"]
