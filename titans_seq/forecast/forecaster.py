@@ -311,8 +311,6 @@ class TitansForecaster(BaseEstimator):
         model.fitted_, model.built_ = fitted, architecture(model)
         return model
 
-    # what was learned ------------------------------------------------------------------------------------------------
-
     @property
     def module_(self) -> ForecastModule:
         return self.fitted_.module
@@ -342,7 +340,6 @@ class TitansForecaster(BaseEstimator):
         return opened_panels(data, self.columns, step, progress=self.progress)
 
     def _ordered(self, frame: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
-        """Series of several panels by name; those of one as they are."""
         return frame if len(panels) == 1 else frame.sort_values(self.id_col, kind="stable", ignore_index=True)
 
     def _levels(self, level: Sequence[float] | None) -> list[float]:
