@@ -134,5 +134,5 @@ def test_a_tar_is_read_in_its_own_folder_and_named_in_errors(lists: Path, tmp_pa
     damaged = tmp_path / "damaged.tar"
     with tarfile.open(damaged, "w") as archive:
         archive.add(lists, "datasets")
-    with pytest.raises(DataError, match=r"damaged.tar/datasets/leaky/test/cat.csv.gz cannot be read"):
+    with pytest.raises(DataError, match=r"damaged.tar/datasets/leaky/test/cat.csv.gz is a damaged gzip file"):
         audit(path=damaged)

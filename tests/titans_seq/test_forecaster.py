@@ -485,7 +485,7 @@ def test_wrong_frames_to_predict_and_backtest(data, fitted):
         fitted.backtest(data, windows=34)
     with pytest.raises(ValueError, match="windows and step must be at least 1"):
         fitted.backtest(data, windows=0)
-    with pytest.raises(ValueError, match="level must be percentages"):
+    with pytest.raises(ValueError, match=r"level must be a list of percentages: write \(80,\)"):
         fitted.predict(future=ahead(data), level=80)
 
 
