@@ -61,11 +61,11 @@ def measure(config: DictConfig, epochs: int, batches: int | None) -> tuple[int, 
     )  # fmt: skip
     trainer.fit(module, train_dataloaders=data.train_dataloader())
     parameters = sum(p.numel() for p in network.parameters())
-    rate = windows_per_second(network.eval(), itertools.islice(data.test_dataloader(), batches))
+    rate = samples_per_second(network.eval(), itertools.islice(data.test_dataloader(), batches)) / len(data.panel)
     return parameters, statistics.median(times.seconds[1:]), rate
 
 
-def windows_per_second(network: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:
+def samples_per_second(network: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:
     rates = []
     with torch.inference_mode():
         for batch in batches:
