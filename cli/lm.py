@@ -10,7 +10,7 @@ import lightning as L
 from omegaconf import DictConfig
 
 from titans_seq.cli import fitting, lm_flags
-from titans_seq.cli.config import Schema
+from titans_seq.cli.config import Schema, parse
 from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.pictures import draw
@@ -21,16 +21,36 @@ from titans_seq.pictures import plot_training
 
 MODEL = "model"  # where in the run folder the trained model lies, for use without the run
 DEFAULT = "mac"  # variant
-SIZES = ("170m", "340m", "400m", "760m")  # the paper's
+# the paper's sizes: width, heads, and the layers that give so many parameters with a vocabulary of 32,000
+SIZES = {
+    "170m": (768, 12, {"lmm": 18, "mac": 13, "mag": 14, "mal": 14, "transformer": 21}),
+    "340m": (1024, 16, {"lmm": 22, "mac": 15, "mag": 17, "mal": 17, "transformer": 24}),
+    "400m": (1024, 16, {"lmm": 26, "mac": 18, "mag": 20, "mal": 20, "transformer": 29}),
+    "760m": (1280, 20, {"lmm": 33, "mac": 23, "mag": 25, "mal": 25, "transformer": 37}),
+}
+# chunks, segments and windows of all sizes
+_SPANS = {
+    "lmm": {"chunk_size": 64},
+    "mac": {"chunk_size": 64, "segment": 512},
+    "mag": {"chunk_size": 64, "window": 512},
+    "mal": {"chunk_size": 64, "window": 512},
+    "transformer": {},
+}
 
 
 def _variant(name: str) -> list[str]:
-    variant, _, size = name.lower().partition("_")
-    if variant not in VARIANTS:
-        raise UsageError(f"--variant must be one of {', '.join(VARIANTS)}; got {variant}")
-    if size and size not in SIZES:
-        raise UsageError(f"--size must be one of {', '.join(SIZES)}; got {size}")
+    if name.lower() not in VARIANTS:
+        raise UsageError(f"--variant must be one of {', '.join(VARIANTS)}; got {name.lower()}")
     return [f"model={name.lower()}"]
+
+
+def size_overrides(variant: str, size: str) -> list[str]:
+    """The overrides that give a variant one of the paper's sizes."""
+    if size not in SIZES:
+        raise UsageError(f"--size must be one of {', '.join(SIZES)}; got {size}")
+    dim, heads, layers = SIZES[size]
+    options = {"dim": dim, "layers": layers[variant], "heads": heads, **_SPANS[variant]}
+    return [f"model.{name}={value}" for name, value in options.items()]
 
 
 class LanguageTask(Task):
@@ -127,7 +147,11 @@ def readable(loss: float, bytes_per_token: float) -> dict[str, float]:
 def fit_command(arguments: argparse.Namespace) -> None:
     """`titans-seq fit lm`."""
     if arguments.size:
-        arguments.variant = f"{arguments.variant or DEFAULT}_{arguments.size}"
+        arguments.variant = arguments.variant or DEFAULT
+        _variant(arguments.variant)
+        typed = {override.key_or_group for override in parse(arguments.overrides)}
+        sized = size_overrides(arguments.variant.lower(), arguments.size.lower())
+        arguments.overrides = [*arguments.overrides, *(word for word in sized if word.split("=")[0] not in typed)]
     named = ("data.text=", "data.task=")
     given = (
         arguments.text or arguments.task_name or any(word.lstrip("+").startswith(named) for word in arguments.overrides)

@@ -317,6 +317,7 @@ def test_a_task_of_the_harness(book: Path, workdir: Path, capsys: pytest.Capture
         ),
         (["fit", "lm", "--text", "BOOK", "--size", "9b"], "--size must be one of 170m, 340m, 400m, 760m; got 9b"),
         (["fit", "lm", "--text", "BOOK", "--size", "170m"], "too few for a window of 4096"),
+        (["fit", "lm", "--text", "BOOK", "--size", "170m", "data.length=16", "model.segment=0"], "segment must be"),
         (["fit", "lm", "--text", "BOOK", "--length", "5000"], "too few for a window of 5000"),
         (["fit", "lm", "--text", "BOOK", "--carry", "4", "--variant", "transformer"], "model.window=128"),
         (
