@@ -1,4 +1,4 @@
-"""Blocks with every mixer: what holds for all. test_memory_layer.py and test_attention.py judge the mixers alone."""
+"""Blocks with every mixer: what holds for all. Other files judge each mixer alone."""
 
 import copy
 import dataclasses
@@ -6,17 +6,12 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
 from accuracy import assert_equal_to
 from torch import Tensor
 
-from titans_seq.attention import Attention
 from titans_seq.blocks import Block, ModelState, choose
-from titans_seq.combine import MutualGate
-from titans_seq.memory import NeuralMemory
 from titans_seq.mixers import MIXERS, WITH_MEMORY, options_of
 from titans_seq.state_io import load_state, save_state
-from titans_seq.variants import MAC, MAG, MAGState
 
 D = 8
 
@@ -37,6 +32,34 @@ BLOCKS = {
     "gated_deltanet": {"mixer": "gated_deltanet"},
     "gated_deltanet, no convolution": {"mixer": "gated_deltanet", "conv_size": 0},
 }
+MEMORIES = {
+    "no persistent": {},
+    "depth 1": {"depth": 1},
+    "depth 3": {"depth": 3},
+    "depth 4": {"depth": 4},
+    "chunks of 1": {"chunk_size": 1},
+    "no momentum": {"momentum": False},
+    "no forgetting": {"forgetting": False},
+    "neither": {"momentum": False, "forgetting": False},
+    "conv_size 0": {"conv_size": 0},
+    "conv_size 1": {"conv_size": 1},
+    "conv_size 2": {"conv_size": 2},
+    "gates per chunk": {"gate_per": "chunk"},
+    "gates per chunk, persistent": {"gate_per": "chunk", "num_persistent": 3},
+    "plain paper": {"max_surprise": None},
+    "everything off": {"depth": 1, "conv_size": 0, "momentum": False, "forgetting": False, "max_surprise": None},
+}
+BLOCKS |= {
+    f"memory, {name}": {"mixer": "memory", "chunk_size": 4, "num_persistent": 0} | options
+    for name, options in MEMORIES.items()
+}
+ATTENTIONS = {
+    "no persistent": {"num_persistent": 0},
+    "window 1": {"window": 1},
+    "window, no persistent": {"window": 3, "num_persistent": 0},
+    "heads of 6": {"head_dim": 6, "heads": 3},
+}
+BLOCKS |= {f"attention, {name}": {"mixer": "attention"} | options for name, options in ATTENTIONS.items()}
 every_block = pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
 with_memory = pytest.mark.parametrize("options", [o for o in BLOCKS.values() if o["mixer"] in WITH_MEMORY], ids=str)
 
@@ -84,12 +107,15 @@ def tensors_of(state) -> list[Tensor]:
     return [x for item in state for x in tensors_of(item)] if isinstance(state, tuple | list) else []
 
 
+def read(block, x, **given):
+    """All that a block tells: outputs, state, and the surprise where there is a memory."""
+    return block(x, **given, return_surprise=block.mixer.has_memory)
+
+
 def assert_same(got, exact):
     assert_equal_to(got[0], exact[0], name="x")
-    pairs = list(zip(tensors_of(got[1]), tensors_of(exact[1]), strict=True))
-    assert len(pairs) >= 2
-    for i, (a, b) in enumerate(pairs):
-        assert_equal_to(a.double(), b.double(), name=f"state tensor {i}")
+    for i, (a, b) in enumerate(zip(tensors_of(got[1:]), tensors_of(exact[1:]), strict=True)):
+        assert_equal_to(a.double(), b.double(), name=f"state or surprise, tensor {i}")
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
@@ -114,6 +140,18 @@ def test_every_parameter_has_a_gradient_at_the_first_step(options, T, bidirectio
         assert parameter.grad.abs().max() > 0, name
 
 
+@every_block
+def test_every_part_of_every_parameter_has_a_gradient(options):
+    """No head, no tap, no gate, no persistent token is left out."""
+    torch.manual_seed(0)
+    block = Block(D, **small(options))
+    y, *_ = block(tokens(23, dtype=torch.float32))
+    (y * torch.randn_like(y)).sum().backward()
+    for name, parameter in block.named_parameters():
+        rows = parameter.grad.flatten(1) if parameter.ndim > 1 else parameter.grad[:, None]
+        assert (rows.abs().amax(1) > 0).all(), f"{name}: rows {(rows.abs().amax(1) == 0).nonzero().flatten().tolist()}"
+
+
 # --- who sees what ----------------------------------------------------------------------------------------------------
 
 
@@ -121,8 +159,11 @@ def changes(block, T=10):
     """[t, s]: does the output at s change with the token at t? One sample for each t: none sees another."""
     x = tokens(T, B=1).expand(T, -1, -1)
     with torch.no_grad():
-        difference = block(x + 0.5 * torch.eye(T, dtype=x.dtype)[..., None])[0] - block(x)[0]
-    return difference.abs().amax(dim=2) > 1e-12
+        (y, _, *surprise), exact = (read(block, z) for z in (x + 0.5 * torch.eye(T, dtype=x.dtype)[..., None], x))
+    if surprise and not block.bidirectional:
+        earlier = torch.ones(T, T, dtype=torch.bool).tril(-1)
+        assert_equal_to(surprise[0][earlier], exact[2][earlier], name="earlier surprise", tolerance=1e-12)
+    return (y - exact[0]).abs().amax(dim=2) > 1e-12
 
 
 @every_block
@@ -146,10 +187,10 @@ def test_no_neighbour(options, bidirectional):
     other = x.clone()
     other[1] = 5 * other[1] + 1
     with torch.no_grad():
-        (y, state), (y2, state2) = block(x), block(other)
-    for a, b in [(y, y2), *zip(tensors_of(state), tensors_of(state2), strict=True)]:
+        found, found2 = read(block, x), read(block, other)
+    for a, b in zip(tensors_of(found), tensors_of(found2), strict=True):
         assert torch.equal(a[[0, 2]], b[[0, 2]])
-    assert not torch.equal(y[1], y2[1])
+    assert not torch.equal(found[0][1], found2[0][1])
 
 
 @pytest.mark.parametrize("T", [0, 1])
@@ -157,9 +198,13 @@ def test_no_neighbour(options, bidirectional):
 @every_block
 def test_very_short_sequences(options, bidirectional, T):
     block = make({"bidirectional": bidirectional} | options)
-    y, state = block(tokens(T))
+    y, state, *surprise = read(block, tokens(T))
     assert y.shape == (2, T, D)
+    assert all(s.shape == (2, T, 2) for s in surprise)
     assert block(tokens(3), state=state)[0].isfinite().all()
+    if T == 0 and state is not None:
+        _, after = block(tokens(0), state=block(tokens(6))[1])
+        assert_equal_to(block(tokens(3), state=after)[0], block(tokens(3), state=block(tokens(6))[1])[0], name="x")
 
 
 # --- padding ----------------------------------------------------------------------------------------------------------
@@ -170,13 +215,15 @@ def test_very_short_sequences(options, bidirectional, T):
 def test_a_masked_sample_is_its_real_tokens_alone(options, bidirectional):
     block, x = make({"bidirectional": bidirectional} | options), tokens(12, B=len(MASK))
     with torch.no_grad():
-        y, state = block(x, mask=MASK)
+        y, state, *surprise = read(block, x, mask=MASK)
         for b, real in enumerate(MASK):
-            assert_equal_to(y[b : b + 1, real], block(x[b : b + 1, real])[0], name=f"x of sample {b}")
-        dirty = block(torch.where(MASK[..., None], x, 1e4), mask=MASK)
-    assert_equal_to(dirty[0][MASK], y[MASK], name="x beside other padding")
-    for a, b in zip(tensors_of(dirty[1]), tensors_of(state), strict=True):
-        assert_equal_to(a.double(), b.double(), name="state beside other padding")
+            one, own, *found = read(block, x[b : b + 1, real])
+            sample = None if state is None else state.select(b)
+            if options["mixer"] == "attention" and "window" not in options:
+                sample = own = None  # the cache has the length of what was read, padding included
+            assert_same((y[b : b + 1, real], sample, *(s[b : b + 1, real] for s in surprise)), (one, own, *found))
+        dirty, *others = read(block, torch.where(MASK[..., None], x, 1e4), mask=MASK)
+    assert_same((dirty[MASK], *others), (y[MASK], state, *surprise))
 
 
 @every_block
@@ -192,10 +239,14 @@ def test_padding_has_no_gradient(options):
 def test_padding_of_a_mixer_may_hold_anything(options, padding):
     """Zeros come out, and what is trained does not see it."""
     mixer, x = make(options).mixer, tokens(12, B=len(MASK))
-    y = mixer(torch.where(MASK[..., None], x, padding), mask=MASK)
-    assert torch.equal(y[MASK], mixer(x, mask=MASK)[MASK])
-    assert (y[~MASK] == 0).all()
-    y[MASK].square().sum().backward()
+    dirty = torch.where(MASK[..., None], x, padding).requires_grad_()
+    asked = {"mask": MASK, "return_state": True, "return_surprise": mixer.has_memory}
+    found, exact = mixer(dirty, **asked), mixer(x, **asked)
+    assert all(torch.equal(a, b) for a, b in zip(tensors_of(found), tensors_of(exact), strict=True))
+    y, _, *surprise = found
+    assert all((z[~MASK] == 0).all() for z in (y, *surprise))
+    y.square().sum().backward()
+    assert (dirty.grad[~MASK] == 0).all()
     assert all(p.grad.isfinite().all() for p in mixer.parameters())
 
 
@@ -203,11 +254,13 @@ def test_padding_of_a_mixer_may_hold_anything(options, padding):
 
 
 def in_pieces(block, x, cuts, mask=None):
-    state, ys = None, []
+    state, parts = None, []
     for begin, end in itertools.pairwise([0, *cuts, x.shape[1]]):
-        y, state = block(x[:, begin:end], state=state, mask=None if mask is None else mask[:, begin:end])
-        ys.append(y)
-    return torch.cat(ys, 1), state
+        part = None if mask is None else mask[:, begin:end]
+        y, state, *surprise = read(block, x[:, begin:end], state=state, mask=part)
+        parts.append((y, *surprise))
+    y, *surprise = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+    return y, state, *surprise
 
 
 @every_block
@@ -215,12 +268,22 @@ def test_a_stream_cut_anywhere(options):
     """Samples with different numbers of real tokens, pieces of none; and without padding."""
     block, x = make(options), tokens(12, B=len(MASK))
     with torch.no_grad():
-        whole = block(x, mask=MASK)
+        whole = read(block, x, mask=MASK)
         for cuts in [*([t] for t in range(0, 13, 2)), [1, 5, 9]]:
             assert_same(in_pieces(block, x, cuts, MASK), whole)
-        whole = block(x)
-        for cuts in [[1], [4], [2, 5, 5, 9], list(range(1, 12))]:
+        whole = read(block, x)
+        for cuts in [[1], [4], [7], [11], [2, 5, 5, 9], list(range(1, 12))]:
             assert_same(in_pieces(block, x, cuts), whole)
+
+
+@every_block
+def test_gradients_through_cuts(options):
+    block, whole, cut = make(options), tokens(11).requires_grad_(), tokens(11).requires_grad_()
+    losses = [block(whole)[0].square().sum(), in_pieces(block, cut, [3, 6, 7])[0].square().sum()]
+    inputs = list(block.parameters())
+    exact, got = (torch.autograd.grad(l, [x, *inputs]) for l, x in zip(losses, (whole, cut), strict=True))
+    for i, (a, b) in enumerate(zip(got, exact, strict=True)):
+        assert_equal_to(a, b, name=f"gradient {i}")
 
 
 @every_block
@@ -308,170 +371,6 @@ def test_only_a_memory_has_a_surprise(name):
         block.mixer(tokens(3), return_surprise=True)
 
 
-def rms(x: Tensor, weight: Tensor) -> Tensor:
-    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
-
-
-def gated(gate: MutualGate, y: Tensor, m: Tensor) -> Tensor:
-    """Each of the two through a gate that the other one opens."""
-    weights = gate.state_dict()
-    opened_by_y, opened_by_m = (
-        1 / (1 + (-rms(z, weights[f"{name}_norm.weight"])).exp()) for name, z in (("attention", y), ("memory", m))
-    )
-    return y * opened_by_m + m * opened_by_y
-
-
-def test_gates_start_half_open():
-    gate, (y, m) = MutualGate(D), torch.randn(2, 5, D, generator=torch.Generator().manual_seed(0))
-    mean = (y + m) / 2
-    assert 0 < (gate(y, m) - mean).norm() < 0.1 * mean.norm()
-
-
-# --- MAG --------------------------------------------------------------------------------------------------------------
-
-
-def test_mag_is_attention_gated_by_memory():
-    """Both read [persistent | x], the same persistent tokens, from modules of their own."""
-    mag, x = make(BLOCKS["mag"]).mixer, tokens(12)
-    weights = mag.state_dict()
-
-    def part(name):
-        return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
-
-    memory = NeuralMemory(D, heads=2, chunk_size=4).double()
-    memory.load_state_dict({key: value for key, value in part("memory").items() if key != "persistent"})
-    attention = Attention(D, heads=2, window=3, num_persistent=2).double()
-    attention.load_state_dict(part("attention") | {"persistent": weights["memory.persistent"]})
-    m = memory(torch.cat([weights["memory.persistent"].expand(2, -1, -1), x], dim=1))[:, 2:]
-    y = attention(x)
-    assert_equal_to(mag(x), gated(mag.gate, y, m), name="y")
-
-
-def test_what_mag_returns():
-    mag, x = MAG(D, heads=2), tokens(5, dtype=torch.float32)
-    assert isinstance(mag(x), Tensor)
-    y, state, surprise = mag(x, return_state=True, return_surprise=True)
-    assert torch.equal(mag(x), y)
-    assert isinstance(state, MAGState)
-    assert torch.equal(mag(x, return_surprise=True)[1], surprise)
-    with pytest.raises(ValueError, match="state must be a MAGState; got LayerState"):
-        mag(x, state=state.memory)
-
-
-# --- MAC --------------------------------------------------------------------------------------------------------------
-
-
-def turned(x: Tensor, position: int) -> Tensor:
-    """Rotary positions by complex numbers. x [..., K]"""
-    a, b = x.chunk(2, dim=-1)
-    angle = position * 10_000.0 ** (-torch.arange(a.shape[-1], dtype=torch.float64) / a.shape[-1])
-    z = torch.complex(a, b) * torch.polar(torch.ones_like(angle), angle)
-    return torch.cat([z.real, z.imag], dim=-1)
-
-
-def mac_token_by_token(mac: MAC, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The definition, one sample and one token at a time: outputs [T, D] and surprise [T, H]."""
-    heads, width = mac.memory.heads, mac.memory.head_dim
-    project = mac.attention.qkv.weight.unflatten(0, (3, heads, width))
-    state, ys, surprises, start, rows = None, [], [], None, []
-    for t, token in enumerate(x):
-        slot = t % mac.segment
-        if slot == 0:
-            before = mac.memory.initial_state(1, dtype=x.dtype) if state is None else state
-            start, rows = before.memory.weights, []
-        taps = mac.query_conv
-        seen = sum(
-            taps[r] * mac.query(x[t - len(taps) + 1 + r]) for r in range(len(taps)) if t - len(taps) + 1 + r >= 0
-        )
-        q = F.silu(seen).view(heads, width)
-        h = q / q.norm(dim=-1, keepdim=True)
-        for layer, weight in enumerate(start):
-            h = torch.einsum("hoi,hi->ho", weight[0], F.silu(h) if layer else h)
-        h = mac.recall(rms(h, mac.recall_norm.weight).flatten())
-        rows.append((token, h))
-        kept = [] if mac.attention.persistent is None else [(row, None) for row in mac.attention.persistent]
-        kept += [(h, None) for _, h in rows] + [(row, i) for i, (row, _) in enumerate(rows)]
-        y = []
-        for n in range(heads):
-            q = project[0, n] @ token
-            scores, values = [], []
-            for row, place in kept:
-                key = project[1, n] @ row
-                scores.append(q @ key if place is None else turned(q, slot) @ turned(key, place))
-                values.append(project[2, n] @ row)
-            y.append(torch.stack(values).T @ (torch.stack(scores) / width**0.5).softmax(dim=0))
-        y = mac.attention.out(torch.cat(y))
-        learned = rms(token + rms(y, mac.residual.added_norm.weight), mac.residual.norm.weight)
-        m, state, surprise = mac.memory(learned[None, None], state=state, return_state=True, return_surprise=True)
-        ys.append(gated(mac.gate, y, m[0, 0]))
-        surprises.append(surprise[0, 0])
-    return torch.stack(ys), torch.stack(surprises)
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_mac_is_its_definition(depth):
-    mac = make({"mixer": "mac", "chunk_size": 3, "segment": 4, "depth": depth}).mixer
-    x = tokens(11)
-    y, surprise = mac(x, return_surprise=True)
-    for b in range(len(x)):
-        exact, norms = mac_token_by_token(mac, x[b])
-        assert_equal_to(y[b], exact, name="y")
-        assert_equal_to(surprise[b], norms, name="surprise")
-
-
-def seen_by(function, rows: Tensor) -> Tensor:
-    """[t, r]: does output t depend on row r? function: rows [R, D] -> outputs [T, D]."""
-    jacobian = torch.autograd.functional.jacobian(function, rows)  # [T, D, R, D]
-    return (jacobian.abs().amax(dim=(1, 3)) > 0).int()
-
-
-def test_who_sees_whom_in_a_segment_of_mac():
-    """Figure 3a, but for h_i of later tokens: [P P | h h h | x x x]."""
-    mac = make({"mixer": "mac", "segment": 3}).mixer
-    q, k, _ = mac.attention.project(tokens(3, B=1))
-    slot = torch.arange(3)[None]
-
-    def attention(rows):
-        mac.attention.persistent = rows[:2]
-        value = rows[2:].view(1, 2, 3, 2, D // 2)
-        return mac._attend(q, torch.stack([k, k], dim=1), value, slot)[0]
-
-    del mac.attention._parameters["persistent"]
-    expected = [[1, 1, 1, 0, 0, 1, 0, 0], [1, 1, 1, 1, 0, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1]]
-    assert seen_by(attention, torch.randn(8, D, dtype=torch.float64)).tolist() == expected
-
-
-def test_who_sees_whom_in_the_attention_of_mag():
-    """Figure 3b: [P P | x x x x x], window 3."""
-    attention = make(BLOCKS["mag"]).mixer.attention
-    expected = [
-        [1, 1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1, 1, 1],
-    ]
-    found = seen_by(lambda rows: attention(rows[None, 2:], persistent=rows[:2])[0], tokens(7, B=1)[0])
-    assert found.tolist() == expected
-
-
-# --- MAL --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", ["plain", "h3"])
-def test_mal_is_memory_and_then_attention(form):
-    mal, x = make({"mixer": "mal", "chunk_size": 4, "window": 3, "form": form}).mixer, tokens(9)
-    if form == "plain":
-        y = mal.memory(x)
-    else:
-        q, k, v = (x @ weight.T for weight in mal.products.weight.chunk(3))
-        y = q * mal.memory(k * v)
-    seen = rms(x + rms(y, mal.residual.added_norm.weight), mal.residual.norm.weight)
-    assert_equal_to(mal(x), y + mal.attention(seen), name="y")
-    with pytest.raises(ValueError, match="form must be plain or h3; got 'h4'"):
-        make({"mixer": "mal", "form": "h4"})
-
-
 # --- the surroundings -------------------------------------------------------------------------------------------------
 
 
@@ -480,8 +379,8 @@ def test_the_three_grad_modes_agree(options):
     block, x = make(options, dtype=torch.float32), tokens(11, dtype=torch.float32)
 
     def everything():
-        y, state = block(x.clone())
-        return [y, block(x.clone(), state=state)[0], *tensors_of(state)]
+        found = read(block, x.clone())
+        return [block(x.clone(), state=found[1])[0], *tensors_of(found)]
 
     trained = everything()
     assert trained[0].requires_grad
@@ -500,7 +399,11 @@ def test_state_dict_and_deepcopy(options):
     assert not torch.equal(block(x)[0], other(x)[0])
     other.load_state_dict(block.state_dict())
     assert torch.equal(block(x)[0], other(x)[0])
-    assert torch.equal(block(x)[0], copy.deepcopy(block)(x)[0])
+    copied = copy.deepcopy(block)
+    assert torch.equal(block(x)[0], copied(x)[0])
+    with torch.no_grad():
+        next(copied.mixer.parameters()).add_(1)
+    assert not torch.equal(block(x)[0], copied(x)[0])
 
 
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "both sides"])
@@ -524,6 +427,42 @@ def test_a_bfloat16_block(options):
     y, _ = make(options, dtype=torch.bfloat16)(tokens(9, dtype=torch.bfloat16))
     assert y.dtype == torch.bfloat16
     assert y.isfinite().all()
+
+
+SIZES = {
+    "dim", "heads", "head_dim", "window", "segment", "num_persistent", "depth", "expansion", "chunk_size", "conv_size",
+    "states",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["8", 8.0, True, -8, float("nan")])
+@pytest.mark.parametrize(
+    ("mixer", "size"), [(mixer, size) for mixer in MIXERS for size in ("dim", *options_of(mixer)) if size in SIZES]
+)
+def test_sizes_are_whole_numbers(mixer, size, value):
+    with pytest.raises(ValueError, match=f"{size} must be"):
+        MIXERS[mixer](**{"dim": D} | {size: value})
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_wrong_inputs(mixer):
+    mixer = make(BLOCKS[mixer]).mixer
+    _, state = mixer(tokens(5), return_state=True)
+    for x, options, says in [
+        (tokens(5)[..., :-1], {}, r"x must be \[B, T, 8\]; got \(2, 5, 7\)"),
+        (tokens(5)[0], {}, r"x must be.*\(5, 8\)"),
+        (tokens(5).float(), {}, "x must be torch.float64 on cpu.*torch.float32"),
+        (tokens(5).to("meta"), {}, "x must be torch.float64 on cpu.*meta"),
+        (tokens(5).long(), {}, "x must be a floating tensor; got torch.int64"),
+        ([[1.0]], {}, "x must be a torch.Tensor; got list"),
+        (tokens(5), {"mask": torch.ones(2, 4, dtype=torch.bool)}, r"mask must be.*\(2, 4\)"),
+        (tokens(5), {"mask": torch.ones(2, 5)}, "mask must be boolean.*float32"),
+        (tokens(5), {"mask": [True]}, "mask must be a torch.Tensor; got list"),
+        (tokens(5, B=3), {"state": state}, "state must hold.*3.*2"),
+        (tokens(5), {"state": tokens(5)}, f"state must be an? {mixer.state_type.__name__}; got Tensor"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            mixer(x, **options)
 
 
 def test_mixers_by_name():
