@@ -55,10 +55,7 @@ class PretrainTask(Task):
         module="titans_seq.configs.dna",
         name="pretrain",
         flags=dna_flags.PRETRAIN.settings,
-        choices={
-            "objective": lambda name: [f"bidirectional={str(name == 'masked').lower()}"],
-            "model": _model,
-        },
+        choices={"objective": lambda name: [f"bidirectional={str(name == 'masked').lower()}"], "model": _model},
     )
 
     def default_folder(self, config: DictConfig) -> Path:

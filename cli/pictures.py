@@ -6,16 +6,7 @@ from pathlib import Path
 from typing import Any
 
 # what matplotlib and the disk raise: names that cannot be drawn or encoded, numbers beyond its axes, fonts, a full disk
-NOT_DRAWN = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
-)
+NOT_DRAWN = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
 
 
 def draw(plot: Callable[..., Path], *arguments: Any, **options: Any) -> list[Path]:

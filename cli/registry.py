@@ -45,10 +45,7 @@ REGISTRY: dict[str, Mapping[str, Classes]] = {
     },
     "dna": {
         "data": {"titans_seq.datamodules.DNAClassData": DNAClassData},
-        "model": {
-            "titans_seq.genomics.DNAEncoder": DNAEncoder,
-            "titans_seq.genomics.KmerClassifier": KmerClassifier,
-        },
+        "model": {"titans_seq.genomics.DNAEncoder": DNAEncoder, "titans_seq.genomics.KmerClassifier": KmerClassifier},
         "training": {"titans_seq.genomics.DNAModule": DNAModule},
         **_EVERY_TASK,
     },

@@ -49,20 +49,8 @@ def language(tmp_path: Path) -> list[str]:
     """A small language model of a small text."""
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog; " * 200)
-    return [
-        "lm",
-        "--text",
-        str(text),
-        "--variant",
-        "mac",
-        "model.dim=16",
-        "model.layers=1",
-        "model.segment=16",
-        "--length",
-        "32",
-        "data.steps_per_epoch=4",
-        "trainer.accelerator=cpu",
-    ]
+    small = ["model.dim=16", "model.layers=1", "model.segment=16", "data.steps_per_epoch=4", "trainer.accelerator=cpu"]
+    return ["lm", "--text", str(text), "--variant", "mac", "--length", "32", *small]
 
 
 def test_two_processes_are_one_run(language: list[str], tmp_path: Path) -> None:
@@ -106,21 +94,8 @@ def test_losses_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     csv = tmp_path / "series.csv"
     pd.DataFrame({"date": pd.date_range("2024-01-01", periods=400, freq="h"), "value": values}).to_csv(csv, index=False)
     # 280 rows of training are 256 windows, which two processes share evenly
-    words = [
-        "forecast",
-        "--csv",
-        str(csv),
-        "--lookback",
-        "16",
-        "--horizon",
-        "9",
-        "--epochs",
-        "2",
-        "model.dropout=0",
-        "model.head_dropout=0",
-        "trainer.accelerator=cpu",
-        "data.eval_batch_size=7",
-    ]
+    words = ["forecast", "--csv", str(csv), "--lookback", "16", "--horizon", "9", "--epochs", "2"]
+    words += ["model.dropout=0", "model.head_dropout=0", "trainer.accelerator=cpu", "data.eval_batch_size=7"]
     folders = one, two = tmp_path / "one", tmp_path / "two"
     fit(one, [*words, "data.batch_size=32"])
     fit_in_processes(two, [*words, "data.batch_size=16", "trainer.devices=2", "trainer.strategy=ddp"])

@@ -413,9 +413,8 @@ def test_bad_rows_are_refused(rows: list[tuple[str, str]], said: str, refused: R
 def test_labels_that_training_lacks_are_refused(files: Path, classifier: Path, refused: Refused, workdir: Path) -> None:
     path = _csv(workdir / "bad.csv", [("ACGT", "maybe"), ("ACGT", "no")])
     words = ["--csv", str(files / "train.csv"), "--test-csv", str(path)]
-    assert "class maybe of sequence 1 is not among those of training, no, yes" in refused(
-        ["fit", "dna", *words, *SMALL]
-    )
+    said = refused(["fit", "dna", *words, *SMALL])
+    assert "class maybe of sequence 1 is not among those of training, no, yes" in said
     said = refused(["test", "dna", "--checkpoint", str(classifier), "--csv", str(path)])
     assert "class maybe of sequence 1 is not among those of training" in said
 
@@ -456,17 +455,8 @@ def test_a_reference_that_does_not_match_is_refused(
     letters = (files / "genome.fa").read_text().split("\n")[1]
     wrong = "ACGT"[("ACGT".index(letters[9]) + 1) % 4]
     path = _csv(workdir / "v.csv", [("one", "10", wrong, letters[9])], "record,position,ref,alt")  # type: ignore[list-item]
-    words = [
-        "score",
-        "dna",
-        "--checkpoint",
-        str(language_model),
-        "--fasta",
-        str(files / "genome.fa"),
-        "--csv",
-        str(path),
-    ]
-    said = refused(words)
+    words = ["--checkpoint", str(language_model), "--fasta", str(files / "genome.fa"), "--csv", str(path)]
+    said = refused(["score", "dna", *words])
     assert f"has {letters[9]}" in said and "position 10" in said
 
 
@@ -503,15 +493,13 @@ def test_runs_of_the_wrong_kind_are_refused(
     genome = ["--fasta", str(files / "genome.fa")]
     surprise = ["surprise", "dna", *genome, "--bedgraph", "s.bedgraph", "--checkpoint"]
     said = refused([*surprise, str(classifier)])
-    assert (
-        "holds a DNA classifier (titans-seq fit dna); this needs a DNA language model (titans-seq pretrain dna)" in said
-    )
+    needed = "a DNA language model (titans-seq pretrain dna)"
+    assert f"holds a DNA classifier (titans-seq fit dna); this needs {needed}" in said
     assert "masked model, which has no stream" in refused([*surprise, str(masked_model)])
     scores = ["score", "dna", *genome, "--vcf", str(files / "variants.vcf"), "--checkpoint", str(masked_model)]
     assert "single bases only" in refused(scores)
-    assert "--layer must be at most 1" in refused(
-        ["embed", "dna", "--checkpoint", str(classifier), *genome, "--layer", "2"]
-    )
+    embed = ["embed", "dna", "--checkpoint", str(classifier), *genome]
+    assert "--layer must be at most 1" in refused([*embed, "--layer", "2"])
     assert "labels" in refused(["test", "dna", "--checkpoint", str(classifier), *genome])
 
 

@@ -59,15 +59,8 @@ def test_a_run_is_complete(book: Path) -> None:
         "model/config.json", "model/model.safetensors", "model/tokenizer.json", ".lock",
     }  # fmt: skip
     metrics = _metrics(book)
-    expected = {
-        "dataset": "book",
-        "variant": "mac",
-        "length": 16,
-        "vocabulary": 256,
-        "epochs": 2,
-        "selected_on": "val_loss",
-    }
-    assert expected.items() <= metrics.items()
+    expected = {"dataset": "book", "variant": "mac", "length": 16, "vocabulary": 256, "epochs": 2}
+    assert expected.items() <= metrics.items() and metrics["selected_on"] == "val_loss"
     assert metrics["test_perplexity"] == pytest.approx(np.exp(metrics["test_loss"]))
     assert metrics["test_bits_per_byte"] == pytest.approx(metrics["test_loss"] / np.log(2))
     assert metrics["test_loss"] < np.log(256) + 0.1
@@ -217,26 +210,10 @@ def test_accuracy_by_length(workdir: Path) -> None:
     words = ["fit", "lm", "--task", "parity", "--variant", "lmm", "--length", "8", "--epochs", "2", "--output", "run"]
     assert main([*words, *SMALL, "data.eval_samples=8"]) == 0
     metrics = _metrics(Path("run"))
-    assert (
-        metrics["selected_on"] == "val_token_accuracy"
-        and 0 <= metrics["test_accuracy"] <= metrics["test_token_accuracy"]
-    )
-    words = [
-        "eval",
-        "lm",
-        "--checkpoint",
-        "run",
-        "--tasks",
-        "parity",
-        "--lengths",
-        "32",
-        "8",
-        "32",
-        "--samples",
-        "16",
-        "--quiet",
-    ]
-    assert main(words) == 0
+    assert metrics["selected_on"] == "val_token_accuracy"
+    assert 0 <= metrics["test_accuracy"] <= metrics["test_token_accuracy"]
+    words = ["eval", "lm", "--checkpoint", "run", "--tasks", "parity", "--quiet"]
+    assert main([*words, "--lengths", "32", "8", "32", "--samples", "16"]) == 0
     found = json.loads(Path("run/eval/parity.json").read_text())
     assert found["trained_length"] == 8 and list(found["lengths"]) == ["8", "32"]
     assert (workdir / "run/eval/parity.png").stat().st_size > 5000
@@ -271,20 +248,8 @@ def test_a_task_of_the_harness(book: Path, workdir: Path, capsys: pytest.Capture
         f"'{{{{q}}}}'\nmetric_list:\n"
         "  - metric: byte_perplexity\n    aggregation: weighted_perplexity\n    higher_is_better: false\n"
     )
-    words = [
-        "eval",
-        "lm",
-        "--checkpoint",
-        str(book),
-        "--tasks",
-        "my_choice",
-        "my_rolling",
-        "--include",
-        "tasks",
-        "--output",
-        "found",
-    ]
-    assert main([*words, "--quiet"]) == 0
+    words = ["--tasks", "my_choice", "my_rolling", "--include", "tasks", "--output", "found", "--quiet"]
+    assert main(["eval", "lm", "--checkpoint", str(book), *words]) == 0
     found = json.loads(Path("found/harness.json").read_text())
     assert found["my_choice acc"] == pytest.approx(2 / 3)
     bits = sum(nats("\n", q) for q, _ in rows) / sum(len(q) for q, _ in rows)
@@ -306,68 +271,61 @@ def test_a_task_of_the_harness(book: Path, workdir: Path, capsys: pytest.Capture
 # wrong input ----------------------------------------------------------------------------------------------------------
 
 
+LEARN = ["fit", "lm", "--text", "BOOK"]
+SAY = ["generate", "lm", "--checkpoint", "RUN", "--prompt"]
+JUDGE = ["eval", "lm", "--checkpoint", "RUN"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["fit", "lm"], "--text is missing"),
         (["fit", "lm", "--text", "none.txt"], "no file"),
-        (
-            ["fit", "lm", "--text", "BOOK", "--variant", "rnn"],
-            "--variant must be one of lmm, mac, mag, mal, transformer",
-        ),
-        (["fit", "lm", "--text", "BOOK", "--size", "9b"], "--size must be one of 170m, 340m, 400m, 760m; got 9b"),
-        (["fit", "lm", "--text", "BOOK", "--size", "170m"], "too few for a window of 4096"),
-        (["fit", "lm", "--text", "BOOK", "--size", "170m", "data.length=16", "model.segment=0"], "segment must be"),
-        (["fit", "lm", "--text", "BOOK", "--length", "5000"], "too few for a window of 5000"),
-        (["fit", "lm", "--text", "BOOK", "--carry", "4", "--variant", "transformer"], "model.window=128"),
-        (
-            ["fit", "lm", "--text", "BOOK", "--carry", "4", "--length", "16", "trainer.devices=2"],
-            "trains on one device",
-        ),
-        (["fit", "lm", "--text", "BOOK", "--task", "passkey"], "--text and --task exclude each other"),
+        ([*LEARN, "--variant", "rnn"], "--variant must be one of lmm, mac, mag, mal, transformer"),
+        ([*LEARN, "--size", "9b"], "--size must be one of 170m, 340m, 400m, 760m; got 9b"),
+        ([*LEARN, "--size", "170m"], "too few for a window of 4096"),
+        ([*LEARN, "--size", "170m", "data.length=16", "model.segment=0"], "segment must be"),
+        ([*LEARN, "--length", "5000"], "too few for a window of 5000"),
+        ([*LEARN, "--carry", "4", "--variant", "transformer"], "model.window=128"),
+        ([*LEARN, "--carry", "4", "--length", "16", "trainer.devices=2"], "trains on one device"),
+        ([*LEARN, "--task", "passkey"], "--text and --task exclude each other"),
         (["fit", "lm", "--task", "passkey", "--vocab-size", "300"], "--task and --vocab-size exclude each other"),
         (["fit", "lm", "--task", "passkey", "--carry", "4"], "--task and --carry exclude each other"),
         (["fit", "lm", "--text", "."], "is a folder; give a file"),
-        (["fit", "lm", "--text", "BOOK", "--vocab-size", "999999999"], "data.vocab_size must be"),
-        (
-            ["fit", "lm", "--text", "BOOK", "--length", "16", "model.dim=-8"],
-            "model.dim must be between 0 and 65536; got -8",
-        ),
-        (["fit", "lm", "--text", "BOOK", "--length", "16", "training.weight_decay=-1"], "weight_decay must be"),
-        (["fit", "lm", "--text", "BOOK", "--length", "16", "training.final_rate=7"], "final_rate must be in [0, 1]"),
-        (["fit", "lm", "--text", "BOOK", "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches=0"),
-        (["fit", "lm", "--text", "BOOK", "trainer.gradient_clip_val=-1"], "gradient_clip_val=-1"),
-        (["fit", "lm", "--text", "BOOK", "++trainer.gradient_clip_val=abc"], "gradient_clip_val=abc"),
-        (["fit", "lm", "--text", "BOOK", "++trainer.accumulate_grad_batches=null"], "accumulate_grad_batches=None"),
-        (["fit", "lm", "--text", "BOOK", "--tokenizer", "BOOK"], "book.txt is not a tokenizer.json"),
-        (["fit", "lm", "--text", "BOOK", "data.length=16.5"], "length must be a whole number; got 16.5"),
+        ([*LEARN, "--vocab-size", "999999999"], "data.vocab_size must be"),
+        ([*LEARN, "--length", "16", "model.dim=-8"], "model.dim must be between 0 and 65536; got -8"),
+        ([*LEARN, "--length", "16", "training.weight_decay=-1"], "weight_decay must be"),
+        ([*LEARN, "--length", "16", "training.final_rate=7"], "final_rate must be in [0, 1]"),
+        ([*LEARN, "trainer.accumulate_grad_batches=0"], "accumulate_grad_batches=0"),
+        ([*LEARN, "trainer.gradient_clip_val=-1"], "gradient_clip_val=-1"),
+        ([*LEARN, "++trainer.gradient_clip_val=abc"], "gradient_clip_val=abc"),
+        ([*LEARN, "++trainer.accumulate_grad_batches=null"], "accumulate_grad_batches=None"),
+        ([*LEARN, "--tokenizer", "BOOK"], "book.txt is not a tokenizer.json"),
+        ([*LEARN, "data.length=16.5"], "length must be a whole number; got 16.5"),
         (["fit", "lm", "--task", "riddle"], "task must be one of passkey"),
-        (["fit", "lm", "--text", "BOOK", "--tokenizer", "none.json"], "no tokenizer at"),
-        (["fit", "lm", "--text", "BOOK", "--vocab-size", "10"], "must have 257"),
-        (["fit", "lm", "--text", "BOOK", "model.segments=8"], "did you mean 'model.segment'"),
-        (["fit", "lm", "--text", "BOOK", "model.segment=0", "--length", "16"], "segment must be >= 1"),
+        ([*LEARN, "--tokenizer", "none.json"], "no tokenizer at"),
+        ([*LEARN, "--vocab-size", "10"], "must have 257"),
+        ([*LEARN, "model.segments=8"], "did you mean 'model.segment'"),
+        ([*LEARN, "model.segment=0", "--length", "16"], "segment must be >= 1"),
         (["generate", "lm", "--checkpoint", "none", "--prompt", "a"], "no run folder none"),
-        (["generate", "lm", "--checkpoint", "RUN", "--prompt", ""], "prompt must be at least one token"),
-        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--top-p", "2"], "top_p in (0, 1]"),
-        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--state", "none"], "no state file at none"),
+        ([*SAY, ""], "prompt must be at least one token"),
+        ([*SAY, "a", "--top-p", "2"], "top_p in (0, 1]"),
+        ([*SAY, "a", "--state", "none"], "no state file at none"),
         (
             ["generate", "lm", "--checkpoint", "RUN/model/config.json", "--prompt", "a"],
             "config.json is a file; give the run folder",
         ),
-        (["eval", "lm", "--checkpoint", "RUN"], "one of the two"),
-        (["eval", "lm", "--checkpoint", "RUN", "--text", "none.txt"], "no file"),
-        (
-            ["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--lengths", "16"],
-            "--lengths goes with tasks by length",
-        ),
-        (["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--limit", "1"], "--limit goes with tasks of lm-eval"),
-        (["eval", "lm", "--checkpoint", "RUN", "--tasks", "nosuch", "--seed", "1"], "--seed goes with tasks by length"),
-        (["eval", "lm", "--checkpoint", "RUN", "--tasks", "parity", "--output", "RUN/config.yaml"], "is a file"),
+        (JUDGE, "one of the two"),
+        ([*JUDGE, "--text", "none.txt"], "no file"),
+        ([*JUDGE, "--text", "BOOK", "--lengths", "16"], "--lengths goes with tasks by length"),
+        ([*JUDGE, "--text", "BOOK", "--limit", "1"], "--limit goes with tasks of lm-eval"),
+        ([*JUDGE, "--tasks", "nosuch", "--seed", "1"], "--seed goes with tasks by length"),
+        ([*JUDGE, "--tasks", "parity", "--output", "RUN/config.yaml"], "is a file"),
         (["eval", "lm", "--checkpoint", "none", "--text", "BOOK", "--output", "new/deep/x"], "no run folder none"),
-        (["eval", "lm", "--checkpoint", "RUN", "--text", "BOOK", "--output", "."], "is a folder; give a file"),
-        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "a", "--save-state", "."], "is a folder; give a file"),
-        (["generate", "lm", "--checkpoint", "RUN", "--prompt", "", "--save-state", "new/deep/x"], "at least one token"),
-        (["eval", "lm", "--checkpoint", "RUN", "--tasks", "passkey", "--lengths", "20"], "length must be at least 160"),
+        ([*JUDGE, "--text", "BOOK", "--output", "."], "is a folder; give a file"),
+        ([*SAY, "a", "--save-state", "."], "is a folder; give a file"),
+        ([*SAY, "", "--save-state", "new/deep/x"], "at least one token"),
+        ([*JUDGE, "--tasks", "passkey", "--lengths", "20"], "length must be at least 160"),
     ],
 )
 def test_one_line_for_wrong_input(words: list[str], message: str, book: Path, files: Path, refused: Refused) -> None:

@@ -203,11 +203,7 @@ def test_a_run_keeps_the_options_it_was_made_with(plain: str, tmp_path: Path) ->
     ("version", "changed", "said"),
     [
         ("", "", "made by titans-seq 0.1.0; this is {now}: the network has changed since; train again"),
-        (
-            "version: 9.1.0\n",
-            "news: {}\n",
-            "made by titans-seq 9.1.0; this is {now}: unknown section 'news'",
-        ),
+        ("version: 9.1.0\n", "news: {}\n", "made by titans-seq 9.1.0; this is {now}: unknown section 'news'"),
         ("version: 9.1.0\n", "", None),
         ("version: 7\n", "", "made by titans-seq 7; this is {now}: version must be text"),
         ("version: [1]\n", "", "made by titans-seq [1]; this is {now}: version must be text"),

@@ -73,10 +73,7 @@ def test_at_many_moments(seconds: float, number: signal.Signals, options: list[s
 
 @pytest.mark.parametrize("number", ALL, ids=lambda number: number.name)
 def test_training_goes_on_as_if_nothing_had_been(
-    number: signal.Signals,
-    options: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals, options: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = [*options, "--epochs", "3", "model.dropout=0.3"]
     step = ForecastModule.training_step

@@ -88,10 +88,7 @@ def test_masked_scores_are_the_difference_at_the_variant(name, masked):
     position, ref, alt = VARIANTS[name]
     before, after = LETTERS[max(position - 5, 0) : position], LETTERS[position + 1 :][:5]
     (score,) = score_variants(masked, [pair(VARIANTS[name])])
-    for strand, place, got in (
-        (str, len(before), score.forward),
-        (other_strand, len(after), score.reverse),
-    ):
+    for strand, place, got in ((str, len(before), score.forward), (other_strand, len(after), score.reverse)):
         tokens = torch.from_numpy(encode(strand(before + "A" + after)).copy())
         tokens[place] = MASK
         with torch.no_grad():
