@@ -182,11 +182,8 @@ def test_more_epochs_than_the_history_has_are_one_line(last: Path, capfd: pytest
     checkpoints.write_checkpoint(last, checkpoint)
     assert main([*RESUME, "--epochs", "3"]) == 2
     out, err = capfd.readouterr()
-    assert (
-        out == ""
-        and err.count("\n") == 1
-        and "last.ckpt is damaged: its loops have more epochs than its history" in err
-    )
+    assert out == "" and err.count("\n") == 1
+    assert "last.ckpt is damaged: its loops have more epochs than its history" in err
 
 
 @pytest.mark.parametrize("verb", ["test", "predict"])

@@ -24,6 +24,7 @@ from titans_seq.cli.recorded import DEEPEST, MOST_BYTES, read_config, require_re
 from titans_seq.datamodules.forecast import registry
 
 Refused = Callable[[list[str]], str]
+RESUME = ["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"]
 AT_ONCE = 2.0  # seconds; mostly 0.02, on a machine that may be busy
 BOMB = "a: &a [1, 1]\n" + "".join(f"{y}: &{y} [*{x}, *{x}, *{x}]\n" for x, y in pairwise("abcdefghi"))
 
@@ -221,6 +222,17 @@ def test_runs_of_other_versions(version: str, changed: str, said: str | None, pl
         assert f"config.yaml was {said.format(now=__version__)}" in _said(tmp_path, other)
 
 
+def _changed(finished: Path, workdir: Path, *changes: tuple[str, str]) -> Path:
+    """A copy of the finished run whose configuration says something else."""
+    shutil.copytree(finished, workdir / "run")
+    text = (workdir / "run" / "config.yaml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (workdir / "run" / "config.yaml").write_text(text)
+    return workdir / "run"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -236,36 +248,22 @@ def test_runs_of_other_versions(version: str, changed: str, said: str | None, pl
         ("limit_train_batches: 2", "limit_test_batches: 0", "limit_test_batches=0 does not go with a run"),
         ("limit_train_batches: 2", "barebones: true", "barebones=True does not go with a run"),
         ("limit_train_batches: 2", "accelerator: abacus", "trainer: "),
-        (
-            "limit_train_batches: 2",
-            "default_root_dir: http://localhost",
-            "a run writes to its own folder; use --output",
-        ),
+        ("limit_train_batches: 2", "default_root_dir: http://localhost", "its own folder; use --output"),
     ],
     ids=lambda text: text[:20],
 )
 def test_a_model_that_does_not_fit_its_weights(
-    old: str, new: str, said: str, finished: Path, plain: str, workdir: Path, refused: Refused
+    old: str, new: str, said: str, finished: Path, workdir: Path, refused: Refused
 ) -> None:
-    shutil.copytree(finished, workdir / "run")
-    changed = plain.replace(old, new)
-    assert changed != plain
-    (workdir / "run" / "config.yaml").write_text(changed)
-    for words in (
-        ["test", "forecast", "--checkpoint", "run"],
-        ["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"],
-    ):
+    _changed(finished, workdir, (old, new))
+    for words in (["test", "forecast", "--checkpoint", "run"], RESUME):
         assert said in refused(words)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (
-            "EarlyStopping\n  monitor: val_mse",
-            "EarlyStopping\n  monitor: val_mcc",
-            "early_stopping: no metric 'val_mcc'",
-        ),
+        ("Stopping\n  monitor: val_mse", "Stopping\n  monitor: val_mcc", "early_stopping: no metric 'val_mcc'"),
         ("decay: 0.98", "decay: 5", "averaging: "),
         ("decay: 0.98", "device: abacus", "averaging: "),
         ("limit_train_batches: 2", "max_time: '9999999999:00:00:00'", "trainer: "),
@@ -273,30 +271,13 @@ def test_a_model_that_does_not_fit_its_weights(
     ids=lambda text: text[:20],
 )
 def test_callbacks_are_made_before_anything_changes(
-    old: str, new: str, said: str, finished: Path, plain: str, workdir: Path, refused: Refused
+    old: str, new: str, said: str, finished: Path, workdir: Path, refused: Refused
 ) -> None:
-    shutil.copytree(finished, workdir / "run")
-    changed = plain.replace(old, new)
-    assert changed != plain
-    (workdir / "run" / "config.yaml").write_text(changed)
-    assert said in refused(["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"])
+    _changed(finished, workdir, (old, new))
+    assert said in refused(RESUME)
 
 
 # what a file alone does not decide ----------------------------------------------------------------------------------
-
-
-def _changed(finished: Path, workdir: Path, *changes: tuple[str, str]) -> Path:
-    """A copy of the finished run whose configuration says something else."""
-    shutil.copytree(finished, workdir / "run")
-    text = (workdir / "run" / "config.yaml").read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (workdir / "run" / "config.yaml").write_text(text)
-    return workdir / "run"
-
-
-RESUME = ["fit", "forecast", "--resume", "--epochs", "9", "--output", "run"]
 
 
 def test_a_file_starts_no_download(finished: Path, workdir: Path, tmp_path: Path, refused: Refused) -> None:
@@ -401,14 +382,11 @@ def test_a_run_of_every_task_can_be_read_again() -> None:
         require_readable(compose(task.schema, ["+note=first"]))
 
 
-def test_a_model_that_no_machine_holds(finished: Path, plain: str, workdir: Path, refused: Refused) -> None:
+def test_a_model_that_no_machine_holds(finished: Path, workdir: Path, refused: Refused) -> None:
     """A run that was killed before its first checkpoint: there are no weights to compare with."""
-    shutil.copytree(finished, workdir / "run")
-    for path in (workdir / "run" / "checkpoints").iterdir():
+    run = _changed(finished, workdir, ("dim: 8", "dim: 65536"), ("blocks: 1", "blocks: 200"), ("heads: 2", "heads: 4"))
+    for path in (*(run / "checkpoints").iterdir(), run / "metrics.json"):
         path.unlink()
-    (workdir / "run" / "metrics.json").unlink()
-    text = plain.replace("dim: 8", "dim: 65536").replace("blocks: 1", "blocks: 200").replace("heads: 2", "heads: 4")
-    (workdir / "run" / "config.yaml").write_text(text)
     said = refused(["fit", "forecast", "--resume", "--output", "run"])
     assert re.search(r"needs [\d,]+ GiB, this machine has [\d,]+", said)
 
