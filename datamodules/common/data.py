@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from titans_seq.datamodules.common.errors import at_least
@@ -23,12 +24,14 @@ class SplitData(lightning.LightningDataModule):
     Attributes:
         splits: What each split holds, by name; empty before `setup`.
         collate_fn: What makes a batch of samples; None: as PyTorch does.
+        generator: What loaders draw the seed of their workers from; None: PyTorch's global one.
 
     Raises:
         DataError: A size is not positive, or seed or num_workers is negative.
     """
 
     collate_fn: Callable[[Any], Batch] | None = None
+    generator: torch.Generator | None = None
 
     def __init__(self, batch_size: int, eval_batch_size: int, seed: int, num_workers: int) -> None:
         super().__init__()
@@ -75,4 +78,5 @@ class SplitData(lightning.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=self.collate_fn,
+            generator=self.generator,
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.forecast.csv_files import csv_sha256, csv_shape
+from titans_seq.datamodules.forecast.csv_files import csv_shape, require_published
 from titans_seq.datamodules.forecast.registry import DATASETS, UNVERIFIED, VERIFIED, find_spec, locate, missing
 
 
@@ -69,16 +69,11 @@ def check_dataset(name: str, data_root: str | Path | None = None) -> DatasetChec
     path = locate(spec, data_root)
     if path is None:
         return DatasetCheck(spec.name, None, "no file", 0, 0, False, str(missing(spec, data_root)))
+    rows = channels = 0
     try:
         rows, channels = csv_shape(path)
+        require_published(path, spec)
     except DataError as error:
-        return DatasetCheck(spec.name, path, "mismatch", 0, 0, False, str(error))
-    shape_ok = (rows, channels) == (spec.rows, spec.channels)
-    if spec.sha256 is None:
-        said = "no sha256 is known for it, so only the shape is checked"
-        said += "" if shape_ok else f": {rows} x {channels} instead of {spec.rows} x {spec.channels}"
-        found = UNVERIFIED if shape_ok else "mismatch"
-        return DatasetCheck(spec.name, path, found, rows, channels, shape_ok, said)
-    same = csv_sha256(path) == spec.sha256
-    said = "as published" if same else f"not the published file (sha256 differs); remove it, or read it with csv={path}"
-    return DatasetCheck(spec.name, path, VERIFIED if same else "mismatch", rows, channels, same, said)
+        return DatasetCheck(spec.name, path, "mismatch", rows, channels, False, str(error))
+    said = "as published" if spec.sha256 else "no sha256 is known for it, so only the shape is checked"
+    return DatasetCheck(spec.name, path, VERIFIED if spec.sha256 else UNVERIFIED, rows, channels, True, said)

@@ -5,16 +5,15 @@ L lookback, H horizon, N series.
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset
 
+from titans_seq.datamodules.common.data import SplitData
 from titans_seq.datamodules.common.errors import DataError, at_least
-from titans_seq.datamodules.common.files import EMBEDDED
+from titans_seq.datamodules.common.files import EMBEDDED, base_name
 from titans_seq.datamodules.common.loaders import SPLITS, Batch, EpochShuffle, as_is, dealt, epoch_seed
 from titans_seq.datamodules.forecast.csv_files import read_csv, read_published_csv
 from titans_seq.datamodules.forecast.download import download_dataset
@@ -29,7 +28,7 @@ MOST_HELD = 1_000_000  # rows of several panels that are held for validation
 VISITS = 8  # panels of an epoch, where there are several: each has to be read
 
 
-class PanelData(lightning.LightningDataModule):
+class PanelData(SplitData):
     """Windows of a panel, or of several panels of which one at a time is in memory.
 
     Training windows are shuffled by seed and epoch. Of several panels validation takes at most a million rows of series
@@ -52,10 +51,11 @@ class PanelData(lightning.LightningDataModule):
         generator: what loaders draw the seed of their workers from; None: PyTorch's global one.
 
     Raises:
-        DataError: no training window fits.
+        DataError: no training window fits, or a size is not positive.
     """
 
     scaling: PanelScaling
+    collate_fn = staticmethod(as_is)
 
     def __init__(
         self,
@@ -74,13 +74,14 @@ class PanelData(lightning.LightningDataModule):
         num_workers: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, eval_batch_size, seed, num_workers)
+        at_least(1, lookback=lookback, horizon=horizon)
         self.lookback, self.horizon, self.calendar = lookback, horizon, calendar
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.steps_per_epoch, self.val_windows = steps_per_epoch, val_windows
-        self.num_workers, self.generator = num_workers, generator
-        self.protocol = protocol
-        self.take([panels] if isinstance(panels, Panel) else panels, scaling)
+        self.protocol, self.generator = protocol, generator
+        panels = [panels] if isinstance(panels, Panel) else panels
+        if panels:  # else they come at `setup`
+            self.take(panels, scaling)
 
     def take(self, panels: Sequence[Panel], scaling: PanelScaling | None = None) -> None:
         """Fit or complete the scaling on the rows to learn from, and find the windows."""
@@ -100,6 +101,9 @@ class PanelData(lightning.LightningDataModule):
 
     def _anchors(self, panel: Panel, split: str) -> Anchors:
         return self.protocol.anchors(panel, split, self.lookback, self.horizon)
+
+    def dataset_for(self, split: str) -> Windows:
+        return self.train if split == "train" else self.windows(split)
 
     def windows(self, split: str, place: int = 0) -> Windows:
         """The windows of a split of one panel; the rows of the last panel asked for stay in memory."""
@@ -146,24 +150,14 @@ class PanelData(lightning.LightningDataModule):
         if len(self.panels) > 1:
             return DataLoader(PanelBatches(self), batch_size=None, generator=self.generator)
         samples = None if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_size
-        return self._loader(self.train, self.batch_size, dealt(EpochShuffle(self.train, self.seed, samples)))
+        order = EpochShuffle(self.train, self.seed, samples)
+        return self.load(self.train, batch_size=self.batch_size, sampler=dealt(order))
 
-    def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:
+    def val_dataloader(self) -> list[DataLoader[Batch]] | DataLoader[Batch]:  # type: ignore[override]  # maybe none
         if self.val is None:
             return []
         most = len(self.val) if self.val_windows is None else self.val_windows
-        return self._loader(self.val.at(self.val.anchors.thin(most)), self.eval_batch_size)
-
-    def _loader(self, windows: Windows, batch_size: int, sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
-        return DataLoader(
-            windows,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=as_is,
-            generator=self.generator,
-        )
+        return self.load(self.val.at(self.val.anchors.thin(most)), batch_size=self.eval_batch_size)
 
 
 class ForecastDataModule(PanelData):
@@ -212,13 +206,11 @@ class ForecastDataModule(PanelData):
     ) -> None:
         if dataset is not None and csv is not None:
             raise DataError(f"give dataset or csv, not both; got dataset {dataset!r} and csv {str(csv)!r}")
-        at_least(1, lookback=lookback, horizon=horizon, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        at_least(0, seed=seed, num_workers=num_workers)
         embedded = csv is None and (dataset or EMBEDDED).lower() == EMBEDDED
         self.spec = None if embedded or dataset is None else find_spec(dataset)
         self.csv, self.data_root = csv, data_root
-        own = None if csv is None else Path(csv).name.removesuffix(".gz").removesuffix(".csv")
-        self.name = own or (EMBEDDED if self.spec is None else self.spec.name)
+        named = EMBEDDED if self.spec is None else self.spec.name
+        self.name = named if csv is None else base_name(csv)
         self._restored: PanelScaling | None = None  # of a checkpoint
         self._stage: str | None = None
         if embedded:
@@ -277,11 +269,6 @@ class ForecastDataModule(PanelData):
                     f"windows start every {self.protocol.stride} rows, so choose a shorter horizon"
                 )
 
-    def take(self, panels: Sequence[Panel], scaling: PanelScaling | None = None) -> None:
-        """As of the base class, once there is a panel."""
-        if panels:
-            super().take(panels, scaling)
-
     def _read(self) -> Panel:
         if self.csv is not None:
             return read_csv(self.csv)
@@ -292,12 +279,10 @@ class ForecastDataModule(PanelData):
             raise missing(self.spec, self.data_root)
         return read_published_csv(path, self.spec)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.windows("test"), self.eval_batch_size)
-
     def predict_dataloader(self) -> DataLoader[Batch]:
         """One window, that after the last row; its "future_target" has no steps."""
-        return self._loader(windows_at_end(self.panel, self.scaling, self.lookback), self.eval_batch_size)
+        windows = windows_at_end(self.panel, self.scaling, self.lookback)
+        return self.load(windows, batch_size=self.eval_batch_size)
 
     # checkpoint ------------------------------------------------------------------------------------------------------
 

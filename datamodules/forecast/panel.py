@@ -3,7 +3,7 @@
 R rows of all series one after another, N series, F future covariates, G past ones.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,10 +120,22 @@ class Panel:
         self, which: Int[np.ndarray, " M"], first: Int[np.ndarray, " M"], lengths: Int[np.ndarray, " M"]
     ) -> "Panel":
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        take, clock = self._same_rows(which, first, lengths)
-        if clock is None:
+        inside = first % max(1, len(self.clock))
+        # series that share their clock give the same rows: no array with the number of each
+        table = len(self.clock) < len(self.target) and len(which) and not np.ptp(inside) and not np.ptp(lengths)
+        if table:
+            rows: Any = slice(inside[0], inside[0] + lengths[0])
+            clock = self.clock[rows]
+        else:
             rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
-            take, clock = (lambda values: values[rows]), self.stamps(rows)
+            clock = self.stamps(rows)
+
+        def take(values: np.ndarray) -> np.ndarray:
+            if not table:
+                return values[rows]
+            by_series = values.reshape(len(self), len(self.clock), *values.shape[1:])
+            return by_series[which, rows].reshape(offsets[-1], *values.shape[1:])
+
         return replace(
             self,
             ids=self.ids[which],
@@ -134,22 +146,6 @@ class Panel:
             future_covariates=take(self.future_covariates),
             static_covariates=self.static_covariates.iloc[which].reset_index(drop=True),
         )
-
-    def _same_rows(
-        self, which: Int[np.ndarray, " M"], first: Int[np.ndarray, " M"], lengths: Int[np.ndarray, " M"]
-    ) -> tuple[Callable[[np.ndarray], np.ndarray], pd.Index | None]:
-        """How to take the same rows of series that share their clock, without numbers of rows, and their clock."""
-        inside = first % max(1, len(self.clock))
-        if len(self.clock) == len(self.target) or not len(which) or np.ptp(inside) or np.ptp(lengths):
-            return np.asarray, None
-        rows = slice(inside[0], inside[0] + lengths[0])
-
-        def take(values: np.ndarray) -> np.ndarray:
-            columns = values.shape[1:]
-            table = values.reshape(len(self), len(self.clock), *columns)
-            return table[which, rows].reshape(lengths.sum(), *columns)
-
-        return take, self.clock[rows]
 
     def until(self, steps: int) -> "Panel":
         """The panel without the last `steps` rows of each series."""

@@ -3,7 +3,6 @@
 L lookback, H horizon, N series, W windows.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,20 +14,8 @@ from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.windows import Anchors
 
 
-class Protocol(ABC):
-    """Which rows a model may learn from, and the windows of each split."""
-
-    @abstractmethod
-    def learned(self, panel: Panel) -> Panel:
-        """The rows that scaling and training may see."""
-
-    @abstractmethod
-    def anchors(self, panel: Panel, split: str, lookback: int, horizon: int) -> Anchors:
-        """The windows of a split, whole horizons only."""
-
-
 @dataclass(frozen=True)
-class Benchmark(Protocol):
+class Benchmark:
     """The protocol of the long-term forecasting benchmark, for a table whose columns are forecast side by side.
 
     Validation and test windows reach `lookback` rows back, so that their first target is the first row of the split.
@@ -54,14 +41,12 @@ class Benchmark(Protocol):
         }
 
     def learned(self, panel: Panel) -> Panel:
-        """The rows of train."""
-        return panel.rows(np.zeros(len(panel), dtype=np.int64), self._ends(panel, "train"))
-
-    def _ends(self, panel: Panel, split: str) -> Int[np.ndarray, " N"]:
-        return np.full(len(panel), self.ranges(int(panel.lengths[0]), 0)[split][1])
+        """The rows that scaling and training may see: those of train."""
+        end = self.ranges(int(panel.lengths[0]), 0)["train"][1]
+        return panel.rows(np.zeros(len(panel), dtype=np.int64), np.full(len(panel), end))
 
     def anchors(self, panel: Panel, split: str, lookback: int, horizon: int) -> Anchors:
-        """Windows of all series at once."""
+        """The windows of a split, whole horizons only, of all series at once."""
         begin, end = self.ranges(int(panel.lengths[0]), lookback)[split]
         earliest = begin + lookback
         first = np.arange(earliest + (self.origin - earliest) % self.stride, end - horizon + 1, self.stride)
@@ -97,7 +82,7 @@ class Benchmark(Protocol):
 
 
 @dataclass(frozen=True)
-class HoldOut(Protocol):
+class HoldOut:
     """The last rows of every series are for validation; a series too short to spare them trains with all it has.
 
     Args:
@@ -121,6 +106,7 @@ class HoldOut(Protocol):
         return np.where(panel.lengths >= self.val_rows + 2 * self.horizon, self.val_rows, 0)
 
     def learned(self, panel: Panel) -> Panel:
+        """The rows that scaling and training may see."""
         return panel.rows(np.zeros(len(panel), dtype=np.int64), panel.lengths - self.spare(panel))
 
     def anchors(self, panel: Panel, split: str, lookback: int, horizon: int) -> Anchors:
@@ -144,3 +130,6 @@ class HoldOut(Protocol):
         past = seen[at] - seen[np.maximum(at - lookback, start)]
         kept = (past > 0) & (seen[at + horizon] - seen[at] > 0)
         return Anchors(series[kept, None], first[kept])
+
+
+Protocol = Benchmark | HoldOut

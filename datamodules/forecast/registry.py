@@ -14,6 +14,7 @@ VERIFIED, UNVERIFIED = "verified", "unverified"  # a file whose sha256 is the pu
 
 _ETT = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small"
 _TSLIB = "https://huggingface.co/datasets/thuml/Time-Series-Library/resolve/main"
+_WEATHER = "34ee981d07313e51da2a50bb600072c8ae4a69cb4b0651f4cb93a069d7a2ba63"
 _HOURLY_MONTH = 30 * 24
 _ETTH_SPLIT = (12 * _HOURLY_MONTH, 4 * _HOURLY_MONTH, 4 * _HOURLY_MONTH)
 _ETTM_SPLIT = (4 * _ETTH_SPLIT[0], 4 * _ETTH_SPLIT[1], 4 * _ETTH_SPLIT[2])
@@ -49,61 +50,28 @@ def _ett(name: str, rows: int, frequency: str, split: tuple[int, int, int], sha2
     return DatasetSpec(name, f"{name}.csv", urls, sha256, rows, 7, frequency, "CC BY-ND 4.0", split)
 
 
+def _tslib(
+    name: str, stem: str, rows: int, channels: int, frequency: str, licence: str, sha256: str | None = None
+) -> DatasetSpec:
+    urls = (f"{_TSLIB}/{stem}/{stem}.csv",)
+    return DatasetSpec(name, f"{stem}.csv", urls, sha256, rows, channels, frequency, licence)
+
+
+def _slice(name: str, rows: int, of: str, sha256: str) -> DatasetSpec:
+    licence = f"as {of}; six of its columns, not the benchmark"
+    return DatasetSpec(name, f"{name}.csv", (), sha256, rows, 6, "h", licence)
+
+
 DATASETS: tuple[DatasetSpec, ...] = (
     _ett("ETTh1", 17420, "h", _ETTH_SPLIT, "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"),
     _ett("ETTh2", 17420, "h", _ETTH_SPLIT, "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b"),
     _ett("ETTm1", 69680, "15min", _ETTM_SPLIT, "6ce1759b1a18e3328421d5d75fadcb316c449fcd7cec32820c8dafda71986c9e"),
     _ett("ETTm2", 69680, "15min", _ETTM_SPLIT, "db973ca252c6410a30d0469b13d696cf919648d0f3fd588c60f03fdbdbadd1fd"),
-    DatasetSpec(
-        name="Weather",
-        file="weather.csv",
-        urls=(f"{_TSLIB}/weather/weather.csv",),
-        sha256="34ee981d07313e51da2a50bb600072c8ae4a69cb4b0651f4cb93a069d7a2ba63",
-        rows=52696,
-        channels=21,
-        frequency="10min",
-        licence="none stated (BGC Jena weather station)",
-    ),
-    DatasetSpec(
-        name="ECL",
-        file="electricity.csv",
-        urls=(f"{_TSLIB}/electricity/electricity.csv",),
-        sha256=None,
-        rows=26304,
-        channels=321,
-        frequency="h",
-        licence="none stated (UCI ElectricityLoadDiagrams20112014: CC BY 4.0)",
-    ),
-    DatasetSpec(
-        name="Traffic",
-        file="traffic.csv",
-        urls=(f"{_TSLIB}/traffic/traffic.csv",),
-        sha256=None,
-        rows=17544,
-        channels=862,
-        frequency="h",
-        licence="none stated (Caltrans PeMS)",
-    ),
-    DatasetSpec(
-        name="electricity_first6",
-        file="electricity_first6.csv",
-        urls=(),
-        sha256="ccbdbd01b3038188f33772eb6121182eaf4cbbe4e2d803b63df94a39d8d200ce",
-        rows=26304,
-        channels=6,
-        frequency="h",
-        licence="as ECL; six of its columns, not the benchmark",
-    ),
-    DatasetSpec(
-        name="traffic_first6",
-        file="traffic_first6.csv",
-        urls=(),
-        sha256="e13028520dc78d2c2c183cf95448a99a296442525eb04c2b2c15276a739a543d",
-        rows=17544,
-        channels=6,
-        frequency="h",
-        licence="as Traffic; six of its columns, not the benchmark",
-    ),
+    _tslib("Weather", "weather", 52696, 21, "10min", "none stated (BGC Jena weather station)", _WEATHER),
+    _tslib("ECL", "electricity", 26304, 321, "h", "none stated (UCI ElectricityLoadDiagrams20112014: CC BY 4.0)"),
+    _tslib("Traffic", "traffic", 17544, 862, "h", "none stated (Caltrans PeMS)"),
+    _slice("electricity_first6", 26304, "ECL", "ccbdbd01b3038188f33772eb6121182eaf4cbbe4e2d803b63df94a39d8d200ce"),
+    _slice("traffic_first6", 17544, "Traffic", "e13028520dc78d2c2c183cf95448a99a296442525eb04c2b2c15276a739a543d"),
 )
 
 
