@@ -1,6 +1,6 @@
 """What loaders of every field share: seeded orders, and their shares in runs of several processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,23 @@ class EpochShuffle(RandomSampler):
         self.generator.manual_seed(epoch_seed(self.seed, self.epoch))
         self.epoch += 1
         yield from super().__iter__()
+
+
+class EpochNumbers(Sampler[int]):
+    """`count` numbers per epoch, which `draw` makes of the epoch; told or counted as by `EpochShuffle`."""
+
+    def __init__(self, count: int, draw: Callable[[int], Iterable[int]]) -> None:
+        self.count, self.draw, self.epoch = count, draw, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        yield from self.draw(self.epoch - 1)
 
 
 class Dealt(DistributedSampler[int]):

@@ -179,7 +179,6 @@ def download_benchmark(name: str, *, data_root: str | Path | None = None, quiet:
 @contextmanager
 def _unfinished(place: Path) -> Iterator[Path]:
     part = place.with_name(unfinished_name(place))
-    shutil.rmtree(part, ignore_errors=True)  # of a dead process that had this one's number
     part.mkdir()
     try:
         yield part

@@ -231,25 +231,14 @@ def label_by_length(
     return np.where(known[places] == asked, pairs[1][best[first]][places], np.bincount(labels).argmax())
 
 
-def overlap_clusters(intervals: Sequence[Interval], min_overlap: int = 1) -> Int[np.ndarray, " N"]:
-    """Return the cluster 0 ... K - 1 of every interval: connected components of sharing `min_overlap` bases or more.
-
-    An interval shorter than `min_overlap` is a cluster of its own.
-    """
-    if min_overlap < 1:
-        raise DataError(f"min_overlap must be at least 1, got {min_overlap}")
+def overlap_clusters(intervals: Sequence[Interval]) -> Int[np.ndarray, " N"]:
+    """Return the cluster 0 ... K - 1 of every interval: connected components of sharing a base."""
     (begins,), (ends,) = _on_one_line([Intervals.of(intervals)])
-    # two intervals share m bases exactly when they still share one after each lost its last m - 1
-    ends = ends - (min_overlap - 1)
-    lost = np.flatnonzero(ends <= begins)
-    left = np.flatnonzero(ends > begins)
-    left = left[np.argsort(begins[left], kind="stable")]
-    reached = np.maximum.accumulate(ends[left])
-    opens = np.ones(len(left), dtype=bool)
-    opens[1:] = begins[left][1:] >= reached[:-1]
-    clusters = np.empty(len(begins), dtype=np.int64)
-    clusters[left] = np.cumsum(opens) - 1
-    clusters[lost] = opens.sum() + np.arange(len(lost))
+    order = np.argsort(begins, kind="stable")
+    opens = np.ones(len(order), dtype=bool)
+    opens[1:] = begins[order][1:] >= np.maximum.accumulate(ends[order])[:-1]
+    clusters = np.empty(len(order), dtype=np.int64)
+    clusters[order] = np.cumsum(opens) - 1
     return clusters
 
 

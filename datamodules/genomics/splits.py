@@ -18,34 +18,26 @@ from titans_seq.datamodules.genomics.intervals import Interval, overlap_audit, r
 
 Splits = dict[str, list[Interval]]
 
+HELD_OUT = 0.05  # of every record for validation, and again for test
 _SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def contiguous_splits(genome: Genome, fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)) -> Splits:
-    """Split every record: its end is test, the stretch before that validation, the rest train.
-
-    Args:
-        genome: What is split.
-        fractions: Shares of train, validation and test, in [0, 1], which add up to 1; each is rounded to whole bases.
+def contiguous_splits(genome: Genome) -> Splits:
+    """Split every record: its last 5 % are test, the 5 % before that validation, the rest train.
 
     Raises:
-        DataError: Other fractions, or records too short for a split to have a base.
+        DataError: Records are too short for a split to have a base.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise DataError(f"the fractions of train, val and test must be at least 0 and add up to 1; got {fractions}")
     splits: Splits = {name: [] for name in SPLITS}
     for record, length in genome.lengths.items():
-        test = length - round(length * fractions[2])
-        val = max(test - round(length * fractions[1]), 0)
+        held = round(length * HELD_OUT)
+        val, test = max(length - 2 * held, 0), length - held
         for name, (begin, end) in zip(SPLITS, [(0, val), (val, test), (test, length)], strict=True):
             if begin < end:
                 splits[name].append(Interval(record, begin, end))
-    for name, fraction in zip(SPLITS, fractions, strict=True):
-        if fraction and not splits[name]:
-            longest = max(genome.lengths.values())
-            raise DataError(
-                f"{genome.path}: its longest record has {longest} bases, too few for {fraction:.0%} as {name}"
-            )
+    if not splits["val"]:
+        longest = max(genome.lengths.values())
+        raise DataError(f"{genome.path}: its longest record has {longest} bases, too few for {HELD_OUT:.0%} as val")
     return splits
 
 
@@ -110,43 +102,33 @@ def bed_splits(genome: Genome, path: str | Path) -> Splits:
 class GenomeWindows(Dataset[Tokens]):
     """Windows inside intervals, read when they are asked for.
 
-    An interval gives a window every `stride` bases until one reaches its end; that one may be shorter than `length`.
-    Every base of the intervals is read once at construction, to count N; 12 bytes per window stay in memory.
+    The windows of an interval do not overlap; its last one may be shorter than `length`. Every base of the intervals
+    is read once at construction, to count N; 12 bytes per window stay in memory.
 
     Args:
         genome: Where the bases are read from.
         intervals: Where the windows lie; on the minus strand they are read as reverse complements.
         length: Bases per window.
-        stride: Bases from one begin to the next. None: `length`, so that windows do not overlap.
         max_unknown: Windows with a greater share of N (IUPAC codes of several bases included) are left out.
 
     Attributes:
         dropped: Number of windows that were left out.
 
     Raises:
-        DataError: length or stride is below 1 or max_unknown outside of [0, 1]; as `check_intervals`; a letter is not
-            a base; all windows are left out.
+        DataError: length is below 1 or max_unknown outside of [0, 1]; as `check_intervals`; a letter is not a base;
+            all windows are left out.
     """
 
-    def __init__(
-        self,
-        genome: Genome,
-        intervals: Sequence[Interval],
-        length: int,
-        stride: int | None = None,
-        max_unknown: float = 0.5,
-    ) -> None:
-        stride = length if stride is None else stride
-        if length < 1 or stride < 1 or not 0 <= max_unknown <= 1:
+    def __init__(self, genome: Genome, intervals: Sequence[Interval], length: int, max_unknown: float = 0.5) -> None:
+        if length < 1 or not 0 <= max_unknown <= 1:
             raise DataError(
-                "length and stride must be at least 1, max_unknown in [0, 1]; "
-                f"got length {length}, stride {stride}, max_unknown {max_unknown}"
+                f"length must be at least 1, max_unknown in [0, 1]; got length {length}, max_unknown {max_unknown}"
             )
         self.genome, self.intervals, self.length = genome, tuple(intervals), length
         check_intervals(genome, self.intervals)
         kept, self.dropped = [np.empty(0, dtype=np.int64)], 0
         for interval in self.intervals:
-            begins = _begins(interval, length, stride)
+            begins = np.arange(interval.begin, interval.end, length)
             ends = np.minimum(begins + length, interval.end)
             keep = _count_unknown(genome, interval, begins, ends) / (ends - begins) <= max_unknown
             kept.append(begins[keep])
@@ -169,13 +151,6 @@ class GenomeWindows(Dataset[Tokens]):
         """Record, begin and end of a window, counted on the plus strand."""
         interval, begin = self.intervals[self._interval[index]], int(self._begins[index])
         return interval.record, begin, min(begin + self.length, interval.end)
-
-
-def _begins(interval: Interval, length: int, stride: int) -> Int[np.ndarray, " W"]:
-    bases = interval.end - interval.begin
-    until_end = 1 + -(-max(bases - length, 0) // stride)
-    with_a_base = -(-bases // stride)  # fewer, if the stride is longer than a window and steps over the end
-    return interval.begin + stride * np.arange(min(until_end, with_a_base), dtype=np.int64)
 
 
 def _count_unknown(

@@ -11,16 +11,16 @@ Sources: needles after RULER (arXiv 2404.06654), recall after MQAR (arXiv 2312.0
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from titans_seq.datamodules.common.data import SplitData
 from titans_seq.datamodules.common.errors import DataError, at_least
-from titans_seq.datamodules.common.loaders import SPLITS, Batch, dealt, processes
+from titans_seq.datamodules.common.loaders import SPLITS, Batch, EpochNumbers, dealt, processes
 from titans_seq.datamodules.language.tokenizers import IGNORED
 
 Sample = tuple[Int[np.ndarray, " T"], Int[np.ndarray, " T"]]
@@ -203,24 +203,6 @@ class TaskSamples(Dataset[Batch]):
         return {"tokens": torch.from_numpy(tokens), "targets": torch.from_numpy(targets)}
 
 
-class FreshNumbers(Sampler[int]):
-    """Numbers of samples that no other epoch has."""
-
-    def __init__(self, count: int) -> None:
-        self.count, self.epoch = count, 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.count
-        self.epoch += 1
-        yield from range(first, first + self.count)
-
-
 class LongContextData(SplitData):
     """A task with answers. Training samples are new in every epoch; those of validation and test are other ones, always
     the same.
@@ -281,4 +263,6 @@ class LongContextData(SplitData):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         samples = self.dataset_for("train")
-        return self.load(samples, batch_size=self.batch_size, sampler=dealt(FreshNumbers(len(samples))))
+        count = len(samples)  # numbers that no other epoch has
+        fresh = EpochNumbers(count, lambda epoch: range(epoch * count, (epoch + 1) * count))
+        return self.load(samples, batch_size=self.batch_size, sampler=dealt(fresh))

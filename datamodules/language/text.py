@@ -4,18 +4,17 @@ B batch, T time. A batch is {"tokens": int64 [B, T], "targets": int64 [B, T], th
 streams are trained, "carried": bool [B], True = the row follows on the same row of the batch before}.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from titans_seq.datamodules.common.data import SplitData
 from titans_seq.datamodules.common.errors import DataError, at_least
 from titans_seq.datamodules.common.files import base_name, open_text, user_path
-from titans_seq.datamodules.common.loaders import SPLITS, Batch, dealt, epoch_seed, processes
+from titans_seq.datamodules.common.loaders import SPLITS, Batch, EpochNumbers, dealt, epoch_seed, processes
 from titans_seq.datamodules.common.stretches import require_rows
 from titans_seq.datamodules.language.tokenizers import ByteTokenizer, Tokenizer, read_tokenizer, train_bpe
 
@@ -39,24 +38,6 @@ class TextWindows(Dataset[Batch]):
     def in_a_row(self) -> Subset[Batch]:
         """The windows that do not overlap."""
         return Subset(self, range(0, len(self), self.length))
-
-
-class RandomBegins(Sampler[int]):
-    """Where windows begin, drawn with replacement: `count` per epoch, which depend on the seed and the epoch only."""
-
-    def __init__(self, windows: TextWindows, count: int, seed: int) -> None:
-        self.windows, self.count, self.seed, self.epoch = windows, count, seed, 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng(epoch_seed(self.seed, self.epoch))
-        self.epoch += 1
-        yield from random.integers(len(self.windows), size=self.count).tolist()
 
 
 class TextData(SplitData):
@@ -163,8 +144,12 @@ class TextData(SplitData):
             return self.stream_dataloader([(0, begin, begin + self.length) for begin in in_a_row.indices], self.carry)
         steps = self.steps_per_epoch or -(-len(in_a_row) // (self.batch_size * processes()))
         windows = TextWindows(self.splits["train"], self.length)
-        begins = RandomBegins(windows, steps * self.batch_size * processes(), self.seed)
-        return self.load(windows, batch_size=self.batch_size, sampler=dealt(begins))
+        count = steps * self.batch_size * processes()
+
+        def begins(epoch: int) -> list[int]:
+            return np.random.default_rng(epoch_seed(self.seed, epoch)).integers(len(windows), size=count).tolist()
+
+        return self.load(windows, batch_size=self.batch_size, sampler=dealt(EpochNumbers(count, begins)))
 
 
 def read_text(path: str | Path) -> str:

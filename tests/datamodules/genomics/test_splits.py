@@ -29,10 +29,6 @@ def test_contiguous_splits_take_the_ends_of_every_record(tmp_path):
     }
     covered = sorted(place for places in splits_of(splits).values() for place in places)
     assert sum(end - begin for _, begin, end in covered) == 153
-    assert splits_of(contiguous_splits(genome, (0.5, 0, 0.5)))["val"] == []
-    for wrong in ((0.9, 0.1), (0.9, 0.2, -0.1), (0.9, 0.05, 0.1)):
-        with pytest.raises(DataError, match="must be at least 0 and add up to 1"):
-            contiguous_splits(genome, wrong)
     short = Genome(write(tmp_path / "short.fa", {"a": "ACG", "b": "ACGT"}))
     with pytest.raises(DataError, match="its longest record has 4 bases, too few for 5% as val"):
         contiguous_splits(short)
@@ -77,40 +73,35 @@ def test_bed_splits(tmp_path):
             bed_splits(genome, bed)
 
 
-def windows_by_hand(text, begin, end, length, stride, max_unknown):
-    """Window after window, until one reaches the end or none begins before it."""
+def windows_by_hand(text, begin, end, length, max_unknown):
+    """Window after window."""
     kept, dropped = [], 0
-    for first in range(begin, end, stride):
+    for first in range(begin, end, length):
         last = min(first + length, end)
         if text[first:last].count("N") > max_unknown * (last - first):
             dropped += 1
         else:
             kept.append((first, last))
-        if last == end:
-            break
     return kept, dropped
 
 
 @pytest.mark.parametrize("piece", [1, 5, 2**20])
-@pytest.mark.parametrize("stride", [1, 3, 11, None])
-def test_windows_are_those_of_going_through_by_hand(tmp_path, monkeypatch, piece, stride):
+def test_windows_are_those_of_going_through_by_hand(tmp_path, monkeypatch, piece):
     monkeypatch.setattr(module, "_PIECE", piece)
     texts = {"a": sequence(61, 0, "ACGTNNN"), "b": sequence(16, 1, "ACGTN")}
     genome = Genome(write(tmp_path / "some.fa", texts))
     for length, max_unknown in product([1, 3, 8, 200], [0.25, 0.5, 1]):
-        check_windows(genome, texts, length, stride, max_unknown)
+        check_windows(genome, texts, length, max_unknown)
 
 
-def check_windows(genome, texts, length, stride, max_unknown):
+def check_windows(genome, texts, length, max_unknown):
     intervals = [Interval("a", 0, 61), Interval("b", 2, 16, "-"), Interval("a", 7, 8), Interval("a", 20, 44)]
     expected, dropped = [], 0
     for interval in intervals:
-        kept, out = windows_by_hand(
-            texts[interval.record], interval.begin, interval.end, length, stride or length, max_unknown
-        )
+        kept, out = windows_by_hand(texts[interval.record], interval.begin, interval.end, length, max_unknown)
         expected += [(interval, begin, end) for begin, end in kept]
         dropped += out
-    windows = GenomeWindows(genome, intervals, length, stride, max_unknown)
+    windows = GenomeWindows(genome, intervals, length, max_unknown)
     assert windows.dropped == dropped
     assert len(windows) == len(expected)
     for i, (interval, begin, end) in enumerate(expected):
@@ -131,8 +122,8 @@ def test_ambiguous_bases_count_as_unknown(tmp_path):
 
 def test_windows_that_cannot_be(tmp_path):
     genome = Genome(write(tmp_path / "some.fa", {"a": "ACGT", "b": "NNNN"}))
-    for arguments in ({"length": 0}, {"length": 4, "stride": 0}, {"length": 4, "max_unknown": 1.5}):
-        with pytest.raises(DataError, match="length and stride must be at least 1"):
+    for arguments in ({"length": 0}, {"length": 4, "max_unknown": 1.5}):
+        with pytest.raises(DataError, match="length must be at least 1"):
             GenomeWindows(genome, [Interval("a", 0, 4)], **arguments)
     with pytest.raises(DataError, match="all 2 windows of 3 bases have more than 50% N"):
         GenomeWindows(genome, [Interval("b", 0, 4)], 3)
