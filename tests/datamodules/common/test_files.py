@@ -86,6 +86,9 @@ def test_every_reader_says_why_it_cannot_read(name: str, tmp_path: Path) -> None
     path.unlink()
     with pytest.raises(DataError, match="^no .*a|^no .*b"):
         READERS[name](path)
+    path.mkdir()
+    with pytest.raises(DataError, match="is a folder; give a file|^no tokenizer"):
+        READERS[name](path)
 
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "a.fa"])

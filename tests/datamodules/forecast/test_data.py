@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +18,12 @@ Write = Callable[..., Path]
 
 def _own(path: Path, **options: Any) -> ForecastDataModule:
     return ForecastDataModule(csv=str(path), **({"lookback": 24, "horizon": 12} | options))
+
+
+def _ready(path: Path, **options: Any) -> ForecastDataModule:
+    data = _own(path, **options)
+    data.setup()
+    return data
 
 
 def _rows(data: ForecastDataModule) -> np.ndarray:
@@ -46,8 +51,7 @@ def test_embedded_is_the_default_and_needs_no_file(no_data: Path, name: str | No
 
 
 def test_batches_are_standardised_float32_in_the_order_of_the_rows(write_csv: Write) -> None:
-    data = _own(write_csv(rows=400), eval_batch_size=16)
-    data.setup()
+    data = _ready(write_csv(rows=400), eval_batch_size=16)
     batches = list(data.test_dataloader())
     assert [len(batch["index"]) // 3 for batch in batches] == [16, 16, 16, 16, 5]
     assert torch.equal(torch.cat([batch["index"] for batch in batches]), torch.arange(320, 389).repeat_interleave(3))
@@ -60,17 +64,14 @@ def test_train_batches_are_shuffled_by_seed_and_complete(write_csv: Write) -> No
     path = write_csv(rows=400)
 
     def order(seed: int) -> list[int]:
-        data = _own(path, seed=seed)
-        data.setup()
-        return torch.cat([batch["index"] for batch in data.train_dataloader()]).tolist()
+        return torch.cat([batch["index"] for batch in _ready(path, seed=seed).train_dataloader()]).tolist()
 
     assert order(0) == order(0) != order(1)
     assert sorted(order(0)) == [t for t in range(24, 280 - 12 + 1) for _ in range(3)] != order(0)
 
 
 def test_prediction_sees_the_last_rows_and_no_future(write_csv: Write) -> None:
-    data = _own(write_csv(rows=400))
-    data.setup()
+    data = _ready(write_csv(rows=400))
     (batch,) = data.predict_dataloader()
     assert batch["past_target"].shape == (3, 24)
     assert batch["future_target"].shape == (3, 0)
@@ -112,8 +113,7 @@ def test_setup_twice_reads_once(write_csv: Write) -> None:
 
 def test_constant_channel_stays_finite(write_csv: Write) -> None:
     lines = [f"2024-01-01 {i // 60:02d}:{i % 60:02d},5,{i}" for i in range(400)]
-    data = _own(write_csv("\n".join(["date,flat,rising", *lines])))
-    data.setup()
+    data = _ready(write_csv("\n".join(["date,flat,rising", *lines])))
     assert torch.equal(data.windows("train").__getitems__([0])["past_target"][0], torch.zeros(24))
 
 
@@ -155,18 +155,16 @@ def test_a_missing_named_set_says_how_to_get_it(no_data: Path) -> None:
     assert str(no_data / "forecast" / "ETTh1.csv") in str(caught.value)
 
 
-def test_a_changed_named_set_is_refused(no_data: Path, toy) -> None:
+def test_a_changed_named_set_is_refused(toy, put) -> None:
     _, content = toy()
-    (no_data / "forecast").mkdir(parents=True)
-    (no_data / "forecast" / "toy.csv").write_bytes(content.replace(b",4\n", b",5\n"))
+    put(content.replace(b",4\n", b",5\n"))
     with pytest.raises(DataError, match="not the published Toy: sha256"):
         ForecastDataModule("toy", lookback=3, horizon=2).setup()
 
 
-def test_data_root_is_used_instead_of_the_environment(no_data: Path, tmp_path: Path, toy) -> None:
+def test_data_root_is_used_instead_of_the_environment(no_data: Path, tmp_path: Path, toy, put) -> None:
     _, content = toy()
-    (tmp_path / "else" / "forecast").mkdir(parents=True)
-    (tmp_path / "else" / "forecast" / "toy.csv").write_bytes(content)
+    put(content, root=tmp_path / "else")
     data = ForecastDataModule("toy", lookback=3, horizon=2, data_root=str(tmp_path / "else"))
     data.prepare_data()
     data.setup()
@@ -188,12 +186,10 @@ def test_state_is_plain_enough_for_weights_only(write_csv: Write, tmp_path: Path
 
 @pytest.mark.parametrize("order", ["load, setup", "setup, load"])
 def test_restored_statistics_hold_for_columns_of_the_same_name(write_csv: Write, order: str) -> None:
-    source = _own(write_csv(rows=400))
-    source.setup()
+    source = _ready(write_csv(rows=400))
     text = write_csv(rows=300, name="other.csv").read_text().replace("c2", "new")
     target = _own(write_csv(text, name="other.csv"))
-    own = _own(write_csv(text, name="other.csv"))
-    own.setup()
+    own = _ready(write_csv(text, name="other.csv"))
     if order == "load, setup":
         target.load_state_dict(source.state_dict())
         target.setup()
@@ -207,62 +203,22 @@ def test_restored_statistics_hold_for_columns_of_the_same_name(write_csv: Write,
 
 
 def test_restoring_its_own_state_changes_no_bit(write_csv: Write) -> None:
-    data = _own(write_csv(rows=400))
-    data.setup()
+    data = _ready(write_csv(rows=400))
     before = data.windows("train").target.clone()
     data.load_state_dict(data.state_dict())
     assert torch.equal(data.windows("train").target, before)
 
 
-class _Recorder(lightning.LightningModule):
-    """Notes which windows each epoch trains on; its single weight moves so that there is something to resume."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: dict[int, list[int]] = {}
-
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
-        self.seen.setdefault(self.current_epoch, []).extend(batch["index"].tolist())
-        return (batch["future_target"] - self.weight * batch["past_target"][:, -1:]).square().mean()
-
-    def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
-        """Validation runs between the epochs and must not touch their shuffles."""
-
-    def predict_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
-        return batch["past_target"] * self.weight
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-def _trainer(epochs: int, root: Path) -> lightning.Trainer:
-    return lightning.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=root,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning")  # how Lightning 2.6 asks torch's pytree
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # windows are views: workers would only copy
-def test_a_resumed_training_sees_the_same_shuffles(write_csv: Write, tmp_path: Path) -> None:
+def test_a_resumed_training_sees_the_same_shuffles(write_csv: Write, train, tmp_path: Path) -> None:
     path = write_csv(rows=400)
-    whole, first, second = _Recorder(), _Recorder(), _Recorder()
-    _trainer(4, tmp_path).fit(whole, datamodule=_own(path, seed=3))
-    trainer = _trainer(2, tmp_path)
-    trainer.fit(first, datamodule=_own(path, seed=3))
+    whole, _ = train(_own(path, seed=3), 4, "index")
+    first, trainer = train(_own(path, seed=3), 2, "index")
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     torch.manual_seed(99)  # nothing may hang on the global generator
-    resumed = _trainer(4, tmp_path)
-    resumed.fit(second, datamodule=_own(path, seed=3), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    second, resumed = train(_own(path, seed=3), 4, "index", tmp_path / "last.ckpt")
     assert first.seen | second.seen == whole.seen
     assert sorted(second.seen) == [2, 3]
     assert torch.equal(second.weight, whole.weight)
     assert whole.seen[0] != whole.seen[1]
-    (forecast,) = resumed.predict(second, datamodule=_own(path, seed=3))
-    assert forecast.shape == (3, 24)
+    (batch,) = resumed.predict(second, datamodule=_own(path, seed=3))
+    assert batch["past_target"].shape == (3, 24)

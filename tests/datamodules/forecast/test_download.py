@@ -1,20 +1,21 @@
 """Downloads from a server on this machine: complete, or nothing at all in the data set's place."""
 
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from disks import no_file_beyond
 
 from titans_seq.datamodules import DataError, ForecastDataModule, download_dataset
 from titans_seq.datamodules.forecast.registry import home_of
+
+Serve = Callable[..., ThreadingHTTPServer]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,14 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    monkeypatch.setenv("no_proxy", "*")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as served:
-        served.content, served.asked, served.released = b"", [], threading.Event()
-        threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
-        yield served
-        served.released.set()
-        served.shutdown()
+def server(serve: Serve) -> ThreadingHTTPServer:
+    return serve(_Handler, content=b"", asked=[])
 
 
 def _url(server: ThreadingHTTPServer, kind: str) -> str:
@@ -171,13 +166,8 @@ def test_interruption_leaves_nothing(no_data: Path, toy, server) -> None:
 def test_full_disk_leaves_nothing(no_data: Path, toy, server) -> None:
     """The kernel refuses to let files grow: the same failing write as on a full disk."""
     _, server.content = toy()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        with pytest.raises(DataError, match="cannot write .*File too large; make room"):
-            download_dataset("toy", quiet=True, base_url=_url(server, "good"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with no_file_beyond(100), pytest.raises(DataError, match="cannot write .*File too large; make room"):
+        download_dataset("toy", quiet=True, base_url=_url(server, "good"))
     assert _left(no_data) == []
 
 
@@ -188,11 +178,9 @@ def test_a_data_folder_that_cannot_be_made(no_data: Path, toy, server) -> None:
         download_dataset("toy", quiet=True, base_url=_url(server, "good"))
 
 
-def test_a_present_file_that_is_not_the_published_one_is_kept_and_named(no_data: Path, toy, server) -> None:
-    spec, server.content = toy()
-    place = home_of(spec)
-    place.parent.mkdir(parents=True)
-    place.write_bytes(b"date,a,b\n2024-01-01,1,2\n")
+def test_a_present_file_that_is_not_the_published_one_is_kept_and_named(toy, put, server) -> None:
+    _, server.content = toy()
+    place = put(b"date,a,b\n2024-01-01,1,2\n")
     with pytest.raises(DataError, match="not the published Toy: sha256 is .*; remove it and run"):
         download_dataset("toy", quiet=True, base_url=_url(server, "good"))
     assert place.read_bytes().startswith(b"date,a,b")

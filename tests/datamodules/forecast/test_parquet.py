@@ -41,6 +41,10 @@ def table(lengths=LENGTHS, seed=0) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def plain() -> pd.DataFrame:
+    return table()[["unique_id", "ds", "y"]]
+
+
 def write(frame: pd.DataFrame, folder: Path, files: int = 3) -> Path:
     """The rows in files, shuffled: no file holds a whole series."""
     mixed = frame.sample(frac=1, random_state=0)
@@ -72,8 +76,8 @@ def test_parts_are_the_rows_of_the_frame(tmp_path):
     assert len(parts) > 2
     assert max(int(panel.lengths.sum()) for panel in parts) <= 100 + max(LENGTHS)
     assert all(list(panel.ids) == sorted(panel.ids) for panel in parts)
-    same(join_panels(list(parts)), read_panel(frame, COLUMNS))
-    same(join_panels(list(parts.until(4))), read_panel(frame, COLUMNS).until(4))
+    same(join_panels(parts), read_panel(frame, COLUMNS))
+    same(join_panels(parts.until(4)), read_panel(frame, COLUMNS).until(4))
     assert sorted(path.name for path in (tmp_path / "sorted").iterdir()) == sorted(path.name for path in parts.files)
 
 
@@ -89,44 +93,40 @@ def test_the_order_of_rows_and_files_does_not_matter(tmp_path):
 
 
 def test_series_in_folders_and_numbered_rows(tmp_path):
-    frame = table()[["unique_id", "ds", "y"]]
+    frame = plain()
     frame["ds"] = frame.groupby("unique_id").cumcount() * 2
-    ds.write_dataset(
-        pa.Table.from_pandas(frame),
-        tmp_path / "rows",
-        format="parquet",
-        partitioning=["unique_id"],
-        partitioning_flavor="hive",
-    )
+    rows = pa.Table.from_pandas(frame)
+    names = {"partitioning": ["unique_id"], "partitioning_flavor": "hive"}
+    ds.write_dataset(rows, tmp_path / "rows", format="parquet", **names)
     parts = sort(tmp_path / "rows", tmp_path / "sorted", Columns())
-    same(join_panels(list(parts)), read_panel(frame, Columns()))
+    same(join_panels(parts), read_panel(frame, Columns()))
     assert parts[0].freq == 2
 
 
 def test_names_that_are_numbers_or_categories(tmp_path):
-    frame = table()[["unique_id", "ds", "y"]]
+    frame = plain()
     for i, ids in enumerate((frame["unique_id"].str[1:].astype(int), frame["unique_id"].astype("category"))):
         each = frame.assign(unique_id=ids)
         parts = sort(write(each, tmp_path / f"rows{i}"), tmp_path / f"sorted{i}", Columns())
-        same(join_panels(list(parts)), read_panel(each, Columns()))
+        same(join_panels(parts), read_panel(each, Columns()))
 
 
 @pytest.mark.parametrize("index", ["ds", "unique_id", ["unique_id", "ds"]], ids=str)
 def test_columns_that_pandas_calls_its_index(tmp_path, index):
-    frame = table()[["unique_id", "ds", "y"]]
+    frame = plain()
     (tmp_path / "rows").mkdir()
     frame.set_index(index).to_parquet(tmp_path / "rows" / "0.parquet")
-    same(join_panels(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
+    same(join_panels(sort(tmp_path / "rows", tmp_path / "sorted", Columns())), read_panel(frame, Columns()))
 
 
 def test_files_that_keep_the_same_differently(tmp_path):
     """Categories of their own, whole numbers beside others, 32 bits beside 64."""
-    frame = table()[["unique_id", "ds", "y"]].assign(y=lambda f: f["y"].round())
+    frame = plain().assign(y=lambda f: f["y"].round())
     (tmp_path / "rows").mkdir()
     for i, (_, part) in enumerate(frame.groupby("unique_id")):
         kinds = {"unique_id": "category" if i % 2 else "string", "y": ["float32", "float64", "Int64"][i % 3]}
         part.astype(kinds).to_parquet(tmp_path / "rows" / f"{i}.parquet", index=False)
-    same(join_panels(list(sort(tmp_path / "rows", tmp_path / "sorted", Columns()))), read_panel(frame, Columns()))
+    same(join_panels(sort(tmp_path / "rows", tmp_path / "sorted", Columns())), read_panel(frame, Columns()))
 
 
 def test_names_of_folders_keep_their_zeros(tmp_path):
@@ -134,7 +134,7 @@ def test_names_of_folders_keep_their_zeros(tmp_path):
         (tmp_path / "rows" / f"unique_id={name}").mkdir(parents=True)
         table((20,))[["ds", "y"]].to_parquet(tmp_path / "rows" / f"unique_id={name}" / "a.parquet")
     parts = sort(tmp_path / "rows", tmp_path / "sorted", Columns())
-    assert list(join_panels(list(parts)).ids) == ["01", "02", "1"]
+    assert list(join_panels(parts).ids) == ["01", "02", "1"]
     table((20,))[["unique_id", "ds", "y"]].to_parquet(tmp_path / "rows" / "unique_id=1" / "b.parquet")
     with pytest.raises(DataError, match="b.parquet: 'unique_id' is a column of the file and a name of its folders"):
         sort(tmp_path / "rows", tmp_path / "again", Columns())
@@ -149,7 +149,7 @@ def test_names_of_folders_keep_their_zeros(tmp_path):
     ],
 )  # fmt: skip
 def test_files_that_differ_are_named(tmp_path, other, message):
-    frame = table()[["unique_id", "ds", "y"]]
+    frame = plain()
     (tmp_path / "rows").mkdir()
     frame.to_parquet(tmp_path / "rows" / "a.parquet")
     other(frame).to_parquet(tmp_path / "rows" / "b.parquet")
@@ -158,7 +158,7 @@ def test_files_that_differ_are_named(tmp_path, other, message):
 
 
 def test_a_damaged_file_and_one_that_is_no_parquet(tmp_path):
-    frame = table()[["unique_id", "ds", "y"]]
+    frame = plain()
     for name, write_to in (
         ("cut", lambda p: p.write_bytes((tmp_path / "a.parquet").read_bytes()[:-50])),
         ("notes", lambda p: p.write_text("x")),

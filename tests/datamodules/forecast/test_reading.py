@@ -115,31 +115,25 @@ def test_wrong_frames_are_one_line(change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_frequencies_and_static_covariates():
-    with pytest.raises(DataError, match="unknown pandas frequency 'hourly'"):
-        read_panel(long_frame(), Columns(), "hourly")
-    with pytest.raises(DataError, match="freq=3 is for whole numbers"):
-        read_panel(long_frame(), Columns(), 3)
-    with pytest.raises(DataError, match="no series has two rows"):
-        read_panel(long_frame((1, 1)), Columns())
-    with pytest.raises(DataError, match=r"static covariate 'kind' changes inside series s1 \(row 7\)"):
-        read_panel(long_frame(kind=list("aaaaabbc")), Columns(static_covariates=("kind",)), "h")
-    with pytest.raises(DataError, match=r"static covariate 'size' is empty in series s0"):
-        read_panel(long_frame(size=[np.nan] * 5 + [1.0] * 3), Columns(static_covariates=("size",)), "h")
-    with pytest.raises(DataError, match="column 'y' has two roles"):
-        read_panel(long_frame(), Columns(past_covariates=("y",)), "h")
-
-
 MISREAD = {
-    "too fine a step": (lambda f: f, "h", r"no two rows are one step of freq 'h' apart, the nearest are 24 steps"),
-    "a slip": (lambda f: changed(f, "ds", 0, pd.Timestamp("1970-01-01")), "D", "look for a wrong date"),
-}
+    "unknown step": (long_frame(), {}, "hourly", "unknown pandas frequency 'hourly'"),
+    "a number as step": (long_frame(), {}, 3, "freq=3 is for whole numbers"),
+    "no step": (long_frame((1, 1)), {}, None, "no series has two rows"),
+    "too fine a step": (long_frame((40, 30), "D"), {}, "h", "no two rows are one step of .* are 24 steps"),
+    "a slip": (changed(long_frame((40, 30), "D"), "ds", 0, pd.Timestamp("1970-01-01")), {}, "D",
+               "look for a wrong date"),
+    "static that changes": (long_frame(kind=list("aaaaabbc")), {"static_covariates": ("kind",)}, "h",
+                            r"static covariate 'kind' changes inside series s1 \(row 7\)"),
+    "static that is empty": (long_frame(size=[np.nan] * 5 + [1.0] * 3), {"static_covariates": ("size",)}, "h",
+                             "static covariate 'size' is empty in series s0"),
+    "two roles": (long_frame(), {"past_covariates": ("y",)}, "h", "column 'y' has two roles"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("change, freq, message", MISREAD.values(), ids=MISREAD)
-def test_what_could_be_misread_is_refused(change, freq, message):
+@pytest.mark.parametrize("frame, columns, freq, message", MISREAD.values(), ids=MISREAD)
+def test_what_could_be_misread_is_refused(frame, columns, freq, message):
     with pytest.raises(DataError, match=message):
-        read_panel(change(long_frame((40, 30), "D")), Columns(), freq)
+        read_panel(frame, Columns(**columns), freq)
 
 
 def test_old_aliases():

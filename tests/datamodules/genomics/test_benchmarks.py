@@ -4,12 +4,10 @@ machine.
 
 import io
 import os
-import resource
 import sys
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import genomic_benchmarks.loc2seq
 import numpy as np
 import pandas as pd
 import pytest
+from disks import no_file_beyond
 from genomic_benchmarks.loc2seq.cloud_caching import CLOUD_CACHE
 from genomic_benchmarks.utils import datasets as package_datasets
 from yarl import URL
@@ -34,6 +33,7 @@ from titans_seq.datamodules.genomics.benchmarks import (
     read_benchmark,
 )
 
+Serve = Callable[..., ThreadingHTTPServer]
 REAL_DATA = os.environ.get("TITANS_SEQ_DATA")  # before the tests' own folder takes its place
 TOY = BenchmarkSpec("toy_enhancers", ("cat", "dog"), train=(3, 2), test=(1, 2), max_length=9)
 
@@ -195,19 +195,14 @@ ARCHIVE = f"/record/files/{TOY.name}_v0.zip"
 
 
 @pytest.fixture
-def server(toy: BenchmarkSpec, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+def server(toy: BenchmarkSpec, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> ThreadingHTTPServer:
     """What the package asks for, with its addresses turned to this machine."""
-    monkeypatch.setenv("no_proxy", "*")
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as served:
-        here = f"http://127.0.0.1:{served.server_port}"
-        monkeypatch.setattr(package_datasets, "DATASET_URL_PATH", URL(f"{here}/datasets/"))
-        monkeypatch.setitem(CLOUD_CACHE, (toy.name, 0), f"{here}/record")
-        served.released = threading.Event()
-        served.answers = {METADATA: (200, None, b"version: 0\n"), ARCHIVE: (200, None, packed(toy))}
-        threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
-        yield served
-        served.released.set()
-        served.shutdown()
+    answers = {METADATA: (200, None, b"version: 0\n"), ARCHIVE: (200, None, packed(toy))}
+    served = serve(_Handler, answers=answers)
+    here = f"http://127.0.0.1:{served.server_port}"
+    monkeypatch.setattr(package_datasets, "DATASET_URL_PATH", URL(f"{here}/datasets/"))
+    monkeypatch.setitem(CLOUD_CACHE, (toy.name, 0), f"{here}/record")
+    return served
 
 
 def test_the_package_downloads(server: ThreadingHTTPServer, no_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -263,13 +258,8 @@ def test_connection_refused(server: ThreadingHTTPServer, no_data: Path) -> None:
 
 
 def test_full_disk_leaves_nothing(server: ThreadingHTTPServer, no_data: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        with pytest.raises(DataError, match="File too large"):
-            download_benchmark("toy_enhancers", quiet=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with no_file_beyond(100), pytest.raises(DataError, match="File too large"):
+        download_benchmark("toy_enhancers", quiet=True)
     assert os.listdir(no_data / "genomic_benchmarks") == []
 
 
