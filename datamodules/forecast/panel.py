@@ -178,49 +178,39 @@ class Panel:
                 f"{stamp_text(wanted[i])} "
                 "(give missing rows as NaN)"
             )
-        order = np.argsort(np.concatenate([self.series, which[later.series]]), kind="stable")
-        lengths = self.lengths.copy()
-        lengths[which] += later.lengths
-
-        def both(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-            return np.concatenate([mine, theirs])[order]
-
-        return replace(
-            self,
-            clock=pd.Index(both(self.times.to_numpy(), later.times.to_numpy())),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            target=both(self.target, later.target),
-            past_covariates=both(self.past_covariates, later.past_covariates),
-            future_covariates=both(self.future_covariates, later.future_covariates),
+        return self._with_rows(
+            which[later.series], later.times, later.target, later.past_covariates, later.future_covariates
         )
 
     def extend(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
         """The panel with `steps` more rows per series: target and past covariates missing, the known ones given [N,
         steps, F].
         """
-        lengths = self.lengths + steps
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        old = np.arange(len(self.target)) + np.repeat(np.arange(len(self)) * steps, self.lengths)
-        new = (offsets[1:, None] - steps + np.arange(steps)).ravel()
+        series = np.repeat(np.arange(len(self)), steps)
+        target, past, future = (
+            np.full((len(series), *values.shape[1:]), np.nan)
+            for values in (self.target, self.past_covariates, self.future_covariates)
+        )
+        future = future if known is None else known.reshape(future.shape)
+        return self._with_rows(series, future_times(self.last, steps, self.freq), target, past, future)
 
-        def grown(values: np.ndarray) -> np.ndarray:
-            out = np.full((offsets[-1], *values.shape[1:]), np.nan)
-            out[old] = values
-            return out
+    def _with_rows(
+        self, series: Int[np.ndarray, " M"], times: pd.Index, target: np.ndarray, past: np.ndarray, future: np.ndarray
+    ) -> "Panel":
+        """The panel with M more rows, each behind those of its series."""
+        order = np.argsort(np.concatenate([self.series, series]), kind="stable")
+        lengths = self.lengths + np.bincount(series, minlength=len(self))
 
-        grown_known = grown(self.future_covariates)
-        if known is not None:
-            grown_known[new] = known.reshape(len(new), -1)
-        ahead = future_times(self.last, steps, self.freq)
-        times = np.empty(offsets[-1], dtype=self.clock.dtype)
-        times[old], times[new] = self.times.to_numpy(), ahead.to_numpy()
+        def both(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            return np.concatenate([mine, theirs])[order]
+
         return replace(
             self,
-            clock=pd.Index(times),
-            offsets=offsets,
-            target=grown(self.target),
-            past_covariates=grown(self.past_covariates),
-            future_covariates=grown_known,
+            clock=pd.Index(both(self.times.to_numpy(), times.to_numpy())),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            target=both(self.target, target),
+            past_covariates=both(self.past_covariates, past),
+            future_covariates=both(self.future_covariates, future),
         )
 
 

@@ -4,7 +4,7 @@ Coordinates in memory are 0-based. Files count from 1, as VCF does, unless their
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -38,18 +38,6 @@ class Variants:
 
     rows: tuple[Variant, ...]
     skipped: int
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A line of any format, as it stands in the file but for the position, which is 0-based."""
-
-    row: int
-    record: str
-    position: int
-    ref: str
-    alt: str
-    id: str
 
 
 def read_variants(path: str | Path, genome: Genome) -> Variants:
@@ -86,7 +74,8 @@ def read_variants(path: str | Path, genome: Genome) -> Variants:
     return Variants(tuple(variants), skipped)
 
 
-def _vcf_lines(path: Path, file: TextIO) -> Iterator[_Line]:
+def _vcf_lines(path: Path, file: TextIO) -> Iterator[Variant]:
+    """The lines as they stand in the file, unchecked but for the position: `alt` may list several alleles."""
     for row, line in enumerate(file, start=1):
         if line.startswith("#") or not line.strip():
             continue
@@ -95,10 +84,11 @@ def _vcf_lines(path: Path, file: TextIO) -> Iterator[_Line]:
         if len(fields) < 5:
             raise DataError(f"{where} has {len(fields)} fields; VCF has at least 5, CHROM POS ID REF ALT, between tabs")
         record, position, name, ref, alt = fields[:5]
-        yield _Line(row, record, _position(position, where, first=1), ref, alt, "" if name == "." else name)
+        yield Variant(record, _position(position, where, first=1), ref, alt, "" if name == "." else name, row)
 
 
-def _table_lines(path: Path, file: TextIO, separator: str) -> Iterator[_Line]:
+def _table_lines(path: Path, file: TextIO, separator: str) -> Iterator[Variant]:
+    """As `_vcf_lines`."""
     header, rows = read_rows(path, file, separator)
     record, position, ref, alt = (_column(path, header, names) for names in _COLUMNS)
     name = header.index("id") if "id" in header else None
@@ -106,7 +96,7 @@ def _table_lines(path: Path, file: TextIO, separator: str) -> Iterator[_Line]:
     for line, fields in rows:
         place = _position(fields[position], f"{path}: line {line}", first)
         label = "" if name is None else fields[name]
-        yield _Line(line, fields[record], place, fields[ref], fields[alt], label)
+        yield Variant(fields[record], place, fields[ref], fields[alt], label, line)
 
 
 def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
@@ -126,7 +116,7 @@ def _position(text: str, where: str, first: int) -> int:
     return int(text) - first
 
 
-def _variants_of(path: Path, line: _Line, genome: Genome) -> list[Variant]:
+def _variants_of(path: Path, line: Variant, genome: Genome) -> list[Variant]:
     where = f"{path}: line {line.row}"
     alternatives = [alt for alt in line.alt.upper().split(",") if not _spells_nothing(alt)]
     if not alternatives:
@@ -150,7 +140,7 @@ def _variants_of(path: Path, line: _Line, genome: Genome) -> list[Variant]:
             f"{where}: {_short(ref)} at position {line.position + 1} (from 1) ends past record {line.record} of "
             f"{genome.path}, which has {length} bases; is it of another assembly?"
         )
-    return [Variant(line.record, line.position, ref, alt, line.id, line.row) for alt in alternatives]
+    return [replace(line, ref=ref, alt=alt) for alt in alternatives]
 
 
 def _spells_nothing(alt: str) -> bool:

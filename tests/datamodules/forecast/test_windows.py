@@ -1,5 +1,7 @@
 """Windows of a panel: what they hold, what they must not know."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,18 +25,12 @@ def panel(lengths=(20, 6, 30), seed=0, columns=COLUMNS) -> Panel:
         y = 10.0**i + random.standard_normal(n)
         y[random.random(n) < 0.15] = np.nan
         parts.append(
-            pd.DataFrame(
-                {
-                    "unique_id": f"s{i}",
-                    "ds": pd.date_range("2024", periods=n, freq="h"),
-                    "y": y,
-                    "temp": np.where(random.random(n) < 0.2, np.nan, random.standard_normal(n)),
-                    "price": random.standard_normal(n),
-                    "kind": "ab"[i % 2],
-                    "size": float(i),
-                }
-            )
-        )
+            pd.DataFrame({
+                "unique_id": f"s{i}", "ds": pd.date_range("2024", periods=n, freq="h"), "y": y,
+                "temp": np.where(random.random(n) < 0.2, np.nan, random.standard_normal(n)),
+                "price": random.standard_normal(n), "kind": "ab"[i % 2], "size": float(i),
+            })
+        )  # fmt: skip
     return read_panel(pd.concat(parts, ignore_index=True), columns, "h")
 
 
@@ -82,16 +78,11 @@ def test_nothing_after_the_training_rows_enters_scaling_or_windows(poison):
     """Validation rows are replaced: scaling and training windows stay what they were, bit by bit."""
     data = panel()
     late = np.concatenate([np.arange(n) >= n - (6 if n >= 6 + 2 * H else 0) for n in data.lengths])
-    bad = Panel(
-        data.ids,
-        data.freq,
-        data.times,
-        data.offsets,
-        np.where(late, poison, data.target),
-        np.where(late[:, None], poison, data.past_covariates),
-        np.where(late[:, None], poison, data.future_covariates),
-        data.static_covariates,
-        data.columns,
+    bad = replace(
+        data,
+        target=np.where(late, poison, data.target),
+        past_covariates=np.where(late[:, None], poison, data.past_covariates),
+        future_covariates=np.where(late[:, None], poison, data.future_covariates),
     )
     made = [PanelData(each, HoldOut(6, H), lookback=L, horizon=H) for each in (data, bad)]
     pd.testing.assert_frame_equal(made[0].scaling.scales, made[1].scaling.scales)
@@ -189,22 +180,12 @@ def test_windows_of_a_table_hold_all_its_series():
 
 
 def scales(*series: list[float]) -> list[float]:
-    lengths = [len(values) for values in series]
-    frame = pd.DataFrame(
-        {
-            "unique_id": np.repeat([f"s{i}" for i in range(len(series))], lengths),
-            "ds": np.concatenate([np.arange(n) for n in lengths]),
-            "y": np.concatenate(series),
-        }
-    )
+    rows = [(f"s{i}", t, y) for i, values in enumerate(series) for t, y in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["unique_id", "ds", "y"])
     return PanelScaling.fit(read_panel(frame, Columns()), calendar=False).scales["scale"].tolist()
 
 
-RATES = [
-    [0.001 * (i % 4) for i in range(20)],
-    [0.002 * (i % 3) for i in range(20)],
-    [0.001 * (i % 5) for i in range(20)],
-]
+RATES = [[size * (i % period) for i in range(20)] for size, period in ((0.001, 4), (0.002, 3), (0.001, 5))]
 
 
 def test_flat_and_short_series_are_scaled_by_what_is_typical_of_the_panel():
