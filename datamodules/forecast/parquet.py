@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -51,14 +51,7 @@ class Parts(Sequence[Panel]):
     def __len__(self) -> int:
         return len(self.files)
 
-    @overload
-    def __getitem__(self, place: int) -> Panel: ...
-    @overload
-    def __getitem__(self, place: slice) -> "Parts": ...
-
-    def __getitem__(self, place: int | slice) -> "Panel | Parts":
-        if isinstance(place, slice):
-            return Parts(self.files[place], self.columns, self.dropped)
+    def __getitem__(self, place: int) -> Panel:  # type: ignore[override]  # nobody asks for slices
         path = self.files[place]
         with safetensors.safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["panel"])

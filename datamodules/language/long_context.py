@@ -29,26 +29,11 @@ NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. The
 _NAMES = ("Mary", "John", "Sandra", "Daniel")
 _PLACES = ("kitchen", "garden", "office", "hallway", "bathroom", "bedroom")
 _THINGS = ("apple", "football", "milk")
-_WHO = (
-    "A farmer",
-    "The old clerk",
-    "My neighbour",
-    "A young sailor",
-    "The captain",
-    "Her uncle",
-    "The miller",
-    "A friend",
-)
+_WHO = ("A farmer", "The old clerk", "My neighbour", "A young sailor", "The captain", "Her uncle", "The miller",
+        "A friend")  # fmt: skip
 _DID = ("watched", "repaired", "painted", "sold", "described", "remembered", "carried", "measured")
-_WHAT = (
-    "a wooden boat",
-    "the north wall",
-    "two silver spoons",
-    "an empty barn",
-    "the long road",
-    "a letter",
-    "his coat",
-)
+_WHAT = ("a wooden boat", "the north wall", "two silver spoons", "an empty barn", "the long road", "a letter",
+         "his coat")  # fmt: skip
 _WHEN = ("in the morning", "before the rain", "after lunch", "last winter", "without a word", "every Sunday", "at noon")
 _KEYS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "island", "jasper", "kelp", "lotus")
 _PERMUTATIONS = list(itertools.permutations(range(5)))

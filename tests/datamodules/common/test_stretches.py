@@ -1,7 +1,7 @@
 """Windows dealt to rows that read on: what follows on what, what is left out, strands and order."""
 
-import numpy as np
 import pytest
+from fasta import sequence
 
 from titans_seq.datamodules import DataError, GenomeData
 from titans_seq.datamodules.common import stretches
@@ -11,12 +11,8 @@ LENGTH, ROWS = 8, 3
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
-def letters(length, seed):
-    return "".join(np.random.default_rng(seed).choice(list("ACGT"), length))
-
-
 # 230 and 117 bases: the last window of each interval is short; N in between breaks a stretch
-ONE, TWO = letters(120, 0) + "N" * LENGTH + letters(102, 1), letters(117, 2)
+ONE, TWO = sequence(120, 0) + "N" * LENGTH + sequence(102, 1), sequence(117, 2)
 
 
 @pytest.fixture

@@ -232,12 +232,9 @@ def test_too_few_rows_of_a_class(write):
     assert [len(data.splits[part].tokens) for part in PARTS] == [3, 3, 3]
 
 
-def test_too_few_sequences_of_a_class_though_they_have_many_rows(write):
+def test_too_few_groups_of_a_class_though_it_has_many_rows(write):
     few = texts(6)
     refused("too few", csv=write([(few[i % 6], "ab"[i % 2]) for i in range(60)]))
-
-
-def test_too_few_clusters_of_intervals(write):
     bed = "".join(bed_line("a", begin, begin + 20, "xy"[begin % 2]) for begin in range(60))
     refused("too few", bed=write(bed, "some.bed"), fasta=write_fasta(write, {"a": texts(1, 100)[0]}))
 
@@ -327,12 +324,8 @@ def test_a_file_to_test_a_run_on_is_the_test_part_itself(write):
     assert data.splits["test"].labels.tolist() == [0, 0, 2, 2, 2]
     assert data.protocol_text == "all rows of the file"
     assert [batch["label"].tolist() for batch in data.test_dataloader()] == [[0, 0, 2, 2, 2]]
-    refused(
-        "class b of sequence . is not among those of training, a, c",
-        csv=write(rows),
-        class_names=("a", "c"),
-        whole=True,
-    )
+    message = "class b of sequence . is not among those of training, a, c"
+    refused(message, csv=write(rows), class_names=("a", "c"), whole=True)
     # one class is enough to test on
     assert ready(csv=write(rows[:2]), class_names=("a", "b"), whole=True).splits["test"].labels.tolist() == [0, 0]
 
