@@ -7,32 +7,30 @@ import math
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from titans_seq.cli import fitting, runs, training
+from titans_seq.cli import runs, training
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST, MARKED, by_row, fitted_of, has_surprise, load_run, module_of, series_of
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.tasks import Job, history_of
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.datamodules.common.files import user_path
-from titans_seq.datamodules.common.loaders import SPLITS, Batch, as_is
+from titans_seq.datamodules.common.loaders import SPLITS, as_is
 from titans_seq.datamodules.forecast.calendar import step_text
 from titans_seq.datamodules.forecast.windows import Windows
 from titans_seq.files import replacing
 from titans_seq.forecast.anomalies import spans
 from titans_seq.forecast.pictures import shown_channels
-from titans_seq.forecast.report import intervals
-from titans_seq.forecast.report.scores import MODEL, Scores, Season
+from titans_seq.forecast.report.scores import MODEL, Scores, Season, margins
 from titans_seq.forecast.stream import surprise_of
 
 try:
@@ -49,8 +47,7 @@ BATCH_VALUES = 2**22  # rows x channels of a batch; a network needs many times t
 # of the windows to calibrate on; neighbours share all rows but one, so that leaving some out loses little
 MOST_WINDOWS = 2_000
 MOST_VALUES = 2**25  # float32, 128 MB
-# first target rows [B], forecasts and truth [B, H, C], standardised; truth is NaN where missing
-Take = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+HELD_VALUES = 2**24  # forecasts held at a time
 
 
 def report_command(arguments: argparse.Namespace) -> None:
@@ -59,7 +56,7 @@ def report_command(arguments: argparse.Namespace) -> None:
     metrics = _metrics(run)
     path = _place(arguments, run)
     logging.getLogger("gluonts").setLevel(logging.ERROR)  # its note on steps that divide no day: the page says it
-    job.config.trainer.limit_predict_batches = 1.0  # whatever the run was trained with: every window once
+    job.trainer.limit_predict_batches = 1.0  # whatever the run was trained with: every window once
     report = _report(job, run, metrics, arguments.season)
     with replacing(path) as part:
         # names of files need not be UTF-8
@@ -103,7 +100,8 @@ def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) 
     margin, baseline = _calibrated(job, picked, season)
     scores = Scores(_standardised(data), data.horizon, season.rows, margin)
     _say(job, f"testing on {len(windows):,} windows")
-    _feed(job, windows, scores.add)
+    for some in _forecasts(job, windows):
+        scores.add(*some)
 
     history = history_of(run, module)
     plots = {
@@ -138,34 +136,23 @@ def _say(job: Job, words: str) -> None:
 # forecasts ------------------------------------------------------------------------------------------------------------
 
 
-class _Feed(L.Callback):
-    """Hands every batch on as it comes, so that none has to be kept."""
+def _forecasts(job: Job, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Forecast windows as the run tests them, on its device and at its precision, some at a time.
 
-    def __init__(self, channels: int, take: Take) -> None:
-        self.channels, self.take = channels, take
-
-    def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *more: Any
-    ) -> None:
-        truth = batch["future_target"]
-        if "future_observed_values" in batch:
-            truth = truth.where(batch["future_observed_values"] > 0, math.nan)
-        first = batch["index"][:: self.channels].cpu().numpy()
-        self.take(first, self._table(outputs.float()), self._table(truth))
-
-    def _table(self, samples: torch.Tensor) -> np.ndarray:
-        """A sample for each window and channel [B C, H] -> [B, H, C]."""
-        return samples.unflatten(0, (-1, self.channels)).mT.cpu().numpy()
-
-
-def _feed(job: Job, windows: Windows, take: Take) -> None:
-    """Forecast windows as the run tests them, on its device and at its precision."""
-    data = series_of(job)
-    size = max(1, BATCH_VALUES // ((data.lookback + data.horizon) * len(data.panel)))
-    loader = DataLoader(windows, batch_size=min(size, data.eval_batch_size), collate_fn=as_is)
-    trainer = fitting.make_trainer(job.config, [*fitting.bar(job.config), _Feed(len(data.panel), take)])
-    with training.interruptible(trainer, "nothing was written"):
-        trainer.predict(job.module, dataloaders=loader, return_predictions=False)
+    Yields:
+        first target rows [B], forecasts and truth [B, H, C], standardised; truth is NaN where missing.
+    """
+    data, channels = series_of(job), len(series_of(job).panel)
+    size = min(data.eval_batch_size, max(1, BATCH_VALUES // ((data.lookback + data.horizon) * channels)))
+    held = max(1, HELD_VALUES // (data.horizon * channels))
+    for begin in range(0, len(windows), held):
+        some = windows.at(windows.anchors.take(np.arange(begin, min(begin + held, len(windows)))))
+        with training.interruptible(job.trainer, "nothing was written"):
+            found: Any = job.trainer.predict(job.module, DataLoader(some, batch_size=size, collate_fn=as_is))
+        forecast, truth = torch.cat(found).float().cpu().numpy(), some.targets().astype(np.float32)
+        # a sample for each window and channel [B C, H] -> [B, H, C]
+        forecast, truth = (each.reshape(len(some), channels, -1).swapaxes(1, 2) for each in (forecast, truth))
+        yield some.anchors.first, forecast, truth
 
 
 def _calibrated(job: Job, validation: Windows, season: Season) -> tuple[np.ndarray, str]:
@@ -173,48 +160,36 @@ def _calibrated(job: Job, validation: Windows, season: Season) -> tuple[np.ndarr
     _say(job, f"calibrating intervals on {len(validation):,} validation windows")
     data, errors = series_of(job), list[np.ndarray]()
     scores = Scores(_standardised(data), data.horizon, season.rows, np.empty((0, data.horizon, len(data.panel))))
-
-    def take(first: np.ndarray, forecast: np.ndarray, truth: np.ndarray) -> None:
+    for first, forecast, truth in _forecasts(job, validation):
         errors.append(forecast - truth)
         scores.add(first, forecast, truth)
-
-    _feed(job, validation, take)
-    return intervals.margins(np.concatenate(errors)), scores.baseline
+    return margins(np.concatenate(errors)), scores.baseline
 
 
 def _windows(job: Job, scores: Scores, shown: list[int]) -> list[figures.Window]:
     """Some windows of the test split with their forecasts, in the units of the series."""
-    data, labels = series_of(job), _labels(scores.each_window)
+    data, labels, time = series_of(job), _labels(scores.each_window), _time(series_of(job))
     windows = data.windows("test")
     windows = windows.at(windows.anchors.take(np.array(list(labels))))
-    forecasts: list[np.ndarray] = []
-    _feed(job, windows, lambda first, forecast, truth: forecasts.extend(forecast))
-    errors, begins = scores.each_window[list(labels)], windows.anchors.first.tolist()
-    dates = stamps(_time(data)[begins])
-    names = [
-        f"{label}: {_words(date)}, MSE {error:.3f}"
-        for label, date, error in zip(labels.values(), dates, errors, strict=True)
-    ]
-    pairs = zip(names, begins, forecasts, strict=True)
-    return [_window(data, scores.margin, shown, name, first, forecast) for name, first, forecast in pairs]
-
-
-def _window(
-    data: ForecastDataModule, margin: np.ndarray, shown: list[int], label: str, first: int, forecast: np.ndarray
-) -> figures.Window:
-    rows = slice(first - data.lookback, first + data.horizon)
-    values = by_row(data.panel, data.panel.target)[rows, shown]
-    mean, scale = data.scaling.of_target(data.panel).T
-    points, reach = forecast.astype(np.float64) * scale + mean, margin * scale
-    bounds = np.stack([points - reach, points + reach], axis=1)
-    return figures.Window(
-        label=label,
-        time=_time(data)[rows],
-        past=values[: data.lookback],
-        truth=values[data.lookback :],
-        forecast=points[:, shown],
-        bounds=bounds[..., shown],
-    )
+    forecasts = [each for _, some, _ in _forecasts(job, windows) for each in some.astype(np.float64)]
+    first = windows.anchors.first
+    values, (mean, scale) = by_row(data.panel, data.panel.target), data.scaling.of_target(data.panel).T
+    found = []
+    for (place, label), row, date, forecast in zip(labels.items(), first, stamps(time[first]), forecasts, strict=True):
+        rows = slice(row - data.lookback, row + data.horizon)
+        past, truth = np.split(values[rows, shown], [data.lookback])
+        bounds = np.stack([forecast - scores.margin, forecast + scores.margin], axis=1) * scale + mean
+        found.append(
+            figures.Window(
+                label=f"{label}: {_words(date)}, MSE {scores.each_window[place]:.3f}",
+                time=time[rows],
+                past=past,
+                truth=truth,
+                forecast=(forecast * scale + mean)[:, shown],
+                bounds=bounds[..., shown],
+            )
+        )
+    return found
 
 
 def _labels(errors: np.ndarray) -> dict[int, str]:

@@ -52,7 +52,7 @@ class Conformal:
         steps. Where even these are too few for a level, its intervals are infinite, and a warning says so.
         """
         scores = np.maximum(bounds[..., 0] - target[..., None], target[..., None] - bounds[..., 1])
-        margin = np.stack([_margins(scores[..., i], level / 100) for i, level in enumerate(levels)])
+        margin = np.stack([margins(scores[..., i], level / 100) for i, level in enumerate(levels)])
         lost = [level for level, row in zip(levels, margin, strict=True) if np.isinf(row).any()]
         if lost:
             warnings.warn(
@@ -78,7 +78,8 @@ class Conformal:
         return np.stack([low, high], axis=-1)
 
 
-def _margins(scores: Float[np.ndarray, "W H"], share: float) -> Float[np.ndarray, " H"]:
+def margins(scores: Float[np.ndarray, "W H"], share: float) -> Float[np.ndarray, " H"]:
+    """The order statistic of each step or, where one has too few scores, of all together; infinite where that has."""
     each = np.array([_order_statistic(column, share) for column in scores.T])
     return each if np.isfinite(each).all() else np.full(len(each), _order_statistic(scores.ravel(), share))
 

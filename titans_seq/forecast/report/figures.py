@@ -15,7 +15,6 @@ from jaxtyping import Float
 
 from titans_seq.forecast.anomalies import Span
 from titans_seq.forecast.pictures import CURVES, FORECAST, HISTORY, SURPRISE, TRUTH
-from titans_seq.forecast.report.intervals import LEVELS
 from titans_seq.forecast.report.plots import (
     Plot,
     as_json,
@@ -27,7 +26,7 @@ from titans_seq.forecast.report.plots import (
     stamps,
     time_axis,
 )
-from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores
+from titans_seq.forecast.report.scores import LEVELS, MODEL, NAIVE, SEASONAL, Scores
 
 BANDS = ("rgba(209, 73, 91, 0.26)", "rgba(209, 73, 91, 0.14)")  # of LEVELS
 SHADE = "rgba(209, 73, 91, 0.25)"

@@ -10,9 +10,8 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 
 from titans_seq.forecast.report.figures import MEASURES, MOST_BARS
-from titans_seq.forecast.report.intervals import LEVELS
 from titans_seq.forecast.report.plots import Plot
-from titans_seq.forecast.report.scores import MODEL, Scores, Season, verdict
+from titans_seq.forecast.report.scores import LEVELS, MODEL, Scores, Season, verdict
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -16,8 +16,10 @@ from gluonts.time_feature.seasonality import DEFAULT_SEASONALITIES
 from jaxtyping import Float, Int
 
 from titans_seq.datamodules.forecast.calendar import Step, alias, step_text
+from titans_seq.forecast import conformal
 
 MODEL, NAIVE, SEASONAL = "model", "last value", "seasonal naive"
+LEVELS = [80.0, 95.0]  # of the intervals
 # GluonTS counts no season in days; what is measured daily mostly has a week
 SEASONS = DEFAULT_SEASONALITIES | {"D": 7, "C": 5}
 
@@ -161,6 +163,12 @@ class Scores:
     def each_window(self) -> Float[np.ndarray, " W"]:
         """The model's MSE of every window, in the order they came."""
         return np.concatenate(self.errors[MODEL].each)
+
+
+def margins(errors: Float[np.ndarray, "W H C"]) -> Float[np.ndarray, "P H C"]:
+    """Half widths at LEVELS of each step and channel, from the errors of the validation windows, NaN where missing."""
+    scores = np.moveaxis(np.abs(errors), -1, 0)
+    return np.stack([np.stack([conformal.margins(s, p / 100) for s in scores], axis=-1) for p in LEVELS])
 
 
 def verdict(level: float, coverage: float) -> str:

@@ -100,11 +100,8 @@ def test_error_by_channel_is_sorted(channels: int, season: int | None) -> None:
     shown = plot.views["1"]["layout"]["yaxis"]["ticktext"]
     np.testing.assert_allclose(plot.views["1"]["x"][0], [error[int(name[1:])] for name in shown], atol=1e-4)
     assert plot.views["1"]["x"][0] == sorted(plot.views["1"]["x"][0], reverse=True)
-    assert (
-        len(shown) == min(channels, figures.MOST_BARS)
-        and shown[0] == f"c{error.argmax()}"
-        and shown[-1] == f"c{error.argmin()}"
-    )
+    assert len(shown) == min(channels, figures.MOST_BARS)
+    assert (shown[0], shown[-1]) == (f"c{error.argmax()}", f"c{error.argmin()}")
 
 
 def test_training_marks_the_best_epoch() -> None:

@@ -2,13 +2,25 @@
 be.
 """
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 from gluonts.model.seasonal_naive import SeasonalNaivePredictor
 from pandas.tseries.frequencies import to_offset
 
-from titans_seq.forecast.report.scores import MODEL, NAIVE, SEASONAL, Scores, Season, seasonal_naive, verdict
+from titans_seq.forecast.report.scores import (
+    LEVELS,
+    MODEL,
+    NAIVE,
+    SEASONAL,
+    Scores,
+    Season,
+    margins,
+    seasonal_naive,
+    verdict,
+)
 
 H, C = 7, 3
 
@@ -90,44 +102,25 @@ def test_the_better_baseline_is_that_of_the_data(better: str) -> None:
     assert scores.baseline == better
 
 
-@pytest.mark.parametrize(
-    "level, coverage, words",
-    [
-        (80, 0.45, "too narrow"),
-        (80, 0.69, "too narrow"),
-        (80, 0.71, ""),
-        (80, 0.80, ""),
-        (80, 0.89, ""),
-        (80, 0.91, "too wide"),
-        (95, 0.92, "too narrow"),
-        (95, 0.93, ""),
-        (95, 0.98, "too wide"),
-    ],
-)
-def test_a_coverage_far_from_its_level_is_named(level: float, coverage: float, words: str) -> None:
-    assert verdict(level, coverage) == words
+@pytest.mark.parametrize("words, level, coverages", [
+    ("too narrow", 80, (0.45, 0.69)), ("", 80, (0.71, 0.80, 0.89)), ("too wide", 80, (0.91,)),
+    ("too narrow", 95, (0.92,)), ("", 95, (0.93,)), ("too wide", 95, (0.98,)),
+])  # fmt: skip
+def test_a_coverage_far_from_its_level_is_named(words: str, level: float, coverages: tuple[float, ...]) -> None:
+    assert {verdict(level, coverage) for coverage in coverages} == {words}
 
 
 def test_without_a_season_there_is_no_seasonal_naive(values: np.ndarray) -> None:
     assert list(Scores(values, H, None, np.ones((2, H, C))).errors) == [MODEL, NAIVE]
 
 
-@pytest.mark.parametrize(
-    "freq, rows",
-    [
-        ("h", 24),
-        ("2h", 12),
-        ("15min", 96),
-        ("10min", 144),
-        ("30min", 48),
-        ("min", 1440),
-        ("30s", 120),
-        ("D", 7),
-        ("C", 5),
-        ("MS", 12),
-        ("QS-OCT", 4),
-    ],
-)
+SEASONS = {
+    "h": 24, "2h": 12, "15min": 96, "10min": 144, "30min": 48, "min": 1440, "30s": 120, "D": 7, "C": 5, "MS": 12,
+    "QS-OCT": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("freq, rows", SEASONS.items())
 def test_a_season_is_guessed_from_the_step(freq: str, rows: int) -> None:
     step = pd.offsets.CustomBusinessDay(holidays=["2024-01-01"]) if freq == "C" else to_offset(freq)
     season = Season.of(step, 10_000)
@@ -146,3 +139,21 @@ def test_a_season_must_fit_before_the_first_window() -> None:
     assert Season.of(pd.offsets.Minute(), 1440).rows == 1440
     short = Season.of(pd.offsets.Minute(), 1439)
     assert short.rows is None and "1,440 rows" in short.words and "1,439 come before" in short.words
+
+
+def test_margins_are_order_statistics() -> None:
+    errors = np.random.default_rng(0).standard_normal((50, 4, 3)).astype(np.float32)
+    found = margins(errors)
+    missing = np.concatenate([errors, np.full((5, 4, 3), np.nan, dtype=np.float32)])
+    np.testing.assert_array_equal(margins(missing), found)
+    assert found.shape == (len(LEVELS), 4, 3)
+    for place, level in enumerate(LEVELS):
+        rank = math.ceil(51 * level / 100)
+        np.testing.assert_array_equal(found[place], np.sort(np.abs(errors), axis=0)[rank - 1])
+
+
+def test_too_few_windows_share_a_margin_or_have_none() -> None:
+    """Ten windows of 4 steps: the largest of eleven ranks is missing for 95 %, so that all 40 errors count together."""
+    errors = np.random.default_rng(0).standard_normal((10, 4, 1))
+    assert len(set(margins(errors)[1, :, 0])) == 1 and np.isfinite(margins(errors)).all()
+    assert np.isinf(margins(errors[:2, :2])[1]).all()
