@@ -27,6 +27,7 @@ from titans_seq.genomics import DNAClassifier, DNAEncoder, DNALanguageModel, DNA
 from titans_seq.genomics.pictures import plot_confusion, plot_roc
 from titans_seq.mixers import MIXERS
 from titans_seq.pictures import plot_training
+from titans_seq.training import best_device
 
 ENCODER = "network.encoder."  # where a checkpoint has the weights that a classifier can begin with
 
@@ -308,13 +309,13 @@ def _suspicions(data: DNAClassData) -> dict[str, Any]:
 
 def on_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The batch where models are."""
-    return {name: value.to(fitting.device()) for name, value in batch.items()}
+    return {name: value.to(best_device()) for name, value in batch.items()}
 
 
 @torch.inference_mode()
 def test_probabilities(job: Job) -> np.ndarray:
     """Probabilities [S, N] of the test split, in its order."""
-    module = _module_of(job).eval().to(fitting.device())
+    module = _module_of(job).eval().to(best_device())
     batches = (on_device(batch) for batch in _data_of(job).test_dataloader())
     return torch.cat([module(batch).cpu() for batch in batches]).double().numpy()
 

@@ -40,6 +40,7 @@ from titans_seq.genomics.scoring import alleles, score_variants
 from titans_seq.genomics.stream import Track, bin_mean, read_stream, write_bedgraph
 from titans_seq.mixers import has_memory
 from titans_seq.printable import printable
+from titans_seq.training import best_device
 
 T = TypeVar("T")
 BATCH = 64  # sequences read together
@@ -61,7 +62,7 @@ def _load(arguments: argparse.Namespace, *keys: str) -> tuple[DNAModule, Path]:
         require_unstranded(rc, classes_of(checkpoint.get(DNAClassData.__qualname__))[1], str(folder))
         module.rc = rc
     fitting.check_backend(config.model, place=folder / runs.CONFIG)
-    return module.eval().to(fitting.device()), folder
+    return module.eval().to(best_device()), folder
 
 
 def _language_model(arguments: argparse.Namespace) -> tuple[DNALanguageModel, Path]:

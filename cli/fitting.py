@@ -25,7 +25,7 @@ from titans_seq.cli.tasks import History, Job, Task, history_of, is_sound
 from titans_seq.datamodules.common.files import data_folder, user_path
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
-from titans_seq.training import TrainedModule
+from titans_seq.training import TrainedModule, best_device
 
 FSDP = "fsdp"  # of trainer.strategy
 # tells the other processes of a run on several devices what the first has claimed
@@ -159,18 +159,13 @@ def check_backend(model: Mapping[str, Any], trainer: L.Trainer | None = None, *,
     """
     if model.get("backend") != "triton":
         return
-    used_on = device() if trainer is None else trainer.strategy.root_device
+    used_on = best_device() if trainer is None else trainer.strategy.root_device
     dtype = torch.float64 if trainer is not None and trainer.precision == "64-true" else torch.float32
     case = Case(dtype, (), model.get("chunk_size", 1))
     try:
         resolve_backend("triton", machine_of(used_on.type, used_on.index), case)
     except RuntimeError as error:
         raise UsageError(f"model.{error}" if place is None else f"{error}; {place} asks for it") from None
-
-
-def device() -> torch.device:
-    """Where models are used outside of a Trainer: a GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:

@@ -32,6 +32,7 @@ from titans_seq.forecast.pictures import plot_forecast, plot_surprise, plot_trai
 from titans_seq.forecast.saving import plain_output
 from titans_seq.forecast.stream import surprise_of
 from titans_seq.printable import printable
+from titans_seq.training import best_device
 
 MARKED = 10  # spans that surprise shows
 MODEL = "model"  # the folder of a run that `TitansForecaster.load` reads
@@ -168,7 +169,7 @@ def module_of(job: Job) -> ForecastModule:
 def fitted_of(job: Job) -> FittedForecaster:
     """The run's network with the scales and the last rows of its data."""
     data, module = series_of(job), module_of(job)
-    return FittedForecaster(module.eval().to(fitting.device()), data.scaling, data.panel.tail(data.lookback))
+    return FittedForecaster(module.eval().to(best_device()), data.scaling, data.panel.tail(data.lookback))
 
 
 def by_row(panel: Panel, values: np.ndarray) -> np.ndarray:

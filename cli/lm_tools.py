@@ -28,9 +28,10 @@ from titans_seq.language import ByteTokenizer, LanguageModel, LanguageModule, To
 from titans_seq.language.evaluation import read_stream
 from titans_seq.language.generation import read
 from titans_seq.language.pictures import plot_by_length
-from titans_seq.language.saving import CONFIG
+from titans_seq.model_folders import CONFIG
 from titans_seq.printable import printable
 from titans_seq.state_io import load_state, save_state
+from titans_seq.training import best_device
 
 if TYPE_CHECKING:
     from titans_seq.language.harness import TaskManager
@@ -58,7 +59,7 @@ def trained_model(arguments: argparse.Namespace) -> tuple[LanguageModel, Tokeniz
     except ValueError as error:
         raise UsageError(str(error)) from None
     fitting.check_backend(model.options, place=place / CONFIG)
-    return model.to(fitting.device()), tokenizer, folder
+    return model.to(best_device()), tokenizer, folder
 
 
 def _run_config(arguments: argparse.Namespace, folder: Path) -> DictConfig | None:

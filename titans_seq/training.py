@@ -6,10 +6,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 
@@ -153,3 +155,27 @@ def interruptible() -> Iterator[None]:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         raise stop.__context__ from None
+
+
+@contextmanager
+def keeping_best(module: L.LightningModule, monitor: str | None, *, in_root: bool = False) -> Iterator[ModelCheckpoint]:
+    """Give a callback for the training in the block; when that ends without an error, the best weights are in the
+    module. Ctrl-C is a KeyboardInterrupt, see `interruptible`.
+
+    Args:
+        module: what is trained.
+        monitor: the metric whose least value tells the best epoch; None: the last one.
+        in_root: whether the weights stay in the Trainer's `default_root_dir`; else they leave no files behind.
+    """
+    with TemporaryDirectory() as folder:
+        best = ModelCheckpoint(None if in_root else folder, monitor=monitor, save_weights_only=True)
+        with interruptible():
+            yield best
+        if best.best_model_path:  # none in a fast_dev_run, for one
+            kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            module.load_state_dict(kept["state_dict"])
+
+
+def best_device(accelerator: str = "auto") -> torch.device:
+    """Where models are used outside of a Trainer: a GPU of CUDA where training would take one, else the CPU."""
+    return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")

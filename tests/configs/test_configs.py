@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import DictConfig
 
 from titans_seq import __version__
+from titans_seq.building import build_on_meta
 from titans_seq.cli.config import compose
 from titans_seq.cli.constructors import build
 from titans_seq.cli.dna import CLASSIFY, PRETRAIN
@@ -33,7 +34,6 @@ from titans_seq.datamodules import (
 from titans_seq.forecast import ForecastModule, SimbaForecaster
 from titans_seq.genomics import DNAEncoder, DNAModule, KmerClassifier
 from titans_seq.language import VARIANTS, LanguageModel, LanguageModule
-from titans_seq.language.saving import count_parameters
 from titans_seq.mixers import MIXERS, WITH_MEMORY
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -205,7 +205,8 @@ def test_the_sizes_of_the_paper(variant: str, size: str, tmp_path: Path) -> None
     options = {key: value for key, value in config.model.items() if key != "_target_"}
     assert options["mixer"] == VARIANTS[variant]
     assert options.get("theta_start") == (None if variant == "transformer" else 1)
-    count = count_parameters({"vocabulary": 32_000, **options})
+    made = build_on_meta(lambda: LanguageModel(32_000, **options))
+    count = sum(parameter.numel() for parameter in made.parameters())
     assert count == pytest.approx(int(size[:-1]) * 1e6, rel=0.03)
     tokens = config.data.length * config.data.batch_size * config.trainer.accumulate_grad_batches
     assert (tokens, config.training.learning_rate, config.training.weight_decay) == (2**19, 4e-4, 0.1)

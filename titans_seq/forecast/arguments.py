@@ -5,50 +5,28 @@ from typing import Any
 import numpy as np
 from gluonts.torch.distributions import Output
 
+from titans_seq.datamodules.common.errors import at_least
 from titans_seq.forecast.conformal import check_levels
 from titans_seq.forecast.outputs import OUTPUTS, make_output, output_arguments, require_levels
 
 # arguments that are whole numbers, and the least they may be
 LEAST = {
-    "horizon": 1,
-    "lookback": 1,
-    "val_size": 0,
-    "val_windows": 1,
-    "train_blocks": 1,
-    "max_epochs": 1,
-    "steps_per_epoch": 1,
-    "patience": 1,
-    "batch_size": 1,
-    "seed": 0,
-}
+    "horizon": 1, "lookback": 1, "val_size": 0, "val_windows": 1, "train_blocks": 1,
+    "max_epochs": 1, "steps_per_epoch": 1, "patience": 1, "batch_size": 1, "seed": 0,
+}  # fmt: skip
 # arguments that are built into a fitted forecaster
 BUILT = (
-    "horizon",
-    "lookback",
-    "output",
-    "conformal",
-    "levels",
-    "past_covariates",
-    "future_covariates",
-    "static_covariates",
-    "calendar",
-    "id_col",
-    "time_col",
-    "target_col",
-    "mixer",
-    "network",
-    "train_blocks",
-)
+    "horizon", "lookback", "output", "conformal", "levels", "past_covariates", "future_covariates",
+    "static_covariates", "calendar", "id_col", "time_col", "target_col", "mixer", "network", "train_blocks",
+)  # fmt: skip
 
 
 def check_arguments(forecaster: Any) -> None:
     """Raise a ValueError that names the first wrong argument of a `TitansForecaster`."""
     for name, least in LEAST.items():
         value = getattr(forecaster, name)
-        if value is None and name in ("lookback", "val_size", "val_windows"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        if value is not None or name not in ("lookback", "val_size", "val_windows"):
+            at_least(least, **{name: value})
     if forecaster.val_size is not None and 0 < forecaster.val_size < forecaster.horizon:
         raise ValueError(f"val_size must be 0 or at least the horizon {forecaster.horizon}; got {forecaster.val_size}")
     if forecaster.conformal and forecaster.val_size == 0:

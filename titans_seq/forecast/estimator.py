@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
@@ -32,13 +31,14 @@ from gluonts.transform import (
 )
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from titans_seq.datamodules.common.errors import at_least
 from titans_seq.draws import Draws
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import arguments, make_output, raw_size
 from titans_seq.forecast.sampling import SeededSampler, Shuffled
 from titans_seq.forecast.series_inputs import CATEGORIES, KNOWN, PAST, STATIC, SeriesInputs, time_features_of
-from titans_seq.training import interruptible, quiet_training
+from titans_seq.training import keeping_best, quiet_training
 
 FEATURES = "features"  # the splitter makes past_features and future_features of it, the network's names
 STUDENT_T = StudentTOutput()
@@ -156,12 +156,12 @@ class TitansEstimator(PyTorchLightningEstimator):
         self.validation_sampler = validation_sampler or ValidationSplitSampler(**bounds)
 
     def _check_arguments(self) -> None:
-        least = {name: 1 for name in ("prediction_length", "batch_size", "num_batches_per_epoch")}
-        counts = ("dynamic_real", "static_real", "static_cat")
-        least |= {f"num_feat_{name}": 0 for name in counts} | {"num_past_feat_dynamic_real": 0, "weight_decay": 0}
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise ValueError(f"{name} must be at least {bound}; got {getattr(self, name)}")
+        for name in ("prediction_length", "batch_size", "num_batches_per_epoch"):
+            at_least(1, **{name: getattr(self, name)})
+        for name in ("feat_dynamic_real", "past_feat_dynamic_real", "feat_static_real", "feat_static_cat"):
+            at_least(0, **{f"num_{name}": getattr(self, f"num_{name}")})
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0; got {self.weight_decay}")
         if self.seed is not None and (isinstance(self.seed, bool) or not 0 <= self.seed < 2**32):
             raise ValueError(f"seed must be None or a whole number from 0 to 2**32 - 1; got {self.seed!r}")
         if not self.lr > 0:
@@ -338,18 +338,11 @@ class TitansEstimator(PyTorchLightningEstimator):
         self, module: L.LightningModule, train: Iterable, validation: Iterable | None, ckpt_path: str | None
     ) -> L.Trainer:
         """Train, and leave the best weights in the module."""
-        with TemporaryDirectory() as folder:
-            best = ModelCheckpoint(
-                dirpath=None if "default_root_dir" in self.trainer_kwargs else folder,
-                monitor="train_loss" if validation is None else "val_loss",
-                save_weights_only=True,
-            )
-            with nullcontext() if self.trainer_kwargs["enable_model_summary"] else quiet_training(), interruptible():
-                trainer = self._make_trainer(best)
-                trainer.fit(module, train, validation, ckpt_path=ckpt_path)
-            if best.best_model_path:  # none in a fast_dev_run, for one
-                kept = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-                module.load_state_dict(kept["state_dict"])
+        monitor, in_root = "train_loss" if validation is None else "val_loss", "default_root_dir" in self.trainer_kwargs
+        quiet = nullcontext() if self.trainer_kwargs["enable_model_summary"] else quiet_training()
+        with quiet, keeping_best(module, monitor, in_root=in_root) as best:
+            trainer = self._make_trainer(best)
+            trainer.fit(module, train, validation, ckpt_path=ckpt_path)
         return trainer
 
     def _make_trainer(self, best: ModelCheckpoint) -> L.Trainer:

@@ -25,16 +25,11 @@ from titans_seq.forecast.conformal import Conformal
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster, on_device
 from titans_seq.forecast.outputs import PointOutput, point, quantiles
-from titans_seq.forecast.saving import (
-    WRONG,
-    first_line,
-    output_of,
-    plain_output,
-    read_forecaster,
-    write_forecaster,
-)
+from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
 from titans_seq.forecast.stream import Stream, surprise_of
+from titans_seq.model_folders import WEIGHTS, read_folder, write_folder
 
+KIND, VERSION, SERIES = "forecaster", 3, "series.safetensors"
 EVAL_SAMPLES = 1024  # per step of prediction
 MOST_CALIBRATED = 2_000_000  # steps of windows; more of them are thinned out evenly
 AT_ONCE = 1_000_000  # rows of series that are made ready for prediction together
@@ -233,7 +228,10 @@ class FittedForecaster:
             "alias": self.alias,
             "about": about or {},
         }
-        return write_forecaster(folder, config, self.network.state_dict(), arrays)
+        series = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        tensors = {WEIGHTS: self.network.state_dict(), SERIES: series}
+        write_folder(folder, KIND, VERSION, config, tensors)
+        return folder
 
     @classmethod
     def load(cls, folder: Path) -> tuple["FittedForecaster", dict[str, Any]]:
@@ -242,7 +240,8 @@ class FittedForecaster:
         Raises:
             ValueError: the folder or one of its files is missing, damaged or of another version.
         """
-        config, weights, arrays = read_forecaster(folder)
+        config, (weights, series) = read_folder(folder, KIND, VERSION, [WEIGHTS, SERIES])
+        arrays = {name: tensor.numpy() for name, tensor in series.items()}
         try:
             return cls._rebuilt(config, weights, arrays), dict(config["about"])
         except WRONG as error:

@@ -1,19 +1,17 @@
 """Training of a forecaster in memory: the best epoch's weights, no files left behind."""
 
-import tempfile
 from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from gluonts.torch.distributions import Output
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from titans_seq.datamodules.forecast.data import PanelData
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import raw_size
-from titans_seq.training import interruptible
+from titans_seq.training import best_device, keeping_best
 
 
 def make_module(data: PanelData, output: Output, lookback: int, options: dict[str, Any]) -> ForecastModule:
@@ -60,28 +58,22 @@ def train(
     """
     name = "train_loss" if data.val is None else "val_loss"
     losses = _Losses()
-    callbacks: list[Callback] = [losses]
-    with tempfile.TemporaryDirectory() as folder:
-        best = ModelCheckpoint(folder, monitor=None if data.val is None else name, save_weights_only=True)
-        callbacks += [best, *([] if data.val is None else [EarlyStopping(name, patience=patience)])]
+    stopping = [] if data.val is None else [EarlyStopping(name, patience=patience)]
+    with keeping_best(module, None if data.val is None else name) as best:
         trainer = L.Trainer(
             max_epochs=max_epochs,
-            callbacks=callbacks,
+            callbacks=[losses, best, *stopping],
             gradient_clip_val=1.0,
             enable_progress_bar=progress,
-            default_root_dir=folder,
             accelerator=accelerator,
             devices=1,
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        with interruptible():
-            trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data)
         if not any(np.isfinite(epoch.get(name, np.nan)) for epoch in losses.epochs):
             raise ValueError(f"training diverged: no epoch has a finite {name}; try a smaller learning_rate")
-        weights = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(weights)
     module.to(best_device(accelerator)).eval()
     return losses.epochs
 
@@ -94,8 +86,3 @@ class _Losses(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-
-
-def best_device(accelerator: str) -> torch.device:
-    """Where forecasts are made: a GPU of CUDA where training would take one, else the CPU."""
-    return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")

@@ -25,11 +25,12 @@ from titans_seq.forecast.arguments import architecture, check_arguments, known_o
 from titans_seq.forecast.backtests import backtest
 from titans_seq.forecast.conformal import LEVEL, chosen_levels
 from titans_seq.forecast.fitted import FittedForecaster
-from titans_seq.forecast.fitting import best_device, make_module, train
+from titans_seq.forecast.fitting import make_module, train
 from titans_seq.forecast.module import ForecastModule
-from titans_seq.forecast.saving import CONFIG, WRONG, first_line, output_of, plain_output
+from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
 from titans_seq.forecast.stream import load_stream, save_stream
-from titans_seq.training import quiet_training
+from titans_seq.model_folders import CONFIG
+from titans_seq.training import best_device, quiet_training
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
 Data: TypeAlias = Frame | str | Path  # a path: of Parquet files

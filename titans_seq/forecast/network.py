@@ -210,7 +210,7 @@ class SimbaForecaster(nn.Module):
         return self._forecast(x, future_features), loc, scale
 
     def carry(
-        self, *inputs: Tensor | None, state: ModelState | None = None, **named: Tensor
+        self, *, state: ModelState | None = None, **inputs: Tensor
     ) -> tuple[Forecast, ModelState, Float[Tensor, "B L"]]:
         """As forward, with the memory's state from the blocks of the stream before this one; None begins a stream.
 
@@ -222,15 +222,14 @@ class SimbaForecaster(nn.Module):
             ValueError: the mixer has no memory.
         """
         blocks, after = self._memory_blocks(), []
-        given: dict[str, Any] = dict(zip(INPUTS, inputs, strict=False)) | named
-        x, mask, loc, scale = self._tokens(**given)
+        x, mask, loc, scale = self._tokens(**inputs)
         total = x.new_zeros(x.shape[:2])
         for block, before in zip(blocks, state.blocks if state else [None] * len(blocks), strict=True):
             x, new, surprise = block.carry(x, mask, before)
             after.append(new)
             total = total + surprise
         patches = (total / len(blocks))[:, None].expand(-1, self.patch_size, -1)  # [B, patch_size, N]
-        forecast = self._forecast(x, given.get("future_features")), loc, scale
+        forecast = self._forecast(x, inputs.get("future_features")), loc, scale
         return forecast, ModelState(tuple(after)), self._overlap_mean(patches)
 
     def fresh(self, batch: int) -> ModelState:

@@ -25,7 +25,8 @@ from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
 from titans_seq.files import parse_json
 from titans_seq.forecast.network import SimbaForecaster, inputs_of, on_device
-from titans_seq.forecast.saving import WRONG, as_json, first_line
+from titans_seq.forecast.saving import WRONG, first_line
+from titans_seq.model_folders import as_json
 from titans_seq.state_io import ObservedState, load_state, save_state
 
 AT_ONCE = 1024  # series per call of the network

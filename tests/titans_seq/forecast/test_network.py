@@ -77,9 +77,8 @@ def test_series_alone_are_the_columns_of_the_benchmarks_frame(mixer):
     """
     torch.manual_seed(0)
     model = SimbaForecaster(L, H, mixer=mixer, dim=16, blocks=2, min_scale=0.0).eval().double()
-    table = torch.randn(4, L, 3, dtype=torch.float64) * torch.tensor([1.0, 20.0, 3.0]) + torch.tensor(
-        [0.0, 100.0, -2.0]
-    )
+    sizes, means = torch.tensor([[1.0, 20.0, 3.0], [0.0, 100.0, -2.0]])
+    table = torch.randn(4, L, 3, dtype=torch.float64) * sizes + means
     raw, loc, scale = model(table.transpose(1, 2).flatten(0, 1))
     found = (raw[..., 0] * scale + loc).unflatten(0, (4, 3)).transpose(1, 2)
     torch.testing.assert_close(found, plain_frame(model, table), rtol=1e-5, atol=1e-5)
@@ -240,7 +239,7 @@ def test_surprise_of_a_patch_covers_its_steps():
     model, past = network(**NO_COVARIATES), inputs()["past_target"]
     changed = past.clone()
     changed[1] += torch.randn(L)
-    (_, _, before), (_, _, after) = model.carry(past), model.carry(changed)
+    (_, _, before), (_, _, after) = (model.carry(past_target=each) for each in (past, changed))
     assert before.shape == past.shape and (before > 0).all()
     torch.testing.assert_close(after[[0, 2]], before[[0, 2]])
     assert ((after - before)[1].abs() > 1e-6).all()
