@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from titans_seq.cli.config import compose_sweep, overrides_of
@@ -62,6 +63,11 @@ def test_the_pandas_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     forecast, checked = names["forecast"], names["checked"]
     assert len(forecast) == 2 * 24 and len(checked) == 3 * 2 * 24  # type: ignore[arg-type]
     assert (tmp_path / "forecaster" / "config.json").is_file()
+
+
+def test_the_gluonts_example_runs() -> None:
+    names = _example("gluonts")
+    assert len(names["forecasts"]) == 3 and np.isfinite(names["scores"].to_numpy()).all()  # type: ignore
 
 
 @pytest.mark.parametrize("command", COMMANDS)

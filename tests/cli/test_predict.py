@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from networks import network_of
 from omegaconf import OmegaConf
 
 from titans_seq import TitansForecaster
 from titans_seq.cli.main import main
 from titans_seq.datamodules import ForecastDataModule
-from titans_seq.forecast import SimbaForecaster
 
 
 @pytest.fixture
@@ -42,10 +42,7 @@ def test_predict_is_the_network_on_the_last_rows(trained: Path, own_csv: Path) -
     assert list(made.columns) == list(table.columns)
     assert list(made["date"]) == [f"{day:%Y-%m-%d}" for day in pd.date_range("2024-06-28", periods=8)]
 
-    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    weights = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
-    network = SimbaForecaster(16, 8, dim=8, blocks=1, heads=2).eval()
-    network.load_state_dict(weights)
+    network = network_of(trained)
     values = table[["sales", "visits"]].to_numpy()
     mean, scale = values[:105].mean(axis=0), values[:105].std(axis=0)  # 70 % of 150 rows
     past = torch.tensor((values[-16:] - mean) / scale, dtype=torch.float32).T

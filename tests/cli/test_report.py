@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from networks import network_of
 
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.main import main
 from titans_seq.cli.runs import read_metrics
-from titans_seq.forecast import SimbaForecaster
 
 L, H = 16, 8
 EVIL = "<script>alert(1)</script>"
@@ -68,6 +68,10 @@ class Page(HTMLParser):
             if self._cell:
                 self.rows[-1][-1] += data.strip()
 
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
     def row(self, name: str) -> list[str]:
         return next(row for row in self.rows if row and row[0].startswith(name))
 
@@ -115,10 +119,7 @@ def _forecasts(run: Path) -> tuple[np.ndarray, Callable[[int, int], tuple[np.nda
     """
     values = pd.read_csv(run.parent / "own.csv").iloc[:, 1:].to_numpy()
     values = (values - values[:105].mean(axis=0)) / values[:105].std(axis=0)  # 70 % of 150 rows
-    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    weights = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
-    network = SimbaForecaster(L, H, dim=8, blocks=1, heads=2).eval()
-    network.load_state_dict(weights)
+    network = network_of(run)
 
     def windows(begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         first = range(begin, end - H + 1)
@@ -141,9 +142,8 @@ def test_the_models_numbers_are_those_of_the_run(finished: Path, page: tuple[Pat
     assert np.mean(found.line("horizon", "0", "model")) == pytest.approx(metrics["test_mse"], rel=1e-4)
     assert np.mean(found.plots["channels"]["views"]["1"]["x"][0]) == pytest.approx(metrics["test_mae"], rel=1e-4)
     assert "have changed since" not in found.text
-    assert found.line("training", "", "validation MSE")[metrics["best_epoch"] - 1] == pytest.approx(
-        metrics["val_mse"], rel=1e-4
-    )
+    by_epoch = found.line("training", "", "validation MSE")
+    assert by_epoch[metrics["best_epoch"] - 1] == pytest.approx(metrics["val_mse"], rel=1e-4)
 
 
 def test_the_naive_numbers_are_those_of_a_loop(own: tuple[Path, Path, Page]) -> None:
@@ -179,9 +179,7 @@ def test_coverage_is_measured_on_test_with_margins_of_validation(own: tuple[Path
         _, measured, lowest, width = found.row(f"{level} %")
         assert measured.split(",")[0] == f"{100 * inside.mean():.1f} %"
         assert lowest.startswith(least) and width == f"{2 * margin.mean():.4f}"
-    assert "At 95 % there are too few errors per step, so all steps have the same width." in " ".join(
-        found.text.split()
-    )
+    assert "At 95 % there are too few errors per step, so all steps have the same width." in found.words
 
 
 def test_forecasts_are_in_the_units_of_the_series(own: tuple[Path, Path, Page]) -> None:
@@ -207,16 +205,14 @@ def test_a_random_walk_is_compared_with_its_last_value(tmp_path: Path) -> None:
     rates.loc[40::7, "CHF"] = np.nan
     run = _own_run(tmp_path, frame=rates.drop(index=[100, 101, 200, 330, 360]))
     found = report(run, tmp_path / "own.html")
-    text, source = " ".join(found.text.split()), (tmp_path / "own.html").read_text()
+    text, source = found.words, (tmp_path / "own.html").read_text()
     metrics = json.loads((run / "metrics.json").read_text())
     assert found.row("model")[1:3] == [f"{metrics[name]:.4f}" for name in ("test_mse", "test_mae")]
     assert f"{2 * 5 + len(range(40, 400, 7))} of 800 values, which count nowhere" in text
     assert None in found.line("forecast", "0,0", "history") and None not in found.line("forecast", "0,0", "forecast")
     rows = {name: [float(x) for x in found.row(name)[1:3]] for name in ("model", "last value", "seasonal naive")}
     assert found.row("last value")[0] == "last value (better on validation)" and "Season of 5 rows" in text
-    said = re.search(
-        r"Against the last value, MSE is (.*) % higher and MAE is (.*) % higher. Against the seasonal", text
-    )
+    said = re.search(r"the last value, MSE is (.*) % higher and MAE is (.*) % higher. Against the seasonal", text)
     changes = [100 * (own / other - 1) for own, other in zip(rows["model"], rows["last value"], strict=True)]
     assert said is not None and [float(x) for x in said.groups()] == pytest.approx(changes, abs=0.1)
     assert "vs last value" in text and "MSE, the model is worse" in text
@@ -258,7 +254,7 @@ def test_the_page_asks_for_nothing(page: tuple[Path, Page], own: tuple[Path, Pat
 
 
 def test_the_page_says_what_it_is_about(page: tuple[Path, Page]) -> None:
-    text = " ".join(page[1].text.split())
+    text = page[1].words
     assert "embedded, horizon 96, memory" in text and "mixer memory · seed 0 · made 20" in text
     assert "8 of 16 channels can be chosen here; all count" in text
     assert "Against the seasonal naive, MSE is" in text and "the 40 validation windows" in text
@@ -313,15 +309,14 @@ def test_what_is_no_finished_run_is_refused(
     run = Path(shutil.copytree(own[0], workdir / "run"))
     assert "is a folder; name a file, such as empty/report.html" in refused(["report", "run", "--output", "empty"])
     assert "/proc cannot be written to" in refused(["report", "run", "--output", "/proc/report.html"])
-    (run / "metrics.json").write_text("{")
-    assert "metrics.json is damaged: it holds no JSON" in refused(["report", "run"])
-    (run / "metrics.json").write_text("{}")
-    assert "metrics.json is not of a finished training: it has no test_mse" in refused(["report", "run"])
-    for text in ("[1]", "3", "null"):
+    for text, said in (
+        ("{", "damaged: it holds no JSON"),
+        ("{}", "not of a finished training: it has no test_mse"),
+        *((other, "not of a finished training: it holds no metrics") for other in ("[1]", "3", "null")),
+        ('{"test_mse": ' * 9999 + "1" + "}" * 9999, "damaged: its JSON is nested too deeply"),
+    ):
         (run / "metrics.json").write_text(text)
-        assert "metrics.json is not of a finished training: it holds no metrics" in refused(["report", "run"])
-    (run / "metrics.json").write_text('{"test_mse": ' * 9999 + "1" + "}" * 9999)
-    assert "metrics.json is damaged: its JSON is nested too deeply" in refused(["report", "run"])
+        assert f"metrics.json is {said}" in refused(["report", "run"])
     whole = json.loads((own[0] / "metrics.json").read_text())
     needed = report.NEEDED
     for name in needed:
@@ -337,12 +332,9 @@ def test_what_is_no_finished_run_is_refused(
 def test_without_plotly_it_says_what_to_install(
     finished: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[list[str]], str]
 ) -> None:
-    for name in [
-        name
-        for name in sys.modules
-        if name.startswith(("plotly", "titans_seq.forecast.report", "titans_seq.cli.report"))
-    ]:
-        monkeypatch.delitem(sys.modules, name)
+    for name in list(sys.modules):
+        if name.startswith(("plotly", "titans_seq.forecast.report", "titans_seq.cli.report")):
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "plotly", None)
     assert "pip install 'titans-seq[report]'" in refused(["report", str(finished)])
 

@@ -98,25 +98,20 @@ def test_any_cut_gives_the_same(model, data, cuts):
     model.reset()
     for begin, end in zip((0, *cuts), (*cuts, n), strict=True):
         model.observe(between(data, begin, end).sample(frac=1, random_state=1))
-    pd.testing.assert_frame_equal(
-        model.predict(future=ahead(data, n)).sort_values(["unique_id", "ds"], ignore_index=True), whole, rtol=1e-4
-    )
-    order = [list(model.fitted_.stream.rows.ids).index(name) for name in ("s0", "s1")]
-    for one, other in zip(
-        states.now.tensors(), model.fitted_.stream.now.select(torch.tensor(order)).tensors(), strict=True
-    ):
+    found, stream = model.predict(future=ahead(data, n)), model.fitted_.stream
+    pd.testing.assert_frame_equal(found.sort_values(["unique_id", "ds"], ignore_index=True), whole, rtol=1e-4)
+    order = torch.tensor([list(stream.rows.ids).index(name) for name in ("s0", "s1")])
+    for one, other in zip(states.now.tensors(), stream.now.select(order).tensors(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert (model.fitted_.stream.rows.lengths < 3 * L).all()  # what is kept does not grow
+    assert (stream.rows.lengths < 3 * L).all()  # what is kept does not grow
 
 
 def test_series_move_at_their_own_pace_and_do_not_mix(model, data):
     model.observe(first(data, 20))
     model.observe(between(data[data["unique_id"] == "s1"], 20, 60))
-    together = model.predict(
-        future=pd.concat([ahead(data[data["unique_id"] == "s0"], 20), ahead(data[data["unique_id"] == "s1"], 60)])
-    )
-    for name, n in (("s0", 20), ("s1", 60)):
-        alone = data[data["unique_id"] == name]
+    s0, s1 = (data[data["unique_id"] == name] for name in ("s0", "s1"))
+    together = model.predict(future=pd.concat([ahead(s0, 20), ahead(s1, 60)]))
+    for name, alone, n in (("s0", s0, 20), ("s1", s1, 60)):
         model.reset().observe(first(alone, n))
         found = model.predict(future=ahead(alone, n))
         np.testing.assert_allclose(together.loc[together["unique_id"] == name, "Titans"], found["Titans"], rtol=1e-4)
@@ -127,9 +122,8 @@ def test_what_was_observed_counts_and_is_forgotten(model, data):
     alone = model.predict(first(data, n), ahead(data, n))
     model.observe(first(data, n))
     assert not np.allclose(model.predict(future=ahead(data, n))["Titans"], alone["Titans"])
-    pd.testing.assert_frame_equal(
-        model.predict(first(data, n), ahead(data, n)), alone
-    )  # a frame of its own is no part of the stream
+    # a frame of its own is no part of the stream
+    pd.testing.assert_frame_equal(model.predict(first(data, n), ahead(data, n)), alone)
     model.reset()
     pd.testing.assert_frame_equal(model.predict(first(data, n), ahead(data, n)), alone)
 
@@ -153,8 +147,7 @@ def test_the_state_is_kept_apart_from_the_weights(model, data, tmp_path):
 
 
 WRONG = {
-    "seen": (lambda d: between(d, 30, 50), (r"series s0: ds 2024-01-02 06:00:00 was observed already; the next row is "
-                                           r"2024-01-02 16:00:00")),
+    "seen": (lambda d: between(d, 30, 50), "s0: ds .* 06:00:00 was observed already; the next row is 2024-01-02 16:00"),
     "gap": (lambda d: between(d, 42, 60), r"series s0: ds 2024-01-02 18:00:00 leaves a gap after 2024-01-02 15:00:00"),
     "new series": (lambda d: between(d, 40, 60).replace("s1", "s9"), "series s9 is new"),
     "column": (lambda d: between(d, 40, 60).drop(columns="price"), "no column 'price'"),

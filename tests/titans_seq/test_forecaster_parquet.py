@@ -14,34 +14,20 @@ from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast import parquet
 
 SMALL = {
-    "horizon": 4,
-    "lookback": 16,
-    "network": {"dim": 16, "depth": 1},
-    "max_epochs": 2,
-    "steps_per_epoch": 6,
-    "batch_size": 8,
-    "accelerator": "cpu",
-}
+    "horizon": 4, "lookback": 16, "network": {"dim": 16, "depth": 1}, "max_epochs": 2, "steps_per_epoch": 6,
+    "batch_size": 8, "accelerator": "cpu",
+}  # fmt: skip
 
 
 def table(series=30, rows=80, seed=0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     hours = pd.date_range("2024", periods=rows, freq="h")
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "unique_id": f"s{i:02d}",
-                    "ds": hours,
-                    "y": 10.0 ** (i % 3) * (3 + np.sin(np.arange(rows) / 4 + i)) + random.standard_normal(rows),
-                    "price": random.standard_normal(rows),
-                    "kind": "ab"[i % 2],
-                }
-            )
-            for i in range(series)
-        ],
-        ignore_index=True,
-    )
+    parts = []
+    for i in range(series):
+        y = 10.0 ** (i % 3) * (3 + np.sin(np.arange(rows) / 4 + i)) + random.standard_normal(rows)
+        columns = {"ds": hours, "y": y, "price": random.standard_normal(rows), "kind": "ab"[i % 2]}
+        parts.append(pd.DataFrame({"unique_id": f"s{i:02d}"} | columns))
+    return pd.concat(parts, ignore_index=True)
 
 
 def write(frame: pd.DataFrame, folder: Path) -> Path:
@@ -81,9 +67,8 @@ def test_many_parts(folder, tmp_path, monkeypatch):
     one, other = (TitansForecaster(**long).fit(data) for data in (frame, folder))
     pd.testing.assert_frame_equal(one.scaling_.scales.sort_index(), other.scaling_.scales.sort_index())
     np.testing.assert_array_equal(one.fitted_.tail.target, other.fitted_.tail.target)
-    assert min(epoch["val_loss"] for epoch in other.history_) == pytest.approx(
-        min(epoch["val_loss"] for epoch in one.history_), rel=0.2
-    )
+    least = [min(epoch["val_loss"] for epoch in model.history_) for model in (one, other)]
+    assert least[1] == pytest.approx(least[0], rel=0.2)
     assert other.history_[-1]["val_loss"] < 0.95 * other.history_[0]["val_loss"]
     kept = other.predict()
     assert list(kept["unique_id"]) == list(one.predict()["unique_id"])
@@ -106,9 +91,8 @@ def test_known_covariates_of_parts(folder, monkeypatch):
     monkeypatch.setattr(parquet, "PART_ROWS", 500)
     model = TitansForecaster(**SMALL, future_covariates=["price"]).fit(folder)
     hours = pd.date_range("2024-01-04 08:00", periods=4, freq="h")
-    future = pd.DataFrame(
-        {"unique_id": np.repeat([f"s{i:02d}" for i in range(30)], 4), "ds": np.tile(hours, 30), "price": 0.5}
-    )
+    names = np.repeat([f"s{i:02d}" for i in range(30)], 4)
+    future = pd.DataFrame({"unique_id": names, "ds": np.tile(hours, 30), "price": 0.5})
     assert np.isfinite(model.predict(folder, future)["Titans"]).all()
     with pytest.raises(DataError, match="future has no row for series s29"):
         model.predict(folder, future[:-1])
@@ -121,9 +105,8 @@ def test_backtests_of_parts_whose_series_are_short(tmp_path, monkeypatch):
     assert len(made[0]) == len(made[1]) > 0
     short = table(40, 9)
     with pytest.raises(ValueError, match="no series has an observed row before a horizon"):
-        TitansForecaster(**SMALL, val_size=0, conformal=False).backtest(
-            write(short, tmp_path / "short"), windows=2, level=None
-        )
+        model = TitansForecaster(**SMALL, val_size=0, conformal=False)
+        model.backtest(write(short, tmp_path / "short"), windows=2, level=None)
 
 
 def test_ctrl_c_while_sorting_leaves_nothing_behind(folder, tmp_path):

@@ -1,8 +1,6 @@
 """The GluonTS estimator: what GluonTS asks of one, and the places where its base class lets users down."""
 
-import re
 import signal
-from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -35,21 +33,13 @@ from titans_seq.forecast.outputs import MonotoneQuantileOutput, PointOutput
 
 H, CONTEXT = 6, 24
 SMALL = {
-    "prediction_length": H,
-    "context_length": CONTEXT,
-    "network": {"dim": 8},
-    "num_batches_per_epoch": 2,
+    "prediction_length": H, "context_length": CONTEXT, "network": {"dim": 8}, "num_batches_per_epoch": 2,
     "batch_size": 8,
-}
+}  # fmt: skip
 COVARIATES = {
-    "freq": "h",
-    "num_feat_dynamic_real": 2,
-    "num_past_feat_dynamic_real": 1,
-    "num_feat_static_real": 1,
-    "num_feat_static_cat": 2,
-    "cardinality": [3, 2],
-}
-ROOT = Path(__file__).parents[3]
+    "freq": "h", "num_feat_dynamic_real": 2, "num_past_feat_dynamic_real": 1, "num_feat_static_real": 1,
+    "num_feat_static_cat": 2, "cardinality": [3, 2],
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -62,17 +52,12 @@ def series(lengths=(120, 90, 150, 100, 110), seed=0) -> list[dict]:
     random, entries = np.random.default_rng(seed), []
     for i, n in enumerate(lengths):
         target = 10.0**i * (3 + np.sin(np.arange(n) * 2 * np.pi / 12 + i) + 0.1 * random.standard_normal(n))
-        entries.append(
-            {
-                "item_id": f"s{i}",
-                "start": pd.Period("2024-01-01 05:00", "h") + i,
-                "target": target,
-                "feat_dynamic_real": random.standard_normal((2, n + H)),
-                "past_feat_dynamic_real": random.standard_normal((1, n)),
-                "feat_static_real": random.standard_normal(1),
-                "feat_static_cat": np.array([i % 3, i % 2]),
-            }
-        )
+        entries.append({
+            "item_id": f"s{i}", "start": pd.Period("2024-01-01 05:00", "h") + i, "target": target,
+            "feat_dynamic_real": random.standard_normal((2, n + H)),
+            "past_feat_dynamic_real": random.standard_normal((1, n)),
+            "feat_static_real": random.standard_normal(1), "feat_static_cat": np.array([i % 3, i % 2]),
+        })  # fmt: skip
     return entries
 
 
@@ -191,17 +176,10 @@ def test_gaps_are_masked(predictor, data):
 def test_padding_of_short_series_is_unobserved(predictor):
     """A series that begins late forecasts as one that is missing until then."""
     (entry,) = series([60])
-    late = {
-        **entry,
-        "start": entry["start"] + 40,
-        "target": entry["target"][40:],
-        "feat_dynamic_real": entry["feat_dynamic_real"][:, 40:],
-    }
-    late["past_feat_dynamic_real"] = entry["past_feat_dynamic_real"][:, 40:]
-    missing = {name: entry[name].copy() if isinstance(entry[name], np.ndarray) else entry[name] for name in entry}
-    missing["target"][:40] = np.nan
-    batch = dict(_inputs(predictor, late))
-    other = dict(_inputs(predictor, missing))
+    covariates = {name: entry[name][:, 40:] for name in ("feat_dynamic_real", "past_feat_dynamic_real")}
+    late = entry | covariates | {"start": entry["start"] + 40, "target": entry["target"][40:]}
+    missing = entry | {"target": np.r_[np.full(40, np.nan), entry["target"][40:]]}
+    batch, other = _inputs(predictor, late), _inputs(predictor, missing)
     np.testing.assert_array_equal(batch["past_observed_values"], other["past_observed_values"])
     assert batch["past_observed_values"].sum() == 20
     np.testing.assert_array_equal(batch["past_target"], other["past_target"])
@@ -272,21 +250,12 @@ def test_training_windows_hold_no_past_covariates_of_the_horizon(data):
     """Every window of a series that counts its steps: what is known of it ends where the forecast begins."""
     n = 80
     steps = np.arange(n, dtype=float)
-    entry = {
-        "start": pd.Period("2024", "h"),
-        "target": steps,
-        "past_feat_dynamic_real": steps[None],
-        "feat_dynamic_real": steps[None],
-    }
-    made = estimator(
-        num_past_feat_dynamic_real=1,
-        num_feat_dynamic_real=1,
-        train_sampler=NumInstanceSampler(N=5, min_past=1, min_future=H),
-    )
-    loader = made.create_training_data_loader(
-        made.create_transformation().apply([entry]), made.create_lightning_module()
-    )
-    for batch in loader:
+    covariates = {"past_feat_dynamic_real": steps[None], "feat_dynamic_real": steps[None]}
+    series = [{"start": pd.Period("2024", "h"), "target": steps} | covariates]
+    sampler = NumInstanceSampler(N=5, min_past=1, min_future=H)
+    made = estimator(num_past_feat_dynamic_real=1, num_feat_dynamic_real=1, train_sampler=sampler)
+    series = made.create_transformation().apply(series)
+    for batch in made.create_training_data_loader(series, made.create_lightning_module()):
         assert set(batch) == {*made._inputs, "future_target", "future_observed_values"}
         first = batch["future_target"][:, :1]
         for step in range(CONTEXT):
@@ -306,14 +275,9 @@ def test_it_learns_a_cycle():
     past, future = every[:, :-horizon], every[:, -horizon:]
     entries = [{"start": pd.Period("2024", "h"), "target": target} for target in past]
     trained = estimator(
-        {"max_epochs": 2},
-        prediction_length=horizon,
-        context_length=36,
-        lr=1e-2,
-        batch_size=32,
-        num_batches_per_epoch=40,
-        network={"dim": 16, "dropout": 0.0, "head_dropout": 0.0},
-    ).train(entries)
+        {"max_epochs": 2}, prediction_length=horizon, context_length=36, lr=1e-2, batch_size=32,
+        num_batches_per_epoch=40, network={"dim": 16, "dropout": 0.0, "head_dropout": 0.0},
+    ).train(entries)  # fmt: skip
 
     def error(forecasts: np.ndarray) -> float:
         return np.mean(np.abs(forecasts - future) / past.std(axis=1, keepdims=True))
@@ -407,11 +371,10 @@ def test_callbacks_last_for_every_training_and_the_callers_arguments_stay(data, 
 
 @pytest.mark.parametrize("validated", [True, False], ids=["val_loss", "train_loss"])
 def test_the_best_epoch_is_kept(data, validated):
+    @torch.no_grad()
     def spoil(epoch, module):
-        if epoch == 2:
-            with torch.no_grad():
-                for parameter in module.parameters():
-                    parameter.mul_(3)
+        for parameter in module.parameters():
+            parameter.mul_(3 if epoch == 2 else 1)
 
     watch = Watch(spoil)
     trained = estimator({"max_epochs": 3, "callbacks": [watch]}).train(data, data if validated else None)
@@ -467,9 +430,7 @@ def test_without_checkpoints_the_last_weights_count(data, options):
     assert np.isfinite(forecast(estimator(options).train(data), data)).all()
 
 
-@pytest.mark.parametrize(
-    "mode", [torch.no_grad, torch.inference_mode, torch.enable_grad], ids=lambda mode: mode.__name__
-)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_all_grad_modes_agree(data, predictor, mode):
     """The memory learns while it reads; GluonTS predicts without gradients."""
     (window,) = predictor.input_transform.apply([data[0]], is_train=False)
@@ -498,10 +459,7 @@ ARGUMENTS = [
     ({"network": {"dimension": 8}}, "{'dimension': 8}: .*unexpected keyword argument 'dimension'"),
     ({"network": {"horizon": 8}}, "{'horizon': 8}: .*multiple values"),
     ({"freq": "fortnight"}, "freq must be a frequency for which GluonTS has time features; got 'fortnight'"),
-    (
-        {"num_feat_static_cat": 1},
-        r"cardinality must have a number above 0 for each of the 1 num_feat_static_cat; got \[\]",
-    ),
+    ({"num_feat_static_cat": 1}, r"must have a number above 0 for each of the 1 num_feat_static_cat; got \[\]"),
     ({"num_feat_static_cat": 1, "cardinality": [0]}, r"got \[0\]"),
     ({"cardinality": [4]}, r"each of the 0 num_feat_static_cat; got \[4\]"),
     ({"distr_output": "normal"}, "distr_output"),
@@ -509,19 +467,16 @@ ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "options, message", ARGUMENTS, ids=lambda value: value if isinstance(value, str) else str(value)
-)
+@pytest.mark.parametrize("options, message", ARGUMENTS, ids=str)
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         estimator(**options)
 
 
-@pytest.mark.parametrize(
-    "output",
-    [GammaOutput(), BetaOutput(), ISQFOutput(3, [0.1, 0.9]), ImplicitQuantileNetworkOutput()],
-    ids=lambda o: type(o).__name__,
-)
+UNTRAINABLE = [GammaOutput(), BetaOutput(), ISQFOutput(3, [0.1, 0.9]), ImplicitQuantileNetworkOutput()]
+
+
+@pytest.mark.parametrize("output", UNTRAINABLE, ids=lambda o: type(o).__name__)
 def test_outputs_that_cannot_be_trained_are_refused(output: Output):
     with pytest.raises(ValueError, match=f"distr_output must have a loss .*{type(output).__name__}"):
         estimator(distr_output=output)
@@ -543,19 +498,15 @@ SERIES = [
     (_changed("target", _put(np.inf)), "target must be one row of finite numbers or NaN; item 's0' has inf"),
     (_changed("target", lambda v: v[None]), r"target must be one row .*; item 's0' has shape \[1, 120\]"),
     (_changed("feat_dynamic_real", _put(np.nan)), "feat_dynamic_real must be finite .*; item 's0' has nan"),
-    (_changed("feat_dynamic_real", lambda v: v[:1]), (r"must be \[2, 1\d\d\], or longer,; item 's0' has shape \[1, "
-                                                     r"126\]")),
+    (_changed("feat_dynamic_real", lambda v: v[:1]), r"be \[2, 1\d\d\], or longer,; item 's0' has shape \[1, 126\]"),
     (_changed("feat_dynamic_real", lambda v: v[:, :50]), r"has shape \[2, 50\]"),
     (_changed("past_feat_dynamic_real", _put(-np.inf)), "past_feat_dynamic_real must be finite .*; item 's0' has -inf"),
-    (_changed("past_feat_dynamic_real", lambda v: v[:, :-1]), (r"\[1, 120\], or longer,; item 's0' has shape \[1, "
-                                                              r"119\]")),
-    (_changed("feat_static_real", lambda v: v * np.nan), ("feat_static_real must be 1 finite numbers; item 's0' has "
-                                                         "nan")),
+    (_changed("past_feat_dynamic_real", lambda v: v[:, :-1]), r"be \[1, 120\], or .*; item 's0' has shape \[1, 119\]"),
+    (_changed("feat_static_real", lambda v: v * np.nan), "static_real must be 1 finite numbers; item 's0' has nan"),
     (_changed("feat_static_real", lambda v: np.ones(2)), r"has \[1.0, 1.0\]"),
-    (_changed("feat_static_cat", lambda v: v + 2), (r"feat_static_cat must be whole .* below \[3, 2\]; item 's0' has "
-                                                   r"\[2.0, 2.0\]")),
+    (_changed("feat_static_cat", lambda v: v + 2), r"must be whole .* below \[3, 2\]; item 's0' has \[2.0, 2.0\]"),
     (_changed("feat_static_cat", lambda v: v + 0.5), r"has \[0.5, 0.5\]"),
-    (_changed("feat_static_cat", lambda v: v - 1), r"has \[-1.0, -1.0\]"),
+    (_changed("feat_static_cat", lambda v: v - 1), r"feat_static_cat must .* has \[-1.0, -1.0\]"),
     (lambda entry: entry | {"feat_static_real": None}, "feat_static_real must be in every series; item 's0' has none"),
 ]  # fmt: skip
 
@@ -588,9 +539,7 @@ def test_the_step_of_the_data_must_be_that_of_the_estimator(freq, start, got):
     if got is None:
         trained = made.train([entry])
         return np.testing.assert_array_equal(forecast(trained, [entry]).shape, (1, 3, H))
-    with pytest.raises(
-        ValueError, match=f"start must be a pandas Period of the estimator's freq '{freq}'; item 'a' {got}"
-    ):
+    with pytest.raises(ValueError, match=f"start must be a pandas Period .* freq '{freq}'; item 'a' {got}"):
         made.train([entry])
 
 
@@ -598,9 +547,7 @@ def test_known_covariates_must_reach_over_the_horizon(data, predictor):
     """For training they may end with the target."""
     short = [d | {"feat_dynamic_real": d["feat_dynamic_real"][:, :-H]} for d in data]
     estimator(**COVARIATES).train(short)
-    with pytest.raises(
-        ValueError, match=r"feat_dynamic_real must be \[2, 126\], or longer,; item 's0' has shape \[2, 120\]"
-    ):
+    with pytest.raises(ValueError, match=r"must be \[2, 126\], or longer,; item 's0' has shape \[2, 120\]"):
         forecast(predictor, short)
 
 
@@ -631,10 +578,3 @@ def test_samplers_can_be_chosen(data):
     (batch,) = made.create_validation_data_loader(series, module)
     expected = np.array([d["target"][-2 * H : -H] for d in data])
     np.testing.assert_allclose(batch["future_target"], expected, rtol=1e-6)
-
-
-def test_the_page_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "gluonts.md").read_text(), flags=re.DOTALL)
-    names: dict = {}
-    exec(code, names)  # noqa: S102  our own text
-    assert len(names["forecasts"]) == 3 and np.isfinite(names["scores"].to_numpy()).all()
