@@ -232,6 +232,17 @@ def test_a_given_season_and_one_that_does_not_fit(own: tuple[Path, Path, Page], 
     assert [trace["name"] for trace in without.plots["horizon"]["traces"]] == ["model", "last value"]
 
 
+def test_forecasts_held_few_at_a_time_are_the_same(
+    own: tuple[Path, Path, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("titans_seq.cli.report.HELD_VALUES", 5 * 2 * H)
+    run, _, whole = own
+    found = report(run, tmp_path / "r.html")
+    for name in ("model", "last value", "80 %", "95 %"):
+        assert found.row(name) == whole.row(name)
+    np.testing.assert_allclose(found.line("forecast", "5,1", "forecast"), whole.line("forecast", "5,1", "forecast"))
+
+
 def test_changed_data_are_noticed(own: tuple[Path, Path, Page], tmp_path: Path) -> None:
     run = Path(shutil.copytree(own[0], tmp_path / "run"))
     metrics = json.loads((run / "metrics.json").read_text())

@@ -455,23 +455,18 @@ def test_the_folder_stays_clean(data, tmp_path, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    "model, exact", [("f", {"mse": 2 / 3, "mae": 2 / 3, "mase": 4 / 3}), ("g", {"mse": 0, "mae": 0, "mase": 0})]
-)
-def test_scores_by_hand(model, exact):
+def test_scores_by_hand():
     rows = pd.DataFrame({"unique_id": "a", "y": [1.0, 2, 3, np.nan], "f": [2.0, 2, 2, 9], "g": [1.0, 2, 3, 9]})
     rows = rows.assign(**{"f-lo-50": [1.5, 2, 1, 0], "f-hi-50": [3.0, 2, 4, 0]})
-    found = evaluate(rows, {"a": np.array([0, 1, np.nan, 1, 0.5])}, model=model)
-    assert {name: found[name] for name in exact} == pytest.approx(
-        exact | ({"mase": found["mase"]} if model == "f" else {})
-    )
-    if model == "f":
-        # |differences| of the history: 1, missing, missing, .5; errors 1, 0, 1
-        assert found["mase"] == pytest.approx((2 / 3) / 0.75)
-        assert found["coverage_50"] == pytest.approx(2 / 3) and found["width_50"] == pytest.approx(1.5)
-        # pinball at .25 (1.5, 2, 1), .5 (2, 2, 2), .75 (3, 2, 4), each twice the plain one
-        wanted = [2 * (0.75 * 0.5 + 0 + 0.25 * 2) / 3, 2 * (0.5 + 0 + 0.5) / 3, 2 * (0.25 * 2 + 0 + 0.25 * 1) / 3]
-        assert found["crps"] == pytest.approx(np.mean(wanted))
+    history = {"a": np.array([0, 1, np.nan, 1, 0.5])}
+    exact = evaluate(rows, history, model="g")
+    assert exact["mse"] == exact["mae"] == exact["mase"] == 0
+    # pinball at .25 (1.5, 2, 1), .5 (2, 2, 2), .75 (3, 2, 4), each twice the plain one
+    crps = np.mean([2 * (0.75 * 0.5 + 0 + 0.25 * 2) / 3, 2 * (0.5 + 0 + 0.5) / 3, 2 * (0.25 * 2 + 0 + 0.25 * 1) / 3])
+    # |differences| of the history: 1, missing, missing, .5; errors 1, 0, 1
+    wanted = {"mse": 2 / 3, "mae": 2 / 3, "mase": (2 / 3) / 0.75, "coverage_50": 2 / 3, "width_50": 1.5, "crps": crps}
+    found = evaluate(rows, history, model="f")
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
 
 
 def test_wrong_scores_are_named():

@@ -363,10 +363,8 @@ class TitansForecaster(BaseEstimator):
     def _fit_panels(self, panels: Sequence[Panel]) -> Self:
         again = self._require_fitted() if hasattr(self, "fitted_") else None
         draws = Draws(self.seed + getattr(self, "fits_", 0))
-        protocol, options = (
-            HoldOut.of(panels, self.horizon, self.val_size),
-            {"mixer": self.mixer, **(self.network or {})},
-        )
+        protocol = HoldOut.of(panels, self.horizon, self.val_size)
+        options = {"mixer": self.mixer, **(self.network or {})}
         data = PanelData(
             panels, protocol, lookback=self._lookback * self.train_blocks, horizon=self.horizon,
             calendar=self.calendar, scaling=None if again is None else again.scaling, batch_size=self.batch_size,

@@ -1,7 +1,5 @@
 """Training and scoring of a forecasting network."""
 
-import warnings
-
 import lightning as L
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from titans_seq.cli.config import compose
 from titans_seq.cli.constructors import build
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.forecast import ForecastModule
+from titans_seq.training import quiet_training
 
 
 class LastValue(nn.Module):
@@ -41,12 +40,7 @@ def quiet_trainer(**options) -> L.Trainer:
 
 @pytest.fixture(autouse=True)
 def lightning_advice():
-    with warnings.catch_warnings():
-        # lightning 2.6 advises more workers for loaders that only index a tensor, and calls a pytree API torch
-        # deprecates
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    with quiet_training():
         yield
 
 

@@ -63,27 +63,19 @@ def forecast_plot(windows: Sequence[Window], columns: Sequence[str]) -> Plot:
     arrays = [part for window in windows for part in (stamps(window.time[:past]), stamps(window.time[past - 1 :]))]
     views = {}
     for (w, window), (c, name) in product(enumerate(windows), enumerate(columns)):
-        bands, lines = _bounds_of(window, c), _lines_of(window, c)
+        bands = [_from_now(window, side, c) for level in window.bounds[::-1] for side in level]  # as `_bands`
+        future = [_from_now(window, values, c) for values in (window.truth, window.forecast)]
         x = [2 * w + 1] * len(bands) + [2 * w, 2 * w + 1, 2 * w + 1]
-        views[f"{w},{c}"] = {"x": x, "y": numbers(*bands, *lines), "layout": {"yaxis": axis_of(label_of(name))}}
+        y = numbers(*bands, window.past[:, c], *future)
+        views[f"{w},{c}"] = {"x": x, "y": y, "layout": {"yaxis": axis_of(label_of(name))}}
     menus = [("Window", [window.label for window in windows]), ("Channel", list(columns))]
     traces = _bands() + [line("history", HISTORY), line("truth", TRUTH), line("forecast", FORECAST)]
     return Plot("forecast", 440, traces, layout_of(xaxis=time_axis(windows[0].time)), views, arrays, menus)
 
 
-def _bounds_of(window: Window, channel: int) -> list[np.ndarray]:
-    """As `_bands` draws them."""
-    return [_from_now(window, side[:, channel], channel) for level in window.bounds[::-1] for side in level]
-
-
-def _lines_of(window: Window, channel: int) -> list[np.ndarray]:
-    future = (_from_now(window, values[:, channel], channel) for values in (window.truth, window.forecast))
-    return [window.past[:, channel], *future]
-
-
 def _from_now(window: Window, values: np.ndarray, channel: int) -> np.ndarray:
     """Lines into the future start at the last row seen, so that nothing gapes."""
-    return np.concatenate([window.past[-1:, channel], values])
+    return np.concatenate([window.past[-1:, channel], values[:, channel]])
 
 
 def _bands() -> list[dict[str, Any]]:
