@@ -5,7 +5,7 @@ Nothing heavy is imported here or in the tables (`forecast_flags.py`, ...): `--h
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -49,7 +49,7 @@ class Command:
 
     run: "module:function" in titans_seq.cli that does the work. description, epilog: of its help. help: its line in the
     help of the verb; None: the description. takes_overrides: KEY=VALUE words. takes_everything: words are not parsed
-    here. defaults: attributes of the parsed arguments that no flag sets.
+    here.
     """
 
     run: str
@@ -59,7 +59,6 @@ class Command:
     help: str | None = None
     takes_overrides: bool = False
     takes_everything: bool = False
-    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Flag]:

@@ -209,21 +209,21 @@ def has_surprise(module: ForecastModule) -> bool:
 # test and predict -----------------------------------------------------------------------------------------------------
 
 
-def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
-    """Rebuild the objects of a run with its weights, on its own series or on --csv."""
+def load_run(arguments: argparse.Namespace, stage: str, csv: str | None = None) -> tuple[Job, Path]:
+    """Rebuild the objects of a run with its weights, on its own series or on those of a file."""
     folder, path = checkpoints.split_checkpoint(user_path(arguments.checkpoint))
     config = recorded.read_config(folder, FORECAST.key, trust=recorded.named_again(arguments.trust))
     FORECAST.check(config)
     config.quiet = arguments.quiet
-    if arguments.csv:
-        config.data.dataset, config.data.csv = None, str(user_path(arguments.csv).absolute())
+    if csv:
+        config.data.dataset, config.data.csv = None, str(user_path(csv).absolute())
     elif config.data.csv is not None and not Path(config.data.csv).exists():
         gone = f"{config.data.csv}, which {folder} was trained on, is not there any more"
         raise UsageError(f"{gone}; {'put it back' if arguments.verb == 'report' else 'give it by --csv FILE'}")
     checkpoint = checkpoints.load_checkpoint(path)
     training.hush(config.quiet)
     # a file of one's own is tested on the scale of its own train split, as the published numbers are
-    own_scale = stage == "test" and arguments.csv
+    own_scale = stage == "test" and csv
     data = FORECAST.data(config, stage, None if own_scale else checkpoint, download=False)
     module = fitting.restored(config, lambda: FORECAST.module(config, data), checkpoint, folder)
     return Job(FORECAST, config, data, module, fitting.make_tester(config, folder)), folder
@@ -231,7 +231,7 @@ def load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path]:
 
 def test_command(arguments: argparse.Namespace) -> None:
     """`titans-seq test forecast`: metrics on the test split, to RUN/test_metrics.json."""
-    job, folder = load_run(arguments, "test")
+    job, folder = load_run(arguments, "test", arguments.csv)
     with training.interruptible(job.trainer, "nothing was written"):
         tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
     metrics = {**FORECAST.about(job), **tested}
@@ -243,7 +243,7 @@ def test_command(arguments: argparse.Namespace) -> None:
 
 def predict_command(arguments: argparse.Namespace) -> None:
     """`titans-seq predict forecast`: the rows after the last one, in original units."""
-    job, run = load_run(arguments, "predict")
+    job, run = load_run(arguments, "predict", arguments.csv)
     data = series_of(job)
     if not isinstance(module_of(job).network, SimbaForecaster):
         raise UsageError(f"{run} has a network of your own; predict with titans_seq.forecast.SimbaForecaster only")
@@ -292,7 +292,7 @@ def _standing_out(found: np.ndarray, lookback: int, share: float) -> list[Span]:
 
 def surprise_command(arguments: argparse.Namespace) -> None:
     """`titans-seq surprise forecast`: how much each row surprised the memory, and where most."""
-    job, run = load_run(arguments, "predict")
+    job, run = load_run(arguments, "predict", arguments.csv)
     data = series_of(job)
     if not has_surprise(module_of(job)):
         raise UsageError(f"{run} has no memory to surprise; train one with model=memory")

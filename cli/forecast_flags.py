@@ -115,5 +115,4 @@ The page has test metrics beside those of the last value and the last season, fo
 the validation split, errors by step and by channel, the training, and what surprised the memory. It loads nothing from
 elsewhere, so it can be sent or kept.""",
     help="write a page about a finished run of `fit forecast`: one HTML file for any browser",
-    defaults={"csv": None},  # the page is about the run's own series
 )

@@ -96,5 +96,4 @@ def _add_commands(parser: argparse.ArgumentParser, word: str, below: Mapping[str
             run=f"titans_seq.cli.{item.run}",
             takes_overrides=item.takes_overrides,
             takes_everything=item.takes_everything,
-            **item.defaults,
         )
