@@ -70,6 +70,13 @@ def test_train_batches_are_shuffled_by_seed_and_complete(write_csv: Write) -> No
     assert sorted(order(0)) == [t for t in range(24, 280 - 12 + 1) for _ in range(3)] != order(0)
 
 
+def test_validation_takes_every_window_of_its_split(write_csv: Write) -> None:
+    data = _own(write_csv(rows=36_000, channels=1), horizon=720, eval_batch_size=1000)
+    data.setup()
+    index = torch.cat([batch["index"] for batch in data.val_dataloader()])
+    assert torch.equal(index, torch.arange(25_200, 28_800 - 720 + 1))
+
+
 def test_prediction_sees_the_last_rows_and_no_future(write_csv: Write) -> None:
     data = _ready(write_csv(rows=400))
     (batch,) = data.predict_dataloader()
