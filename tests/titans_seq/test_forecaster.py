@@ -403,6 +403,8 @@ WRONG = {
     "val_size": ({"val_size": 3}, "val_size must be 0 or at least the horizon 6; got 3"),
     "no validation": ({"val_size": 0}, "give val_size > 0 or conformal=False"),
     "levels": ({"levels": [80, 120]}, "levels must be percentages from 1 to below 100; got 120"),
+    "no name": ({"alias": ""}, "alias must be a name; got ''"),
+    "calendar as text": ({"calendar": "x"}, "calendar must be True or False; got 'x'"),
     "shares": ({"levels": (0.8, 0.95)}, "levels must be percentages .*; got 0.8: write 80 for 0.8"),
     "no levels": ({"levels": ()}, "levels must name an interval to calibrate"),
     "text levels": ({"levels": ["80"]}, "levels must be percentages such as"),

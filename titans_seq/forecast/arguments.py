@@ -38,6 +38,11 @@ def check_arguments(forecaster: Any) -> None:
         value = getattr(forecaster, name)
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
             raise ValueError(f"{name} must be a number of at least 0; got {value!r}")
+    for name, kind in (("calendar", bool), ("conformal", bool), ("progress", bool), ("alias", str)):
+        value = getattr(forecaster, name)
+        if not isinstance(value, kind) or value == "":
+            words = "True or False" if kind is bool else "a name"
+            raise ValueError(f"{name} must be {words}; got {value!r}")
     columns = forecaster.columns
     if forecaster.alias in (columns.id, columns.time, columns.target, "cutoff"):
         raise ValueError(
