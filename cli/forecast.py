@@ -20,7 +20,7 @@ from titans_seq.cli.pictures import draw
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.tasks import History, Job, Task
 from titans_seq.datamodules import ForecastDataModule, download_dataset
-from titans_seq.datamodules.common.files import EMBEDDED, user_path
+from titans_seq.datamodules.common.files import EMBEDDED, base_name, user_path
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.registry import find_spec, locate
 from titans_seq.files import replacing
@@ -43,6 +43,11 @@ def _named(name: str) -> list[str]:
     return [f"data={EMBEDDED if name.lower() == EMBEDDED else find_spec(name).name.lower()}"]
 
 
+def _mixer(config: DictConfig) -> str:
+    """The mixer's name, or the class of a network of the user's without one."""
+    return str(config.model.get("mixer") or config.model._target_.rpartition(".")[2])
+
+
 class ForecastTask(Task):
     """A forecaster of one series."""
 
@@ -58,12 +63,12 @@ class ForecastTask(Task):
 
     def default_folder(self, config: DictConfig) -> Path:
         if config.data.csv is not None:
-            dataset = Path(config.data.csv).name.removesuffix(".gz").removesuffix(".csv")
+            dataset = base_name(config.data.csv)
         elif config.data.dataset is None or config.data.dataset.lower() == EMBEDDED:
             dataset = EMBEDDED
         else:
             dataset = find_spec(config.data.dataset).name
-        return Path("runs", "forecast", f"{dataset}-h{config.data.horizon}-{config.model.mixer}-s{config.seed}")
+        return Path("runs", "forecast", f"{dataset}-h{config.data.horizon}-{_mixer(config)}-s{config.seed}")
 
     def check(self, config: DictConfig) -> None:
         for name in ("lookback", "horizon"):
@@ -92,7 +97,13 @@ class ForecastTask(Task):
         except ValueError as error:
             raise UsageError(f"training: {error}") from None
         own = {"outputs": outputs} if registry.find(config.model._target_, "model") is SimbaForecaster else {}
-        return build(config.training, "training", network=build(config.model, "model", **own))
+        network = build(config.model, "model", **own)
+        for name in ("lookback", "horizon"):
+            if getattr(network, name, None) != config.data[name]:
+                raise UsageError(
+                    f"model: {type(network).__name__} must have the attribute {name}, here {config.data[name]}"
+                )
+        return build(config.training, "training", network=network)
 
     def begin(self, job: Job) -> None:
         data, module = series_of(job), module_of(job)
@@ -109,7 +120,7 @@ class ForecastTask(Task):
             "data": data.provenance,
             "lookback": data.lookback,
             "horizon": data.horizon,
-            "mixer": job.config.model.mixer,
+            "mixer": _mixer(job.config),
             "seed": job.config.seed,
             "test_windows": len(data.windows("test")),
             "scale": "standardised",
@@ -245,8 +256,6 @@ def predict_command(arguments: argparse.Namespace) -> None:
     """`titans-seq predict forecast`: the rows after the last one, in original units."""
     job, run = load_run(arguments, "predict", arguments.csv)
     data = series_of(job)
-    if not isinstance(module_of(job).network, SimbaForecaster):
-        raise UsageError(f"{run} has a network of your own; predict with titans_seq.forecast.SimbaForecaster only")
     fitted = fitted_of(job)
     table = fitted.predict()
     folder, file = _output_for_prediction(arguments, run)

@@ -21,7 +21,7 @@ from titans_seq.pictures import plot_training
 
 MODEL = "model"  # where in the run folder the trained model lies, for use without the run
 DEFAULT = "mac"  # variant
-# the paper's sizes: width, heads, and the layers that give so many parameters with a vocabulary of 32,000
+# the paper's sizes: width, heads, and the layers that reach that many parameters with a vocabulary of 32,000
 SIZES = {
     "170m": (768, 12, {"lmm": 18, "mac": 13, "mag": 14, "mal": 14, "transformer": 21}),
     "340m": (1024, 16, {"lmm": 22, "mac": 15, "mag": 17, "mal": 17, "transformer": 24}),

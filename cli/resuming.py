@@ -1,4 +1,4 @@
-"""An interrupted or finished run that goes on: which folder, what may be asked of it, and how it is opened again."""
+"""Resuming a run: which folder, which options may change, and how a finished run is reopened."""
 
 import copy
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def asked_of(folder: Path, config: DictConfig, words: Sequence[str]) -> DictConf
 
 
 def _completed(config: DictConfig) -> DictConfig:
-    """The configuration of a run with the options of the Trainer that it left as they are."""
+    """The configuration of a run with the defaults of the Trainer's options."""
     known = config.copy()
     complete(known, ("trainer",))
     return known
@@ -103,10 +103,10 @@ def _check_experiment(folder: Path, asked: DictConfig, known: DictConfig) -> Non
 
 
 def reopen(job: Job, folder: Path) -> bool:
-    """Make a run unfinished again; tell whether its training had ended by itself and is not to go on.
+    """Mark a run as unfinished; return whether its training has ended by itself and must not continue.
 
-    A finished run is only resumed for more epochs. From here on it is like any interrupted run: Ctrl-C leaves neither
-    the metrics of the shorter training nor the mark that it stopped early.
+    A finished run is only resumed for more epochs. From here on it is an interrupted run: Ctrl-C leaves neither the
+    metrics of the shorter training nor the mark that it stopped early.
     """
     last = folder / runs.CHECKPOINTS / runs.LAST
     checkpoint = checkpoints.load_checkpoint(last)

@@ -60,8 +60,8 @@ class Task(ABC):
     ) -> L.LightningDataModule:
         """The data, set up for a stage.
 
-        checkpoint: of the run that is tested or goes on. download: get a named data set that is not here; a
-        configuration from a file must not decide that.
+        checkpoint: of the run that is tested or resumed.
+        download: whether to fetch a named data set that is missing; a configuration from a file must not decide that.
         """
 
     @abstractmethod

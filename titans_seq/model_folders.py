@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from torch import Tensor
 
 import titans_seq
@@ -113,8 +111,8 @@ def as_json(value: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, tuple | set | np.ndarray | pd.Index):
+    if isinstance(value, set):
         return list(value)
+    if hasattr(value, "tolist") and not isinstance(value, Tensor):
+        return value.tolist()
     raise TypeError(f"{value!r} of {type(value).__name__}")

@@ -34,7 +34,7 @@ def user_path(text: str | Path) -> Path:
             raise ValueError("it is empty")
         os.lstat(path)
     except RuntimeError:
-        raise DataError(f"{text}: there is no such user, or no home folder; write the path in full") from None
+        raise DataError(f"{text}: no such user, or no home folder; write the full path") from None
     except ValueError as error:  # NUL, or a surrogate that stands for no byte
         raise DataError(f"{str(text)!r} is not a path: {error}") from None
     except OSError as error:  # anything else is for those who read or write there

@@ -16,8 +16,8 @@ SPLITS = ("train", "val", "test")
 class EpochShuffle(RandomSampler):
     """Every index once, in an order that depends on the seed and the epoch only, so a resumed run sees the same.
 
-    Lightning calls `set_epoch` before each epoch; without it each pass takes the next epoch. With `num_samples` an
-    epoch takes so many: fewer than all, or all several times.
+    Lightning calls `set_epoch` before each epoch; without it each pass takes the next epoch. An epoch takes
+    `num_samples`: fewer than all, or all several times.
     """
 
     def __init__(self, data_source: Any, seed: int, num_samples: int | None = None) -> None:

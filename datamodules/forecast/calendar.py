@@ -15,7 +15,7 @@ from titans_seq.datamodules.common.errors import DataError
 Step: TypeAlias = BaseOffset | int
 MOST = 0.8  # of dates that follow a rule: the others are a few days early or late
 RARE = 0.02  # of dates on weekends: then they are mistakes among business days
-FEW = 5  # so many equal gaps are no accident: months and quarters have different lengths
+FEW = 5  # equal gaps up to this number may be chance: months and quarters differ in length
 _UNITS = {12: "Y", 3: "Q", 1: "M"}
 _NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
@@ -192,14 +192,14 @@ def grid_place(times: np.ndarray, starts: np.ndarray, step: Step) -> np.ndarray:
     for start in np.unique(starts):
         rows = starts == start
         grid = _dates(start, step, end=times[rows].max())
-        # a start that is no anchor of the frequency would make a grid without it
+        # pandas drops a start that is not an anchor of the frequency
         on_grid = len(grid) > 0 and grid[0] == pd.Timestamp(start)
         place[rows] = grid.get_indexer(pd.DatetimeIndex(times[rows])) if on_grid else -1
     return place
 
 
 def grid_times(starts: np.ndarray, steps: np.ndarray, step: Step) -> pd.Index:
-    """The grids from each start on, one after another, with so many steps each.
+    """The grids that begin at each start, one after another, with `steps` points each.
 
     Raises:
         DataError: they run beyond the year 2262.

@@ -316,8 +316,7 @@ def windows_at_end(panel: Panel, scaling: PanelScaling, lookback: int) -> Window
 
 
 class PanelBatches(IterableDataset[Batch]):
-    """Training batches of several panels, each batch of one; an epoch of so many steps visits a few panels, the next
-    epoch the next ones.
+    """Training batches of several panels, each batch of one panel. An epoch visits a few panels, the next epoch others.
 
     Panels come in an order that depends on the seed only, each as often as the others; a visit's batches, as many as
     its share of the windows in this epoch, are drawn by seed and number of the visit. Without a Trainer each pass takes
@@ -357,7 +356,7 @@ class PanelBatches(IterableDataset[Batch]):
 
 
 def _drawn(panel: Panel, rows: int, seed: int) -> Panel:
-    """Series of so many rows together, at least one, drawn by chance."""
+    """Randomly drawn series with at most `rows` rows together, at least one series."""
     order = np.random.default_rng(seed).permutation(len(panel))
     count = max(1, int(np.searchsorted(np.cumsum(panel.lengths[order]), rows, side="right")))
     return panel.take(np.sort(order[:count]))

@@ -111,7 +111,7 @@ class Panel:
         return self._runs(which, self.offsets[:-1][which], self.lengths[which])
 
     def split(self, rows: int) -> Iterator["Panel"]:
-        """Panels of whole series, in their order, each of about so many rows or of one longer series."""
+        """Panels of whole series, in their order, each of about `rows` rows or of one longer series."""
         part = (self.offsets[1:] - 1) // rows
         for each in np.split(np.arange(len(self)), np.flatnonzero(np.diff(part)) + 1):
             yield self if len(each) == len(self) else self.take(each)

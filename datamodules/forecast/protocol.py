@@ -116,12 +116,10 @@ class HoldOut:
         has.
         """
         spare = self.spare(panel)
-        if split == "train":
-            end = panel.lengths - spare
-            earliest = np.minimum(lookback, np.maximum(1, (end - horizon) // 2))
-        else:
-            end = np.where(spare > 0, panel.lengths, 0)
-            earliest = np.maximum(np.minimum(lookback, np.maximum(1, (end - horizon) // 2)), panel.lengths - spare)
+        end = panel.lengths - spare if split == "train" else np.where(spare > 0, panel.lengths, 0)
+        earliest = np.minimum(lookback, np.maximum(1, (end - horizon) // 2))
+        if split != "train":
+            earliest = np.maximum(earliest, panel.lengths - spare)
         counts = np.maximum(end - horizon - earliest + 1, 0)
         series = np.repeat(np.arange(len(panel)), counts)
         first = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(earliest, counts)

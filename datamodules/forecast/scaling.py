@@ -187,7 +187,7 @@ def _moments(panel: Panel) -> pd.DataFrame:
 
 
 def blocks_of_series(offsets: Int[np.ndarray, " N1"], rows: int = BLOCK_ROWS) -> Iterator[slice]:
-    """Runs of series with about so many rows together, so that temporaries stay small."""
+    """Runs of series with about `rows` rows together, so that temporaries stay small."""
     begin = 0
     while begin < len(offsets) - 1:
         end = max(begin + 1, int(np.searchsorted(offsets, offsets[begin] + rows, side="right")) - 1)
@@ -234,7 +234,7 @@ def calendar_features(panel: Panel) -> Float[np.ndarray, "R K"]:
     try:
         functions = time_features_from_frequency_str(freq)
     except (ValueError, RuntimeError):
-        raise DataError(f"there are no calendar covariates for freq {freq!r}; give calendar=False") from None
+        raise DataError(f"freq {freq!r} has no calendar covariates; give calendar=False") from None
     times = pd.DatetimeIndex(panel.times)
     stacked = [np.asarray(function(times), dtype=np.float64) for function in functions]
     return np.stack(stacked, axis=-1) if stacked else np.empty((len(times), 0))

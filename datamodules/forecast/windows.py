@@ -41,20 +41,20 @@ class Anchors:
         return Anchors(self.series[which], self.first[which])
 
     def thin(self, most: int) -> "Anchors":
-        """At most so many of them, evenly spread."""
+        """At most `most` of them, evenly spread."""
         if len(self) <= most:
             return self
         return self.take(np.linspace(0, len(self) - 1, max(1, most)).astype(np.int64))
 
 
 class Windows(Dataset[Batch]):
-    """Windows of a panel, cut when they are asked for: memory grows with the rows, not with the windows.
+    """Windows of a panel, cut on demand: memory grows with the rows, not with the windows.
 
     A window that begins before its series, or ends after it, is unobserved there. The batch of some windows holds one
     sample per window and series, window after window: past_target [B, L], future_target [B, H], `index` [B] (the first
-    row to forecast, counted inside the series); past_observed_values and future_observed_values, absent where no row
-    of the panel is missing; past_features [B, L, F + G], future_features [B, H, F] and static_features [B, E], absent
-    where there are none.
+    row to forecast, counted inside the series); past_observed_values and future_observed_values, absent where every
+    row of every window is observed; past_features [B, L, F + G], future_features [B, H, F] and static_features [B, E],
+    absent where there are none.
 
     Args:
         panel: values.

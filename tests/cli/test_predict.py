@@ -111,6 +111,47 @@ def test_a_run_holds_a_forecaster_for_pandas(trained: Path, own_csv: Path) -> No
     assert len(model.fit(frame).history_) == 1 + 1  # it goes on
 
 
+OWN = """
+import torch
+from torch import nn
+
+class Linear(nn.Module):
+    def __init__(self, lookback, horizon):
+        super().__init__()
+        self.lookback, self.horizon, self.map = lookback, horizon, nn.Linear(lookback, horizon)
+
+    def forward(self, past_target, past_observed_values=None):
+        nothing = torch.zeros(len(past_target), 1)
+        return self.map(past_target)[..., None], nothing, nothing + 1
+
+class Bare(nn.Linear):
+    def __init__(self, lookback, horizon):
+        super().__init__(lookback, horizon)
+"""
+
+
+def test_a_network_of_ones_own(
+    own_csv: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[list[str]], str]
+) -> None:
+    """It trains, forecasts and has its pictures; what it must have is said before it trains."""
+    (workdir / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(workdir)
+    fit = ["fit", "forecast", "--csv", own_csv.name, "--lookback", "16", "--horizon", "8", "--epochs", "1", "--quiet",
+           "model=none", "~model.mixer", "trainer.limit_train_batches=2"]  # fmt: skip
+    said = refused([*fit, "--output", "bare", "model._target_=own_networks.Bare"])
+    assert "model: Bare must have the attribute lookback, here 16" in said and not Path("bare").exists()
+    assert main([*fit, "--output", "own", "model._target_=own_networks.Linear"]) == 0
+    assert {"training.png", "forecast.png"} < {path.name for path in Path("own").iterdir()}
+    predict = ["predict", "forecast", "--checkpoint", "own", "--trust", "own_networks.Linear", "--quiet"]
+    assert main(predict) == 0
+    weights = torch.load("own/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    values = pd.read_csv(own_csv)[["sales", "visits"]].to_numpy()
+    mean, scale = values[:105].mean(axis=0), values[:105].std(axis=0)
+    expected = (values[-16:] - mean).T / scale[:, None] @ weights["network.map.weight"].numpy().T
+    expected = (expected + weights["network.map.bias"].numpy()).T * scale + mean
+    np.testing.assert_allclose(pd.read_csv("own/predict/forecast.csv")[["sales", "visits"]], expected, rtol=1e-4)
+
+
 def test_a_file_that_was_moved(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:
     own_csv.rename("moved.csv")
     predict = ["predict", "forecast", "--checkpoint", str(trained), "--quiet", "--output", "out"]

@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from titans_seq.forecast.outputs import PointOutput, require_levels
 
-LEVEL = (80, 95)  # intervals that are given unless others are asked for
+LEVEL = (80, 95)  # default intervals, in percent
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -59,9 +59,8 @@ class FittedForecaster:
 
     @property
     def network(self) -> SimbaForecaster:
-        network = self.module.network
-        assert isinstance(network, SimbaForecaster)
-        return network
+        """The network, or one of the user's own with its `lookback` and `horizon`, which can forecast only."""
+        return cast(SimbaForecaster, self.module.network)
 
     @property
     def context(self) -> int:
@@ -353,7 +352,7 @@ def _warn_of_forgotten(first: Panel, fitted: Panel) -> None:
 
 
 def _require_rows(ids: Any, arrays: dict[str, np.ndarray]) -> None:
-    """The rows must have the shapes that the names beside them ask for."""
+    """The arrays must have one entry per row, and rows for every series."""
     if not all(isinstance(name, str | int | float) for name in ids):
         raise ValueError("ids must be texts or numbers")
     times, offsets = arrays["times"], arrays["offsets"]

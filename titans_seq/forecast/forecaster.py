@@ -324,6 +324,7 @@ class TitansForecaster(BaseEstimator):
 
     @property
     def columns(self) -> Columns:
+        """Names of a long frame's columns."""
         return Columns(
             self.id_col, self.time_col, self.target_col,
             tuple(self.past_covariates), tuple(self.future_covariates), tuple(self.static_covariates),
