@@ -4,6 +4,7 @@ A step is an offset of pandas, or a whole number where rows are numbered.
 """
 
 import warnings
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -84,6 +85,7 @@ def alias(step: BaseOffset) -> str:
     return unit or str(step.freqstr)
 
 
+@lru_cache(maxsize=256)  # also since `catch_warnings`, which belongs to the process, disturbs fits in other threads
 def _offset(freq: str) -> BaseOffset:
     """The offset of an alias; old aliases such as "H" and "M" are taken as what they are called now."""
     try:
