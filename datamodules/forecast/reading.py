@@ -6,6 +6,7 @@ R rows of all series one after another, N series, F future covariates, G past on
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def read_panel(
     step = to_step(freq)
     require_columns(frame.columns, columns.names)
     codes, ids = _codes(frame, columns)
-    grid = lay_out(read_times(frame[columns.time], step, where, day_first), step, columns.time, where, codes, ids)
+    stamps = read_times(frame[columns.time], step, where, day_first)
+    grid = lay_out(stamps.values, step, columns.time, where, codes, ids)
 
     def dense(names: Sequence[str]) -> Float[np.ndarray, "R K"]:
         out = np.empty((grid.offsets[-1], len(names)))
@@ -103,6 +105,8 @@ def read_panel(
         future_covariates=dense(columns.future_covariates),
         static_covariates=_static(frame, columns, codes[grid.order], ids, grid.order, where),
         columns=columns,
+        zone=stamps.zone,
+        period=stamps.period,
     )
 
 
@@ -143,11 +147,13 @@ def read_wide(
             # that of the names of series, in a long frame
             text = f"if it names the series give {option('id_col', name)}" if wrong.all() else "correct it"
             raise DataError(
-                f"column {name!r}, {stamp_text(stamps[row])}{where(row)}: {not_a_number(frame[name].iloc[row])}; "
+                f"column {name!r}, {stamp_text(stamps.values[row])}{where(row)}: "
+                f"{not_a_number(frame[name].iloc[row])}; "
                 f"{text}, or leave the column out: in a wide frame every column is a series"
             )
-    grid = lay_out(stamps, step, columns.time, where)
-    return from_columns(grid.times, grid.dense(values), frame.columns, columns, grid.step)
+    grid = lay_out(stamps.values, step, columns.time, where)
+    panel = from_columns(grid.times, grid.dense(values), frame.columns, columns, grid.step)
+    return replace(panel, zone=stamps.zone, period=stamps.period)
 
 
 def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:
@@ -172,7 +178,10 @@ def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
             raise DataError(f"future has no column {name!r}; it has: {listed(future.columns)}")
     ahead = future_times(panel.last, steps, panel.freq)
     names = panel.ids.repeat(steps)
-    times = read_times(future[columns.time], panel.freq, frame_rows)
+    stamps = read_times(_in_zone_of(panel, future[columns.time]), panel.freq, frame_rows)
+    if (stamps.zone is None) != (panel.zone is None):
+        raise DataError(f"future and the data must both have a time zone in {columns.time!r}, or neither")
+    times = stamps.values
     if not ahead.isin(times).all() and (periods := to_periods(times, panel.freq)) is not None:
         times = periods
     given, wanted = pd.Index(times), ahead
@@ -195,6 +204,11 @@ def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
         row, column = np.argwhere(np.isnan(values))[0]
         raise DataError(f"future: column {columns.future_covariates[column]!r} is missing at {_shown(wanted[row])}")
     return values.reshape(len(panel), steps, -1)
+
+
+def _in_zone_of(panel: Panel, column: pd.Series) -> pd.Series:
+    zoned = isinstance(column.dtype, pd.DatetimeTZDtype) and panel.zone is not None
+    return column.dt.tz_convert(panel.zone) if zoned else column
 
 
 # shapes of frames ----------------------------------------------------------------------------------------------------
