@@ -18,6 +18,7 @@ from titans_seq.datamodules.forecast.calendar import Step, future_times, stamp_t
 from titans_seq.datamodules.forecast.cells import Where, frame_rows, not_a_number, to_numbers
 from titans_seq.datamodules.forecast.dates import is_date_text, read_times
 from titans_seq.datamodules.forecast.grid import lay_out
+from titans_seq.datamodules.forecast.native import to_pandas
 from titans_seq.datamodules.forecast.options import option
 from titans_seq.datamodules.forecast.panel import Columns, Panel, from_columns, named
 from titans_seq.datamodules.forecast.time_columns import UNNAMED, counts_rows
@@ -35,7 +36,7 @@ def read_frame(
     does not name are not read.
 
     Args:
-        df: the frame.
+        df: the frame, of pandas, polars, or any library that narwhals knows or that exports Arrow.
         columns: names of a long frame's columns; the id column may be absent unless it was renamed.
         freq: the step as `to_step` reads it; None finds it in the longest series.
         day_first: whether 01/02/2024 is the first of February; None: as it makes the dates regular.
@@ -215,13 +216,13 @@ def _in_zone_of(panel: Panel, column: pd.Series) -> pd.Series:
 
 
 def _with_columns(df: Any, columns: Columns) -> pd.DataFrame:
-    """The frame with ids and time in columns, where its index holds them."""
+    """The frame, of any library, with ids and time in columns, where its index holds them."""
+    df, _ = to_pandas(df)
     if isinstance(df, pd.Series):
         target = columns.target if df.name is None or isinstance(df.index, pd.MultiIndex) else df.name
         df = df.to_frame(target)
     if not isinstance(df, pd.DataFrame):
-        hint = "; give df.to_pandas()" if hasattr(df, "to_pandas") else ""
-        raise DataError(f"a pandas DataFrame is needed; got {type(df).__module__}.{type(df).__name__}{hint}")
+        raise DataError(f"a frame of pandas, polars or Arrow is needed; got {type(df).__module__}.{type(df).__name__}")
     if not len(df):
         raise DataError("the frame has no rows")
     if isinstance(df.columns, pd.MultiIndex):

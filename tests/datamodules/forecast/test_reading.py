@@ -288,14 +288,8 @@ def test_every_column_of_a_frame_is_a_series(frame, ids, wide):
     assert unpack_panel(*pack_panel(kept), Columns()).wide == wide
 
 
-class Frame:
-    """As other libraries' frames."""
-
-    def to_pandas(self) -> None: ...
-
-
 REFUSED = {
-    "another library": (Frame(), Columns(), "a pandas DataFrame is needed; got .*Frame; give df.to_pandas()"),
+    "another library": ([1, 2], Columns(), "a frame of pandas, polars or Arrow is needed; got builtins.list"),
     "a target among others": (pd.DataFrame(VALUES, DAYS), Columns(target="z"), "beside 'z' .* columns x, y;"),
     "names of series": (pd.DataFrame({"y": 1.0, "store": "a"}, DAYS), Columns(),
                         r"'store', 2024-01-01 00:00:00 \(row 0\): 'a' is not a number; .* give --id-column store "),
