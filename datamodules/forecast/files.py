@@ -81,7 +81,7 @@ def read_file(path: str | Path, names: Names = Names(), freq: Any = None, form: 
     with _said_of(path):
         require_columns(table.columns, names.given, "the file")
         id_name = names.id or (ID if ID in table.columns else None)
-        others = {id_name, *names.given} - {names.time}
+        others = {name for name in (id_name, *names.given) if name is not None and name != names.time}
         table, time = find_time(table, names.time, others, id_name is not None)
         if id_name is None and not names.covariates:
             columns = Columns(time=time)

@@ -51,7 +51,7 @@ def read_table(path: str | Path, form: FileForm = ANY_FORM, text: Collection[str
     path = user_path(path)
     kind = path.suffix.lower()
     if kind in PARQUET or (path.is_dir() and kind not in TEXT):
-        frame = read_parquet(path, {*text, Columns().id})
+        frame = read_parquet(path, {*text, str(Columns().id)})
         if not len(frame):
             raise DataError(f"{path} has no rows")
         return frame, frame_rows
