@@ -34,7 +34,8 @@ def test_both_commands_stand_in_the_first_30_lines() -> None:
 
 
 def _example(page: str) -> dict[str, object]:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL))
+    assert code
     names: dict[str, object] = {}
     exec(code, names)  # noqa: S102  our own text
     return names
@@ -60,6 +61,7 @@ def test_the_language_example_runs() -> None:
 def test_the_pandas_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = _example("frames")
+    assert names["panel"].target.tolist() == [1234.5, 7]  # type: ignore[attr-defined]
     forecast, checked = names["forecast"], names["checked"]
     assert len(forecast) == 2 * 24 and len(checked) == 3 * 2 * 24  # type: ignore[arg-type]
     assert (tmp_path / "forecaster" / "config.json").is_file()
