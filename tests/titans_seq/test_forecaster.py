@@ -321,7 +321,7 @@ def test_scores_do_not_depend_on_the_batch_size(size, monkeypatch):
         return evaluate(found.merge(truth, on=["ds", "unique_id"]))
 
     whole = scores()
-    monkeypatch.setattr("titans_seq.forecast.fitted.EVAL_SAMPLES", size)
+    monkeypatch.setattr("titans_seq.forecast.inference.EVAL_SAMPLES", size)
     assert scores() == pytest.approx(whole, rel=1e-5)
     exact = (model.predict(level=None).to_numpy() - wide.iloc[-H:].to_numpy()) ** 2
     assert whole["mse"] == pytest.approx(exact.mean(), rel=1e-5)

@@ -1,11 +1,16 @@
-"""The arguments of `TitansForecaster`: what they may be, and which are built into a fitted one."""
+"""The arguments of `TitansForecaster`: what they mean and may be, and which are built into a fitted one."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from gluonts.torch.distributions import Output
+from sklearn.base import BaseEstimator
+from torch import nn
 
 from titans_seq.datamodules.common.errors import at_least
+from titans_seq.datamodules.forecast.panel import Columns
 from titans_seq.forecast.conformal import check_levels
 from titans_seq.forecast.outputs import OUTPUTS, make_output, output_arguments, require_levels
 
@@ -21,7 +26,122 @@ BUILT = (
 )  # fmt: skip
 
 
-def check_arguments(forecaster: Any) -> None:
+class ForecasterArguments(BaseEstimator):
+    """The settings of a `TitansForecaster`, which scikit-learn can read, set and clone."""
+
+    def __init__(
+        self,
+        horizon: int = 24,
+        freq: str | int | pd.tseries.offsets.BaseOffset | None = None,
+        *,
+        lookback: int | None = None,
+        output: str | Output = "quantiles",
+        conformal: bool = True,
+        levels: Sequence[float] = (50, 80, 90, 95),
+        val_size: int | None = None,
+        val_windows: int | None = None,
+        past_covariates: Sequence[str] = (),
+        future_covariates: Sequence[str] = (),
+        static_covariates: Sequence[str] = (),
+        calendar: bool = True,
+        id_col: str = "unique_id",
+        time_col: str = "ds",
+        target_col: str = "y",
+        alias: str = "Titans",
+        mixer: str | Callable[[int], nn.Module] = "memory",
+        network: dict[str, Any] | None = None,
+        train_blocks: int = 1,
+        max_epochs: int = 20,
+        steps_per_epoch: int = 200,
+        patience: int = 3,
+        batch_size: int = 64,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-2,
+        seed: int = 0,
+        accelerator: str = "auto",
+        progress: bool = False,
+    ) -> None:
+        """The settings; `fit` checks them.
+
+        Args:
+            horizon: steps to forecast.
+            freq: pandas alias of the step, or a whole number where time is numbered; None finds it.
+            lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are
+                padded by mask.
+            output: "quantiles" (pinball loss, never crossing), "student_t", "mse", "mae", "huber" (one value), or an
+                `Output` of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
+            conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows
+                (split conformal).
+            levels: percentages of the intervals to calibrate, for conformal.
+            val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons
+                and 15 % of the median length; 0 trains on all rows (conformal=False then).
+            val_windows: windows of those rows that each epoch is validated on, evenly spread; None: as many as it
+                trains on, at least 256. Calibration uses up to two million of their steps.
+            past_covariates: columns known up to now.
+            future_covariates: columns also known over the horizon.
+            static_covariates: columns with one value per series.
+            calendar: whether hour, weekday, ... of the time stamps are covariates.
+            id_col, time_col, target_col: names of a long frame's columns.
+            alias: name of the forecast's column.
+            mixer: one of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a module `[B, N, D] -> [B, N, D]`
+                from the width D. With a module of your own, `fit` seeds PyTorch's global generators, from which its
+                dropout draws, and sets them back at the end. This is not safe while other threads draw or fit such
+                modules.
+            network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
+            max_epochs: maximum number of epochs.
+            steps_per_epoch: batches per epoch.
+            patience: epochs without a better validation loss after which training stops.
+            train_blocks: consecutive lookbacks to train on, with the memory carried from one to the next as `observe`
+                carries it; the context is then `train_blocks` lookbacks long.
+            batch_size, learning_rate, weight_decay, seed: of training. The same seed on the same machine gives the same
+                model, also beside fits in other threads, unless `mixer` is a callable.
+            accelerator: as of Lightning's Trainer.
+            progress: whether to draw a bar while training.
+        """
+        self.horizon = horizon
+        self.freq = freq
+        self.lookback = lookback
+        self.output = output
+        self.conformal = conformal
+        self.levels = levels
+        self.val_size = val_size
+        self.val_windows = val_windows
+        self.past_covariates = past_covariates
+        self.future_covariates = future_covariates
+        self.static_covariates = static_covariates
+        self.calendar = calendar
+        self.id_col = id_col
+        self.time_col = time_col
+        self.target_col = target_col
+        self.alias = alias
+        self.mixer = mixer
+        self.network = network
+        self.train_blocks = train_blocks
+        self.max_epochs = max_epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self.accelerator = accelerator
+        self.progress = progress
+
+    @property
+    def columns(self) -> Columns:
+        """Names of a long frame's columns."""
+        return Columns(
+            self.id_col, self.time_col, self.target_col,
+            tuple(self.past_covariates), tuple(self.future_covariates), tuple(self.static_covariates),
+        )  # fmt: skip
+
+    @property
+    def lookback_rows(self) -> int:
+        """The lookback, or the default for the horizon."""
+        return self.lookback if self.lookback is not None else max(96, 2 * self.horizon)
+
+
+def check_arguments(forecaster: ForecasterArguments) -> None:
     """Raise a ValueError that names the first wrong argument of a `TitansForecaster`."""
     for name, least in LEAST.items():
         value = getattr(forecaster, name)
@@ -65,7 +185,7 @@ def known_output(output: str | Output) -> Output:
     return made
 
 
-def architecture(forecaster: Any) -> dict[str, Any]:
+def architecture(forecaster: ForecasterArguments) -> dict[str, Any]:
     """The arguments that are built into a fitted forecaster, in a form that can be compared."""
     return {name: _plain(getattr(forecaster, name)) for name in BUILT}
 

@@ -3,7 +3,6 @@
 W windows, H horizon, P levels.
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +11,23 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 
 from titans_seq.blocks import ModelState
 from titans_seq.building import build_with_weights
-from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.forecast.panel import Columns, Panel, pack_panel, unpack_panel
 from titans_seq.datamodules.forecast.reading import read_future
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
 from titans_seq.forecast.conformal import Conformal
+from titans_seq.forecast.frames import empty_series, require_known, warn_of_empty, warn_of_forgotten, wide_frame
+from titans_seq.forecast.inference import forecasts
 from titans_seq.forecast.module import ForecastModule
-from titans_seq.forecast.network import SimbaForecaster, on_device
-from titans_seq.forecast.outputs import PointOutput, point, quantiles
-from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
+from titans_seq.forecast.network import SimbaForecaster
+from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output, require_rows
 from titans_seq.forecast.stream import Stream, surprise_of
 from titans_seq.model_folders import WEIGHTS, read_folder, write_folder
 
 KIND, VERSION, SERIES = "forecaster", 3, "series.safetensors"
-EVAL_SAMPLES = 1024  # per step of prediction
 MOST_CALIBRATED = 2_000_000  # steps of windows; more of them are thinned out evenly
 AT_ONCE = 1_000_000  # rows of series that are made ready for prediction together
 
@@ -88,14 +85,14 @@ class FittedForecaster:
         """
         if panels is None and self.stream is not None:
             stream = self.stream
-            warn_of_empty(_empty(stream.rows, stream.scaling))
+            warn_of_empty(empty_series(stream.rows, stream.scaling))
             return self.to_frame(self._predicted(stream.rows, future, level, stream.scaling, stream.older))
         parts, empty, wide = [], [], False
         for panel in [self.tail] if panels is None else panels:
             wide = panel.wide
             for part in panel.split(AT_ONCE):
                 scaling = self.scaling.with_series(part)
-                empty += _empty(part, scaling)
+                empty += empty_series(part, scaling)
                 parts.append(self._predicted(part.tail(self.context), future, level, scaling))
         warn_of_empty(empty)
         return self.to_frame(pd.concat(parts, ignore_index=True), wide)
@@ -107,7 +104,7 @@ class FittedForecaster:
         past = history.tail(self.context)
         horizon = self.network.horizon
         rows = (long_enough.offsets[:-1] + long_enough.lengths - cut)[:, None] + np.arange(horizon)
-        _require_known(long_enough, rows)
+        require_known(long_enough, rows)
         ahead = past.extend(horizon, long_enough.future_covariates[rows])
         found = self.at(ahead, past.lengths, self.scaling.with_series(history), level)
         frame = self._frame(ahead, past.lengths, found)
@@ -168,7 +165,7 @@ class FittedForecaster:
     def observe(self, panel: Panel) -> None:
         """Let the memory learn from new rows, without training; all or nothing."""
         if self.stream is None:
-            _warn_of_forgotten(panel, self.tail)
+            warn_of_forgotten(panel, self.tail)
             begun = Stream.begin(self.network, panel, self.scaling.with_series(panel))
             self.stream = begun.catch_up(self.network)
         else:
@@ -257,7 +254,7 @@ class FittedForecaster:
             conformal = Conformal(config["levels"], arrays["margin"])
             if conformal.margin.shape != (len(conformal.levels), network.horizon) or np.isnan(conformal.margin).any():
                 raise ValueError(f"margin must be {(len(conformal.levels), network.horizon)}, without NaN")
-        _require_rows(config["ids"], arrays)
+        require_rows(config["ids"], arrays)
         return cls(
             module=ForecastModule(network, output=output_of(config["output"]), **config["learning"]).eval(),
             scaling=PanelScaling.unpack(config, arrays),
@@ -266,99 +263,3 @@ class FittedForecaster:
             conformal=conformal,
             alias=config["alias"],
         )
-
-
-@torch.inference_mode()
-def forecasts(
-    module: ForecastModule, windows: Windows, level: Sequence[float], state: ModelState | None = None
-) -> tuple[Float[np.ndarray, "W H"], Float[np.ndarray, "W H P 2"]]:
-    """Standardised point forecasts, and bounds of intervals.
-
-    Args:
-        module: of the network.
-        windows: of one series each, or as many samples as there are.
-        level: percentages of the intervals.
-        state: of the memory before each window; None begins anew.
-    """
-    output, sides = module.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
-    points, bounds = [], []
-    each = max(1, EVAL_SAMPLES // windows.anchors.series.shape[1])
-    for begin in range(0, len(windows), each):
-        chosen = slice(begin, min(begin + each, len(windows)))
-        batch = on_device(windows.__getitems__(range(chosen.start, chosen.stop)), module.network)
-        found = module.forecast(batch, None if state is None else state.select(chosen))
-        here = point(output, *found)
-        points.append(here.double().cpu().numpy())
-        if isinstance(output, PointOutput):
-            bounds.append(np.repeat(points[-1][..., None], len(sides), axis=-1))
-        elif sides:
-            bounds.append(quantiles(output, *found, sides).double().cpu().numpy())
-    together = np.concatenate(points)
-    both = np.concatenate(bounds) if sides else np.empty((*together.shape, 0))
-    return together, both.reshape(*together.shape, len(level), 2)
-
-
-def wide_frame(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
-    """A long frame of forecasts with one column per series."""
-    id_name = columns.id or "unique_id"
-    order = frame[id_name].unique()
-    table = frame.pivot(index=columns.time, columns=id_name)
-    table.columns = table.columns.swaplevel()
-    plain = table.columns.get_level_values(1).unique()
-    names = {name: "forecast" if name == alias else str(name).removeprefix(f"{alias}-") for name in plain}
-    table = table.rename(columns=names, level=1).reindex(columns=[(s, names[n]) for s in order for n in plain])
-    table.columns.names = [None, None]
-    return table.droplevel(1, axis=1) if len(plain) == 1 else table
-
-
-def _empty(panel: Panel, scaling: PanelScaling) -> list[Any]:
-    """Names of series without any value."""
-    return panel.ids[np.isnan(scaling.of_target(panel)[:, 0])].tolist()
-
-
-def warn_of_empty(names: list[Any]) -> None:
-    """Say that these series' forecasts are missing."""
-    if names:
-        warnings.warn(
-            f"{len(names)} series have no value at all, the first is {names[0]}: their forecasts are NaN",
-            DataWarning,
-            stacklevel=4,
-        )
-
-
-def _require_known(panel: Panel, rows: np.ndarray) -> None:
-    """A future covariate must be there where there is something to score, as `predict` demands it."""
-    lost = np.isnan(panel.future_covariates[rows]).any(axis=-1) & ~np.isnan(panel.target[rows])
-    if lost.any():
-        i, step = np.argwhere(lost)[0]
-        row = rows[i, step]
-        name = panel.columns.future_covariates[int(np.argmax(np.isnan(panel.future_covariates[row])))]
-        raise DataError(
-            f"column {name!r} is missing in series {panel.ids[i]} at {panel.times[row]}, which is to be forecast"
-        )
-
-
-def _warn_of_forgotten(first: Panel, fitted: Panel) -> None:
-    place = fitted.ids.get_indexer(first.ids)
-    last = fitted.times[fitted.offsets[1:][place] - 1]
-    later = (place >= 0) & np.asarray(first.times[first.offsets[:-1]] > last)
-    if later.any():
-        warnings.warn(
-            f"{int(later.sum())} series begin after the rows of fit, the first is {first.ids[int(np.argmax(later))]}: "
-            "the memory knows nothing of those; observe(df) the rows of fit first",
-            DataWarning,
-            stacklevel=4,
-        )
-
-
-def _require_rows(ids: Any, arrays: dict[str, np.ndarray]) -> None:
-    """The arrays must have one entry per row, and rows for every series."""
-    if not all(isinstance(name, str | int | float) for name in ids):
-        raise ValueError("ids must be texts or numbers")
-    times, offsets = arrays["times"], arrays["offsets"]
-    rising = offsets.dtype == times.dtype == np.int64 and offsets.shape == (len(ids) + 1,) and times.ndim == 1
-    if not rising or offsets[0] != 0 or offsets[-1] != len(times) or (np.diff(offsets) < 1).any():
-        raise ValueError("the rows are not those of the series")
-    for name in ("target", "past_covariates", "future_covariates"):
-        if len(arrays[name]) != len(times):
-            raise ValueError(f"{name} has {len(arrays[name])} rows; there are {len(times)} times")

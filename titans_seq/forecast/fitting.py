@@ -1,5 +1,7 @@
 """Training of a forecaster in memory: the best epoch's weights, no files left behind."""
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -7,11 +9,86 @@ import numpy as np
 from gluonts.torch.distributions import Output
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
+from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.data import PanelData
+from titans_seq.datamodules.forecast.panel import Panel, join_panels
+from titans_seq.datamodules.forecast.protocol import HoldOut
+from titans_seq.draws import Draws
+from titans_seq.forecast.arguments import ForecasterArguments, known_output
+from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import raw_size
-from titans_seq.training import best_device, keeping_best
+from titans_seq.training import best_device, keeping_best, quiet_training
+
+LEAST_VALIDATED = 256  # windows per epoch
+History = list[dict[str, float]]
+
+
+def fit_panels(
+    settings: ForecasterArguments, panels: Sequence[Panel], again: FittedForecaster | None = None, fits: int = 0
+) -> tuple[FittedForecaster, History]:
+    """Train on all rows of these panels, and calibrate.
+
+    Args:
+        settings: checked.
+        panels: parts of the series, one after the other.
+        again: a forecaster to go on from, which stays as it is.
+        fits: how often that was trained; another number gives other draws.
+
+    Returns:
+        The forecaster, and its losses per epoch.
+
+    Raises:
+        DataError: no window to train on, or too few rows to calibrate.
+        ValueError: training diverged, or an option of the network is wrong.
+    """
+    draws = Draws(settings.seed + fits)
+    data = _data(settings, panels, again, draws)
+    module = _module(settings, data, again, draws)
+    context = settings.lookback_rows * settings.train_blocks
+    tail = join_panels([panel.tail(context) for panel in panels])
+    tail = tail if len(panels) == 1 else tail.take(tail.ids.argsort())
+    fitted = FittedForecaster(module, data.scaling, tail, settings.train_blocks, alias=settings.alias)
+    with quiet_training(), draws.dropping(module.network):
+        history = train(
+            module, data, max_epochs=settings.max_epochs, patience=settings.patience,
+            accelerator=settings.accelerator, progress=settings.progress,
+        )  # fmt: skip
+        if settings.conformal and data.val is not None:
+            fitted.calibrate(data.val, settings.levels)
+    return fitted, history
+
+
+def _data(
+    settings: ForecasterArguments, panels: Sequence[Panel], again: FittedForecaster | None, draws: Draws
+) -> PanelData:
+    protocol = HoldOut.of(panels, settings.horizon, settings.val_size)
+    data = PanelData(
+        panels, protocol, lookback=settings.lookback_rows * settings.train_blocks, horizon=settings.horizon,
+        calendar=settings.calendar, scaling=None if again is None else again.scaling, batch_size=settings.batch_size,
+        steps_per_epoch=settings.steps_per_epoch, seed=draws.seed, generator=draws.on("cpu"),
+        val_windows=settings.val_windows or max(LEAST_VALIDATED, settings.steps_per_epoch * settings.batch_size),
+    )  # fmt: skip
+    if settings.conformal and data.val is None:
+        raise DataError(
+            f"no series has the {protocol.val_rows + 2 * settings.horizon} rows that it takes to hold some out and "
+            "calibrate intervals on them: give conformal=False, a smaller val_size, or longer series"
+        )
+    return data
+
+
+def _module(
+    settings: ForecasterArguments, data: PanelData, again: FittedForecaster | None, draws: Draws
+) -> ForecastModule:
+    options = {"mixer": settings.mixer, **(settings.network or {})}
+    with draws.building():
+        if again is None:
+            module = make_module(data, known_output(settings.output), settings.lookback_rows, options)
+        else:
+            module = copy.deepcopy(again.module).train()
+    module.learning_rate, module.weight_decay = settings.learning_rate, settings.weight_decay
+    return module
 
 
 def make_module(data: PanelData, output: Output, lookback: int, options: dict[str, Any]) -> ForecastModule:

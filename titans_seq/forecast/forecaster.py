@@ -1,43 +1,36 @@
 """A forecaster for people with frames, in scikit-learn's manner: fit, predict, backtest, save."""
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import pandas as pd
-from gluonts.torch.distributions import Output
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from torch import nn
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import Step, to_step
-from titans_seq.datamodules.forecast.data import PanelData
-from titans_seq.datamodules.forecast.panel import Columns, Panel, join_panels
+from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.parquet import opened_panels
-from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.reading import read_frame
 from titans_seq.datamodules.forecast.scaling import PanelScaling
-from titans_seq.draws import Draws
-from titans_seq.forecast.arguments import architecture, check_arguments, known_output
+from titans_seq.forecast.arguments import ForecasterArguments, architecture, check_arguments, known_output
 from titans_seq.forecast.backtests import backtest
 from titans_seq.forecast.conformal import LEVEL, chosen_levels
 from titans_seq.forecast.fitted import FittedForecaster
-from titans_seq.forecast.fitting import make_module, train
+from titans_seq.forecast.fitting import fit_panels
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
 from titans_seq.forecast.stream import load_stream, save_stream
 from titans_seq.model_folders import CONFIG
-from titans_seq.training import best_device, quiet_training
+from titans_seq.training import best_device
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
 Data: TypeAlias = Frame | str | Path  # a path: of Parquet files
-LEAST_VALIDATED = 256  # windows per epoch
 
 
-class TitansForecaster(BaseEstimator):
+class TitansForecaster(ForecasterArguments):
     """Forecast many series, each with gaps, covariates and a length of its own, by one network with the neural memory.
 
     Frames are long (columns `unique_id`, `ds`, `y`, names by argument; without an id column one series) or wide (time
@@ -49,39 +42,7 @@ class TitansForecaster(BaseEstimator):
         model = TitansForecaster(horizon=24, freq="h").fit(df)
         model.predict(level=(80, 95))
 
-    Args:
-        horizon: steps to forecast.
-        freq: pandas alias of the step, or a whole number where time is numbered; None finds it.
-        lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are
-            padded by mask.
-        output: "quantiles" (pinball loss, never crossing), "student_t", "mse", "mae", "huber" (one value), or an
-            `Output` of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
-        conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows
-            (split conformal).
-        levels: percentages of the intervals to calibrate, for conformal.
-        val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons and 15
-            % of the median length; 0 trains on all rows (conformal=False then).
-        val_windows: windows of those rows that each epoch is validated on, evenly spread; None: as many as it trains
-            on, at least 256. Calibration uses up to two million of their steps.
-        past_covariates: columns known up to now.
-        future_covariates: columns also known over the horizon.
-        static_covariates: columns with one value per series.
-        calendar: whether hour, weekday, ... of the time stamps are covariates.
-        id_col, time_col, target_col: names of a long frame's columns.
-        alias: name of the forecast's column.
-        mixer: one of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a module `[B, N, D] -> [B, N, D]`
-            from the width D. With a module of your own, `fit` seeds PyTorch's global generators, from which its dropout
-            draws, and sets them back at the end. This is not safe while other threads draw or fit such modules.
-        network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
-        max_epochs: maximum number of epochs.
-        steps_per_epoch: batches per epoch.
-        patience: epochs without a better validation loss after which training stops.
-        train_blocks: consecutive lookbacks to train on, with the memory carried from one to the next as `observe`
-            carries it; the context is then `train_blocks` lookbacks long.
-        batch_size, learning_rate, weight_decay, seed: of training. The same seed on the same machine gives the same
-            model, also beside fits in other threads, unless `mixer` is a callable.
-        accelerator: as of Lightning's Trainer.
-        progress: whether to draw a bar while training.
+    The constructor's arguments: see `ForecasterArguments.__init__`, which `help` shows below.
 
     `fit` on a fitted forecaster continues from its weights and scaling; `sklearn.base.clone` gives a fresh one.
 
@@ -94,67 +55,6 @@ class TitansForecaster(BaseEstimator):
     history_: list[dict[str, float]]
     fits_: int
     built_: dict[str, Any]
-
-    def __init__(
-        self,
-        horizon: int = 24,
-        freq: str | int | pd.tseries.offsets.BaseOffset | None = None,
-        *,
-        lookback: int | None = None,
-        output: str | Output = "quantiles",
-        conformal: bool = True,
-        levels: Sequence[float] = (50, 80, 90, 95),
-        val_size: int | None = None,
-        val_windows: int | None = None,
-        past_covariates: Sequence[str] = (),
-        future_covariates: Sequence[str] = (),
-        static_covariates: Sequence[str] = (),
-        calendar: bool = True,
-        id_col: str = "unique_id",
-        time_col: str = "ds",
-        target_col: str = "y",
-        alias: str = "Titans",
-        mixer: str | Callable[[int], nn.Module] = "memory",
-        network: dict[str, Any] | None = None,
-        train_blocks: int = 1,
-        max_epochs: int = 20,
-        steps_per_epoch: int = 200,
-        patience: int = 3,
-        batch_size: int = 64,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 1e-2,
-        seed: int = 0,
-        accelerator: str = "auto",
-        progress: bool = False,
-    ) -> None:
-        self.horizon = horizon
-        self.freq = freq
-        self.lookback = lookback
-        self.output = output
-        self.conformal = conformal
-        self.levels = levels
-        self.val_size = val_size
-        self.val_windows = val_windows
-        self.past_covariates = past_covariates
-        self.future_covariates = future_covariates
-        self.static_covariates = static_covariates
-        self.calendar = calendar
-        self.id_col = id_col
-        self.time_col = time_col
-        self.target_col = target_col
-        self.alias = alias
-        self.mixer = mixer
-        self.network = network
-        self.train_blocks = train_blocks
-        self.max_epochs = max_epochs
-        self.steps_per_epoch = steps_per_epoch
-        self.patience = patience
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.seed = seed
-        self.accelerator = accelerator
-        self.progress = progress
 
     # the interface ---------------------------------------------------------------------------------------------------
 
@@ -304,7 +204,7 @@ class TitansForecaster(BaseEstimator):
             check_arguments(model)
             model.fits_, model.history_ = about["fits"], about["history"]
             network = fitted.network
-            if (model._lookback, model.horizon) != (network.lookback, network.horizon):
+            if (model.lookback_rows, model.horizon) != (network.lookback, network.horizon):
                 raise ValueError("lookback and horizon are not those of the network")
         except WRONG as error:
             raise ValueError(f"{Path(folder) / CONFIG} is damaged: {first_line(error)}") from None
@@ -321,18 +221,6 @@ class TitansForecaster(BaseEstimator):
         return self.fitted_.scaling
 
     # reading ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def columns(self) -> Columns:
-        """Names of a long frame's columns."""
-        return Columns(
-            self.id_col, self.time_col, self.target_col,
-            tuple(self.past_covariates), tuple(self.future_covariates), tuple(self.static_covariates),
-        )  # fmt: skip
-
-    @property
-    def _lookback(self) -> int:
-        return self.lookback if self.lookback is not None else max(96, 2 * self.horizon)
 
     def _known_step(self) -> Step | None:
         return self.fitted_.tail.freq if hasattr(self, "fitted_") else None
@@ -362,38 +250,10 @@ class TitansForecaster(BaseEstimator):
     # training --------------------------------------------------------------------------------------------------------
 
     def _fit_panels(self, panels: Sequence[Panel]) -> Self:
-        again = self._require_fitted() if hasattr(self, "fitted_") else None
-        draws = Draws(self.seed + getattr(self, "fits_", 0))
-        protocol = HoldOut.of(panels, self.horizon, self.val_size)
-        options = {"mixer": self.mixer, **(self.network or {})}
-        data = PanelData(
-            panels, protocol, lookback=self._lookback * self.train_blocks, horizon=self.horizon,
-            calendar=self.calendar, scaling=None if again is None else again.scaling, batch_size=self.batch_size,
-            steps_per_epoch=self.steps_per_epoch, seed=draws.seed, generator=draws.on("cpu"),
-            val_windows=self.val_windows or max(LEAST_VALIDATED, self.steps_per_epoch * self.batch_size),
-        )  # fmt: skip
-        if self.conformal and data.val is None:
-            raise DataError(
-                f"no series has the {protocol.val_rows + 2 * self.horizon} rows that it takes to hold some out and "
-                "calibrate intervals on them: give conformal=False, a smaller val_size, or longer series"
-            )
-        with draws.building():
-            fresh = None if again else make_module(data, known_output(self.output), self._lookback, options)
-            module = fresh or copy.deepcopy(again.module).train()  # type: ignore[union-attr]
-        module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
-        tail = join_panels([panel.tail(self._lookback * self.train_blocks) for panel in panels])
-        tail = tail if len(panels) == 1 else tail.take(tail.ids.argsort())
-        fitted = FittedForecaster(module, data.scaling, tail, self.train_blocks, alias=self.alias)
-        with quiet_training(), draws.dropping(module.network):
-            history = train(
-                module, data, max_epochs=self.max_epochs, patience=self.patience, accelerator=self.accelerator,
-                progress=self.progress,
-            )  # fmt: skip
-            if self.conformal and data.val is not None:
-                fitted.calibrate(data.val, self.levels)
+        again, fits = (self._require_fitted(), self.fits_) if hasattr(self, "fitted_") else (None, 0)
+        fitted, history = fit_panels(self, panels, again, fits)
         # all at once: an error or Ctrl-C above leaves the forecaster as it was
-        self.fitted_ = fitted
+        self.fitted_, self.fits_ = fitted, fits + 1
         self.history_ = [*getattr(self, "history_", []), *history]
-        self.fits_ = getattr(self, "fits_", 0) + 1
         self.built_ = architecture(self)
         return self

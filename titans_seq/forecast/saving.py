@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from gluonts.torch.distributions import Output
 
 from titans_seq.forecast.outputs import OUTPUTS, output_arguments
@@ -31,3 +32,16 @@ def output_of(saved: Any) -> str | Output:
 
 def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def require_rows(ids: Any, arrays: dict[str, np.ndarray]) -> None:
+    """The arrays must have one entry per row, and rows for every series."""
+    if not all(isinstance(name, str | int | float) for name in ids):
+        raise ValueError("ids must be texts or numbers")
+    times, offsets = arrays["times"], arrays["offsets"]
+    rising = offsets.dtype == times.dtype == np.int64 and offsets.shape == (len(ids) + 1,) and times.ndim == 1
+    if not rising or offsets[0] != 0 or offsets[-1] != len(times) or (np.diff(offsets) < 1).any():
+        raise ValueError("the rows are not those of the series")
+    for name in ("target", "past_covariates", "future_covariates"):
+        if len(arrays[name]) != len(times):
+            raise ValueError(f"{name} has {len(arrays[name])} rows; there are {len(times)} times")

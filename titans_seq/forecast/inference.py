@@ -1,0 +1,48 @@
+"""What a network forecasts of many windows: points, and bounds of intervals.
+
+W windows, H horizon, P levels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from titans_seq.blocks import ModelState
+from titans_seq.datamodules.forecast.windows import Windows
+from titans_seq.forecast.module import ForecastModule
+from titans_seq.forecast.network import on_device
+from titans_seq.forecast.outputs import PointOutput, point, quantiles
+
+EVAL_SAMPLES = 1024  # per step of prediction
+
+
+@torch.inference_mode()
+def forecasts(
+    module: ForecastModule, windows: Windows, level: Sequence[float], state: ModelState | None = None
+) -> tuple[Float[np.ndarray, "W H"], Float[np.ndarray, "W H P 2"]]:
+    """Standardised point forecasts, and bounds of intervals.
+
+    Args:
+        module: of the network.
+        windows: of one series each, or as many samples as there are.
+        level: percentages of the intervals.
+        state: of the memory before each window; None begins anew.
+    """
+    output, sides = module.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
+    points, bounds = [], []
+    each = max(1, EVAL_SAMPLES // windows.anchors.series.shape[1])
+    for begin in range(0, len(windows), each):
+        chosen = slice(begin, min(begin + each, len(windows)))
+        batch = on_device(windows.__getitems__(range(chosen.start, chosen.stop)), module.network)
+        found = module.forecast(batch, None if state is None else state.select(chosen))
+        here = point(output, *found)
+        points.append(here.double().cpu().numpy())
+        if isinstance(output, PointOutput):
+            bounds.append(np.repeat(points[-1][..., None], len(sides), axis=-1))
+        elif sides:
+            bounds.append(quantiles(output, *found, sides).double().cpu().numpy())
+    together = np.concatenate(points)
+    both = np.concatenate(bounds) if sides else np.empty((*together.shape, 0))
+    return together, both.reshape(*together.shape, len(level), 2)
