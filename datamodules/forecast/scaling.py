@@ -16,6 +16,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import alias
 from titans_seq.datamodules.forecast.panel import Panel
+from titans_seq.datamodules.forecast.transforms import TargetTransform, plain_transform, transform_of
 
 FEW = 8  # values: fewer say nothing of how far a series moves
 BLOCK_ROWS = 2**18  # standardised at a time
@@ -35,6 +36,7 @@ class PanelScaling:
         numbers: fitted on them; None without any.
         categories: values of each textual static covariate.
         calendar: whether time stamps give covariates.
+        transform: of the target, before it is standardised; None: the target itself.
     """
 
     scales: pd.DataFrame
@@ -44,14 +46,17 @@ class PanelScaling:
     numbers: StandardScaler | None
     categories: dict[str, list[str]]
     calendar: bool
+    transform: TargetTransform | None = None
 
     @classmethod
-    def fit(cls, panels: Panel | Iterable[Panel], *, calendar: bool) -> "PanelScaling":
+    def fit(
+        cls, panels: Panel | Iterable[Panel], *, calendar: bool, transform: TargetTransform | None = None
+    ) -> "PanelScaling":
         """Learn from all rows of one panel or of several, which are looked at one after the other."""
         moments, covariates, numbers = [], _ColumnScalers(), _ColumnScalers()
         categories: dict[str, set[str]] = {}
         for panel in [panels] if isinstance(panels, Panel) else panels:
-            moments.append(_moments(panel))
+            moments.append(_moments(panel, transform))
             covariates.learn(np.concatenate([panel.past_covariates, panel.future_covariates], axis=1))
             numeric = list(panel.static_covariates.select_dtypes("number"))
             numbers.learn(panel.static_covariates[numeric].to_numpy(dtype=np.float64))
@@ -67,6 +72,7 @@ class PanelScaling:
             numbers=numbers.scaler(),
             categories={name: sorted(values) for name, values in categories.items()},
             calendar=calendar and not isinstance(panel.freq, int),
+            transform=transform,
         )
 
     def with_series(self, history: Panel) -> "PanelScaling":
@@ -75,7 +81,7 @@ class PanelScaling:
         if not new.any():
             return self
         others = self.scales.drop(index=history.ids[new], errors="ignore")
-        return replace(self, scales=pd.concat([others, _scales(_moments(history), self.typical)[new]]))
+        return replace(self, scales=pd.concat([others, _scales(_moments(history, self.transform), self.typical)[new]]))
 
     def of_target(self, panel: Panel) -> Float[np.ndarray, "N 2"]:
         """Mean and deviation of each series, NaN where it has no value; all must be known, see `with_series`."""
@@ -83,6 +89,26 @@ class PanelScaling:
         if (place < 0).any():
             raise KeyError(f"no scale of series {panel.ids[int(np.argmin(place))]!r}")
         return self.scales.to_numpy()[place]
+
+    def learned(self, panel: Panel, rows: slice) -> Float[np.ndarray, " r"]:
+        """The target of some rows as it is learned, before it is standardised.
+
+        Raises:
+            DataError: a value is outside of the domain of the transform.
+        """
+        return _learned(panel, rows, self.transform)
+
+    def to_units(self, panel: Panel, points: Float[np.ndarray, "N H"]) -> Float[np.ndarray, "N H"]:
+        """Standardised forecasts of the series of a panel in the units of the data."""
+        mean, deviation = self.of_target(panel).T[..., None]
+        values = points * deviation + mean
+        return values if self.transform is None else self.transform.to_units(values)
+
+    def interval(self, panel: Panel, bounds: Float[np.ndarray, "N H P 2"]) -> Float[np.ndarray, "N H P 2"]:
+        """As `to_units`, for lower and upper bounds."""
+        mean, deviation = self.of_target(panel).T[..., None, None, None]
+        values = bounds * deviation + mean
+        return values if self.transform is None else self.transform.interval(values)
 
     def features(self, panel: Panel) -> tuple[Float[np.ndarray, "R FG"], int]:
         """Covariates of every row, future ones first, and how many of those there are.
@@ -126,6 +152,7 @@ class PanelScaling:
             "numeric": self.numeric,
             "categories": self.categories,
             "calendar": self.calendar,
+            "transform": plain_transform(self.transform),
         }
         arrays = {"scales": self.scales.to_numpy(np.float64), "typical": np.array(self.typical)}
         for name, scaler in (("covariates", self.covariates), ("numbers", self.numbers)):
@@ -160,10 +187,15 @@ class PanelScaling:
             numbers=_scaler_of(arrays, "numbers"),
             categories=about["categories"],
             calendar=about["calendar"],
+            transform=transform_of(about["transform"]),
         )
 
 
-def _moments(panel: Panel) -> pd.DataFrame:
+def _learned(panel: Panel, rows: slice, transform: TargetTransform | None) -> Float[np.ndarray, " r"]:
+    return panel.target[rows] if transform is None else transform.of_rows(panel, rows)
+
+
+def _moments(panel: Panel, transform: TargetTransform | None) -> pd.DataFrame:
     """Number, mean and deviation (ddof 0) of the observed values of each series, NaN without any.
 
     Raises:
@@ -173,7 +205,8 @@ def _moments(panel: Panel) -> pd.DataFrame:
     for which in blocks_of_series(panel.offsets):
         begin, end = panel.offsets[which.start], panel.offsets[which.stop]
         starts, lengths = panel.offsets[which] - begin, panel.lengths[which]
-        values = panel.target[begin:end]
+        rows = slice(int(begin), int(end))
+        values = _learned(panel, rows, transform)
         seen = ~np.isnan(values)
         with np.errstate(over="ignore", invalid="ignore"):
             count[which] = np.add.reduceat(seen.astype(np.int64), starts)

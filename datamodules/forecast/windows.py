@@ -86,7 +86,7 @@ class Windows(Dataset[Batch]):
                 np.arange(rows.start, rows.stop)
                 + np.repeat(self.begins[which] - panel.offsets[which], panel.lengths[which])
             )
-            values, observed = _standardised(panel, scales, which, rows)
+            values, observed = _standardised(panel, scaling, scales, which, rows)
             self.target[place] = torch.from_numpy(values)
             self.features[place] = torch.from_numpy(features[rows].astype(np.float32))
             if gaps:
@@ -167,11 +167,11 @@ class Windows(Dataset[Batch]):
 
 
 def _standardised(
-    panel: Panel, scales: Float[np.ndarray, "N 2"], which: slice, rows: slice
+    panel: Panel, scaling: PanelScaling, scales: Float[np.ndarray, "N 2"], which: slice, rows: slice
 ) -> tuple[Float[np.ndarray, " r"], Bool[np.ndarray, " r"]]:
     """Standardised values of some series, 0 where missing, and which are observed."""
     mean, scale = np.repeat(scales[which], panel.lengths[which], axis=0).T
-    values = panel.target[rows]
+    values = scaling.learned(panel, rows)
     observed = ~np.isnan(values) & ~np.isnan(mean)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.where(observed, (values - mean) / scale, 0.0).astype(np.float32)

@@ -11,6 +11,7 @@ from torch import nn
 
 from titans_seq.datamodules.common.errors import at_least
 from titans_seq.datamodules.forecast.panel import Columns
+from titans_seq.datamodules.forecast.transforms import check_transform
 from titans_seq.forecast.conformal import check_levels
 from titans_seq.forecast.outputs import OUTPUTS, make_output, output_arguments, require_levels
 
@@ -22,7 +23,8 @@ LEAST = {
 # arguments that are built into a fitted forecaster
 BUILT = (
     "horizon", "lookback", "output", "conformal", "levels", "past_covariates", "future_covariates",
-    "static_covariates", "calendar", "id_col", "time_col", "target_col", "mixer", "network", "train_blocks",
+    "static_covariates", "calendar", "transform", "id_col", "time_col", "target_col", "mixer", "network",
+    "train_blocks",
 )  # fmt: skip
 
 
@@ -44,6 +46,7 @@ class ForecasterArguments(BaseEstimator):
         future_covariates: Sequence[str] = (),
         static_covariates: Sequence[str] = (),
         calendar: bool = True,
+        transform: Any = None,
         id_col: str = "unique_id",
         time_col: str = "ds",
         target_col: str = "y",
@@ -72,7 +75,8 @@ class ForecasterArguments(BaseEstimator):
                 `Output` of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
             conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows
                 (split conformal).
-            levels: percentages of the intervals to calibrate, for conformal.
+            levels: percentages of the intervals that all validation windows calibrate, for conformal; `predict` gives
+                others too.
             val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons
                 and 15 % of the median length; 0 trains on all rows (conformal=False then).
             val_windows: windows of those rows that each epoch is validated on, evenly spread; None: as many as it
@@ -81,6 +85,11 @@ class ForecasterArguments(BaseEstimator):
             future_covariates: columns also known over the horizon.
             static_covariates: columns with one value per series.
             calendar: whether hour, weekday, ... of the time stamps are covariates.
+            transform: of the target, undone in forecasts. "log1p" (z = log(1 + y)) and "softplus" (y = log(1 + e^z) -
+                log 2) give forecasts of at least 0. Or an object with `transform` and `inverse` of arrays, or a
+                transformer of scikit-learn's, which is fitted on the training rows; it cannot be saved. Quantiles keep
+                their levels, so the point of a transformed quantile output is the median; that of "mse" is no longer
+                a mean.
             id_col, time_col, target_col: names of a long frame's columns.
             alias: name of the forecast's column.
             mixer: one of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a module `[B, N, D] -> [B, N, D]`
@@ -110,6 +119,7 @@ class ForecasterArguments(BaseEstimator):
         self.future_covariates = future_covariates
         self.static_covariates = static_covariates
         self.calendar = calendar
+        self.transform = transform
         self.id_col = id_col
         self.time_col = time_col
         self.target_col = target_col
@@ -163,6 +173,7 @@ def check_arguments(forecaster: ForecasterArguments) -> None:
         if not isinstance(value, kind) or value == "":
             words = "True or False" if kind is bool else "a name"
             raise ValueError(f"{name} must be {words}; got {value!r}")
+    check_transform(forecaster.transform)
     columns = forecaster.columns
     if forecaster.alias in (columns.id, columns.time, columns.target, "cutoff"):
         raise ValueError(
@@ -170,10 +181,8 @@ def check_arguments(forecaster: ForecasterArguments) -> None:
         )
     check_levels(forecaster.levels, "levels")
     output = known_output(forecaster.output)
-    if forecaster.conformal:
-        if not len(forecaster.levels):
-            raise ValueError("levels must name an interval to calibrate, e.g. (80, 95), or give conformal=False")
-        require_levels(output, forecaster.levels)
+    if forecaster.conformal and not len(forecaster.levels):
+        raise ValueError("levels must name an interval to calibrate, e.g. (80, 95), or give conformal=False")
     require_levels(output, ())
 
 

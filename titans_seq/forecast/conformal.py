@@ -9,11 +9,16 @@ deviation: after a flat lookback that would be next to nothing, and one such win
 bound. If windows were exchangeable, the interval would cover at least p of new ones; windows of a series follow one
 another and overlap, so the coverage is to be measured.
 
+Scores are kept as their order statistics at every whole level from 1 to 99, at 99.5 and 99.9, and at the levels that
+were asked for. A level between two of these takes the interval of the next wider one: it covers at least what that one
+does, so nothing is interpolated that could cover too little.
+
 Source: Vovk et al. 2005; Romano et al. 2019 (arXiv 1905.03222) for the scores.
 """
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +30,7 @@ from jaxtyping import Float
 from titans_seq.forecast.outputs import PointOutput, require_levels
 
 LEVEL = (80, 95)  # default intervals, in percent
+GRID = (*map(float, range(1, 100)), 99.5, 99.9)  # calibrated whatever is asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +57,7 @@ class Conformal:
         Each step of the horizon has a margin of its own where it has enough scores, else one margin counts for all
         steps. Where even these are too few for a level, its intervals are infinite, and a warning says so.
         """
-        scores = np.maximum(bounds[..., 0] - target[..., None], target[..., None] - bounds[..., 1])
-        margin = np.stack([margins(scores[..., i], level / 100) for i, level in enumerate(levels)])
+        margin = margins(target, bounds, levels)
         lost = [level for level, row in zip(levels, margin, strict=True) if np.isinf(row).any()]
         if lost:
             warnings.warn(
@@ -62,6 +67,22 @@ class Conformal:
                 stacklevel=2,
             )
         return cls(levels, margin)
+
+    def joined(self, other: "Conformal") -> "Conformal":
+        """These levels, and those of another calibration that are not among them."""
+        more = [i for i, level in enumerate(other.levels) if level not in self.levels]
+        levels = np.array([*self.levels, *(other.levels[i] for i in more)])
+        order = np.argsort(levels)
+        return Conformal(levels[order].tolist(), np.concatenate([self.margin, other.margin[more]])[order])
+
+    def covering(self, levels: Sequence[float]) -> list[float]:
+        """The calibrated level that stands for each of these: itself, or the next wider one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        require_at_most(self.levels[-1], levels)
+        return [self.levels[bisect_left(self.levels, level)] for level in levels]
 
     def apply(
         self,
@@ -78,8 +99,17 @@ class Conformal:
         return np.stack([low, high], axis=-1)
 
 
-def margins(scores: Float[np.ndarray, "W H"], share: float) -> Float[np.ndarray, " H"]:
-    """The order statistic of each step or, where one has too few scores, of all together; infinite where that has."""
+def margins(
+    target: Float[np.ndarray, "W H"], bounds: Float[np.ndarray, "W H P 2"], levels: Sequence[float]
+) -> Float[np.ndarray, "P H"]:
+    """The order statistic of each level and step or, where a step has too few scores, of all steps together; infinite
+    where these are too few.
+    """
+    scores = np.maximum(bounds[..., 0] - target[..., None], target[..., None] - bounds[..., 1])
+    return np.stack([_margin(scores[..., i], level / 100) for i, level in enumerate(levels)])
+
+
+def _margin(scores: Float[np.ndarray, "W H"], share: float) -> Float[np.ndarray, " H"]:
     each = np.array([_order_statistic(column, share) for column in scores.T])
     return each if np.isfinite(each).all() else np.full(len(each), _order_statistic(scores.ravel(), share))
 
@@ -96,7 +126,7 @@ def chosen_levels(output: Output, calibrated: Sequence[float] | None, level: Seq
 
     Args:
         output: what a forecast is.
-        calibrated: those of the conformal intervals; None without.
+        calibrated: those that were asked of the conformal intervals; None without.
         level: `LEVEL` itself stands for what there is of it.
 
     Raises:
@@ -110,15 +140,20 @@ def chosen_levels(output: Output, calibrated: Sequence[float] | None, level: Seq
         elif isinstance(output, PointOutput):
             return []
     check_levels(level, "level")
-    if calibrated is not None:
-        unknown = [each for each in level if each not in calibrated]
-        if unknown:
-            known = ", ".join(f"{each:g}" for each in sorted(calibrated))
-            raise ValueError(f"level {unknown[0]:g} was not calibrated; there are {known} (levels=...)")
+    if calibrated is not None:  # margins carry levels beyond the learned quantiles
+        require_at_most(max(GRID[-1], *calibrated), level)
     elif isinstance(output, PointOutput):
         raise ValueError("a forecast of one value without conformal has no intervals; ask with level=None")
-    require_levels(output, level)
+    else:
+        require_levels(output, level)
     return sorted(set(level))
+
+
+def require_at_most(most: float, levels: Sequence[float]) -> None:
+    """Raise a ValueError if a level is wider than the widest that was calibrated."""
+    if levels and max(levels) > most:
+        raise ValueError(f"level must be at most {most:g}, the widest that was calibrated (levels=); "
+                         f"got {max(levels):g}")  # fmt: skip
 
 
 def check_levels(levels: Any, name: str) -> None:

@@ -14,21 +14,24 @@ import torch
 
 from titans_seq.blocks import ModelState
 from titans_seq.building import build_with_weights
+from titans_seq.datamodules.common.errors import at_least
 from titans_seq.datamodules.forecast.panel import Columns, Panel, pack_panel, unpack_panel
 from titans_seq.datamodules.forecast.reading import read_future
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
-from titans_seq.forecast.conformal import Conformal
+from titans_seq.forecast.conformal import GRID, Conformal, margins
 from titans_seq.forecast.frames import empty_series, require_known, warn_of_empty, warn_of_forgotten, wide_frame
 from titans_seq.forecast.inference import forecasts
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
+from titans_seq.forecast.outputs import require_levels
 from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output, require_rows
 from titans_seq.forecast.stream import Stream, surprise_of
 from titans_seq.model_folders import WEIGHTS, read_folder, write_folder
 
-KIND, VERSION, SERIES = "forecaster", 3, "series.safetensors"
+KIND, VERSION, SERIES = "forecaster", 4, "series.safetensors"
 MOST_CALIBRATED = 2_000_000  # steps of windows; more of them are thinned out evenly
+GRID_CALIBRATED = 20_000  # for a hundred levels, at a microsecond per quantile of a Student-t
 AT_ONCE = 1_000_000  # rows of series that are made ready for prediction together
 
 
@@ -71,29 +74,32 @@ class FittedForecaster:
         panels: Iterable[Panel] | None = None,
         future: pd.DataFrame | None = None,
         level: Sequence[float] = (),
+        horizon: int | None = None,
     ) -> pd.DataFrame:
-        """Forecast the H steps after the last row of each series.
+        """Forecast the steps after the last row of each series.
 
         Args:
             panels: the series' rows up to now, of series known or new; None: as they ended in training, or as observed.
             future: future covariates over the horizon, where there are any.
-            level: percentages of intervals, ascending.
+            level: percentages of intervals, ascending. With conformal any up to 99.9.
+            horizon: steps, at most H; None is H. The first steps are the same whatever it is.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Of a wide panel one column per series, or with
             intervals columns (series, "forecast" | "lo-80" | ...).
         """
+        steps = self.steps(horizon)
         if panels is None and self.stream is not None:
             stream = self.stream
             warn_of_empty(empty_series(stream.rows, stream.scaling))
-            return self.to_frame(self._predicted(stream.rows, future, level, stream.scaling, stream.older))
+            return self.to_frame(self._predicted(stream.rows, future, level, steps, stream.scaling, stream.older))
         parts, empty, wide = [], [], False
         for panel in [self.tail] if panels is None else panels:
             wide = panel.wide
             for part in panel.split(AT_ONCE):
                 scaling = self.scaling.with_series(part)
                 empty += empty_series(part, scaling)
-                parts.append(self._predicted(part.tail(self.context), future, level, scaling))
+                parts.append(self._predicted(part.tail(self.context), future, level, steps, scaling))
         warn_of_empty(empty)
         return self.to_frame(pd.concat(parts, ignore_index=True), wide)
 
@@ -123,12 +129,36 @@ class FittedForecaster:
         past: Panel,
         future: pd.DataFrame | None,
         level: Sequence[float],
+        steps: int,
         scaling: PanelScaling,
         state: ModelState | None = None,
     ) -> pd.DataFrame:
-        horizon = self.network.horizon
-        ahead = past.extend(horizon, read_future(future, past, horizon))
-        return self._frame(ahead, past.lengths, self.at(ahead, past.lengths, scaling, level, state))
+        known = read_future(future, past, steps)
+        if known is not None:  # what lies beyond is not looked at
+            known = np.pad(known, ((0, 0), (0, self.network.horizon - steps), (0, 0)), constant_values=np.nan)
+        ahead = past.extend(self.network.horizon, known)
+        return self._frame(ahead, past.lengths, self.at(ahead, past.lengths, scaling, level, state), steps)
+
+    def steps(self, horizon: int | None) -> int:
+        """How many steps are asked for; None: all that were learned.
+
+        Raises:
+            ValueError: the model has not learned so many.
+        """
+        most = self.network.horizon
+        if horizon is None:
+            return most
+        at_least(1, horizon=horizon)
+        if horizon > most:
+            raise ValueError(f"horizon must be at most {most}, which the forecaster was fitted for; got {horizon}")
+        return horizon
+
+    def _calibrated(self, level: Sequence[float]) -> list[float]:
+        """The levels whose intervals are given for these."""
+        if self.conformal is not None:
+            return self.conformal.covering(level)
+        require_levels(self.module.output, level)
+        return list(level)
 
     def at(
         self,
@@ -142,23 +172,26 @@ class FittedForecaster:
         past = self.context if state is None else 2 * self.network.lookback
         anchors = Anchors(np.arange(len(panel))[:, None], first)
         windows = Windows(panel, scaling, past, self.network.horizon, anchors)
-        points, bounds = forecasts(self.module, windows, level, state)
+        given = self._calibrated(level)
+        points, bounds = forecasts(self.module, windows, given, state)
         if self.conformal is not None:
-            bounds = self.conformal.apply(points, bounds, level)
-        mean, deviation = scaling.of_target(panel).T
-        points = points * deviation[:, None] + mean[:, None]
-        bounds = bounds * deviation[:, None, None, None] + mean[:, None, None, None]
+            bounds = self.conformal.apply(points, bounds, given)
+        points, bounds = scaling.to_units(panel, points), scaling.interval(panel, bounds)
         columns = {self.alias: points.ravel()}
         for i, percent in enumerate(level):
             for j, side in enumerate(("lo", "hi")):
                 columns[f"{self.alias}-{side}-{percent:g}"] = bounds[:, :, i, j].ravel()
         return columns
 
-    def _frame(self, panel: Panel, first: np.ndarray, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-        horizon = self.network.horizon
-        rows = ((panel.offsets[:-1] + first)[:, None] + np.arange(horizon)).ravel()
-        key: dict[str, Any] = {} if panel.columns.id is None else {panel.columns.id: panel.ids.repeat(horizon)}
-        return pd.DataFrame(key | {panel.columns.time: panel.times[rows]} | columns)
+    def _frame(
+        self, panel: Panel, first: np.ndarray, columns: dict[str, np.ndarray], steps: int | None = None
+    ) -> pd.DataFrame:
+        """The first steps of the forecasts from these rows on, or all."""
+        steps = steps or self.network.horizon
+        rows = ((panel.offsets[:-1] + first)[:, None] + np.arange(steps)).ravel()
+        key: dict[str, Any] = {} if panel.columns.id is None else {panel.columns.id: panel.ids.repeat(steps)}
+        first_steps = {name: values.reshape(len(panel), -1)[:, :steps].ravel() for name, values in columns.items()}
+        return pd.DataFrame(key | {panel.columns.time: panel.times[rows]} | first_steps)
 
     # the memory ------------------------------------------------------------------------------------------------------
 
@@ -189,11 +222,20 @@ class FittedForecaster:
     # intervals -------------------------------------------------------------------------------------------------------
 
     def calibrate(self, windows: Windows, levels: Sequence[float]) -> None:
-        """Move intervals of these percentages until they cover as they should on these windows, or many of them."""
-        asked = sorted(levels)
-        windows = windows.at(windows.anchors.thin(max(1, MOST_CALIBRATED // self.network.horizon)))
-        _, bounds = forecasts(self.module, windows, asked)
-        self.conformal = Conformal.fit(windows.targets(), bounds, levels=asked)
+        """Move intervals until they cover as they should on these windows, or many of them.
+
+        Args:
+            windows: with targets the network was not trained on.
+            levels: percentages that all windows count for; for the others of `GRID` fewer do.
+        """
+        exact, grid = sorted(levels), list(GRID)
+        found = Conformal.fit(*self._scored(windows, exact, MOST_CALIBRATED), levels=exact)
+        self.conformal = found.joined(Conformal(grid, margins(*self._scored(windows, grid, GRID_CALIBRATED), grid)))
+
+    def _scored(self, windows: Windows, level: Sequence[float], most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and bounds of at most so many steps."""
+        windows = windows.at(windows.anchors.thin(max(1, most // self.network.horizon)))
+        return windows.targets(), forecasts(self.module, windows, level)[1]
 
     # files -----------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.data import PanelData
 from titans_seq.datamodules.forecast.panel import Panel, join_panels
 from titans_seq.datamodules.forecast.protocol import HoldOut
+from titans_seq.datamodules.forecast.scaling import PanelScaling
+from titans_seq.datamodules.forecast.transforms import fitted_transform
 from titans_seq.draws import Draws
 from titans_seq.forecast.arguments import ForecasterArguments, known_output
 from titans_seq.forecast.fitted import FittedForecaster
@@ -64,9 +66,10 @@ def _data(
     settings: ForecasterArguments, panels: Sequence[Panel], again: FittedForecaster | None, draws: Draws
 ) -> PanelData:
     protocol = HoldOut.of(panels, settings.horizon, settings.val_size)
+    scaling = _scaling(settings, panels, protocol) if again is None else again.scaling
     data = PanelData(
         panels, protocol, lookback=settings.lookback_rows * settings.train_blocks, horizon=settings.horizon,
-        calendar=settings.calendar, scaling=None if again is None else again.scaling, batch_size=settings.batch_size,
+        scaling=scaling, batch_size=settings.batch_size,
         steps_per_epoch=settings.steps_per_epoch, seed=draws.seed, generator=draws.on("cpu"),
         val_windows=settings.val_windows or max(LEAST_VALIDATED, settings.steps_per_epoch * settings.batch_size),
     )  # fmt: skip
@@ -76,6 +79,11 @@ def _data(
             "calibrate intervals on them: give conformal=False, a smaller val_size, or longer series"
         )
     return data
+
+
+def _scaling(settings: ForecasterArguments, panels: Sequence[Panel], protocol: HoldOut) -> PanelScaling:
+    transform = fitted_transform(settings.transform, map(protocol.learned, panels))
+    return PanelScaling.fit(map(protocol.learned, panels), calendar=settings.calendar, transform=transform)
 
 
 def _module(

@@ -75,15 +75,22 @@ class TitansForecaster(ForecasterArguments):
             return self._fit_panels(panels)
 
     def predict(
-        self, df: Data | None = None, future: pd.DataFrame | None = None, level: Sequence[float] | None = LEVEL
+        self,
+        df: Data | None = None,
+        future: pd.DataFrame | None = None,
+        level: Sequence[float] | None = LEVEL,
+        *,
+        horizon: int | None = None,
     ) -> pd.DataFrame:
-        """Forecast the `horizon` steps after the last row of each series.
+        """Forecast the steps after the last row of each series.
 
         Args:
             df: the series' rows up to now, of series known or new, as of `fit`; None: as they ended there.
             future: known covariates over the horizon (id, time and their columns), where there are any.
-            level: percentages of intervals; None for none. The default falls back on the calibrated `levels` where 80
-                and 95 are not among them, and on none for a model of one value without conformal.
+            level: percentages of intervals; None for none. With conformal any up to 99.9, also without refitting. The
+                default falls back on `levels` where 80 and 95 are not among them, and on none for a model of one value
+                without conformal.
+            horizon: steps, at most the fitted horizon; None is that. `future` need not reach further.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Wide: one column per series, or with intervals
@@ -91,9 +98,9 @@ class TitansForecaster(ForecasterArguments):
         """
         fitted, asked = self._require_fitted(), self._levels(level)
         if df is None:
-            return fitted.predict(None, future, asked)
+            return fitted.predict(None, future, asked, horizon)
         with self._opened(df, fitted.tail.freq) as panels:
-            return self._ordered(fitted.predict(panels, future, asked), panels)
+            return self._ordered(fitted.predict(panels, future, asked, horizon), panels)
 
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` then follows them.

@@ -13,7 +13,7 @@ from titans_seq.blocks import ModelState
 from titans_seq.datamodules.forecast.windows import Windows
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import on_device
-from titans_seq.forecast.outputs import PointOutput, point, quantiles
+from titans_seq.forecast.outputs import PointOutput, point, quantiles, within
 
 EVAL_SAMPLES = 1024  # per step of prediction
 
@@ -22,7 +22,8 @@ EVAL_SAMPLES = 1024  # per step of prediction
 def forecasts(
     module: ForecastModule, windows: Windows, level: Sequence[float], state: ModelState | None = None
 ) -> tuple[Float[np.ndarray, "W H"], Float[np.ndarray, "W H P 2"]]:
-    """Standardised point forecasts, and bounds of intervals.
+    """Standardised point forecasts, and bounds of intervals; where the model learned no quantile so far out, its
+    outermost ones.
 
     Args:
         module: of the network.
@@ -30,7 +31,8 @@ def forecasts(
         level: percentages of the intervals.
         state: of the memory before each window; None begins anew.
     """
-    output, sides = module.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
+    output = module.output
+    sides = within(output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)])
     points, bounds = [], []
     each = max(1, EVAL_SAMPLES // windows.anchors.series.shape[1])
     for begin in range(0, len(windows), each):

@@ -116,6 +116,14 @@ def require_levels(output: Output, levels: Sequence[float]) -> None:
             raise ValueError(f"output has quantiles from {low:g} to {high:g}, too few for {what}")
 
 
+def within(output: Output, levels: Sequence[float]) -> list[float]:
+    """Quantile levels, those beyond the learned ones moved to the outermost of these."""
+    if not isinstance(output, QuantileOutput):
+        return list(levels)
+    low, high = min(output.quantiles), max(output.quantiles)
+    return [min(max(level, low), high) for level in levels]
+
+
 def raw_size(output: Output) -> int:
     """How many raw numbers a step has."""
     return sum(output.args_dim.values())
