@@ -54,7 +54,7 @@ class Windows(Dataset[Batch]):
     sample per window and series, window after window: past_target [B, L], future_target [B, H], `index` [B] (the first
     row to forecast, counted inside the series); past_observed_values and future_observed_values, absent where every
     row of every window is observed; past_features [B, L, F + G], future_features [B, H, F] and static_features [B, E],
-    absent where there are none.
+    absent where there are none; of counts `unit` [B, 2], the mean and deviation of the series.
 
     Args:
         panel: values.
@@ -76,6 +76,8 @@ class Windows(Dataset[Batch]):
         features, self.ahead = scaling.features(panel)
         self.static = torch.from_numpy(scaling.static(panel).astype(np.float32))
         self.target, self.features = torch.zeros(size), torch.zeros(size, features.shape[1])
+        counts = scaling.transform is not None and scaling.transform.whole
+        self.units = torch.from_numpy(np.nan_to_num(scaling.of_target(panel), nan=1.0)) if counts else None
         scales, blocks = scaling.of_target(panel), list(blocks_of_series(panel.offsets))
         rows_of = [slice(panel.offsets[which.start], panel.offsets[which.stop]) for which in blocks]
         # a series without any value in training has no scale: what came of it later counts as missing
@@ -140,6 +142,8 @@ class Windows(Dataset[Batch]):
             batch |= {"future_features": ahead} if self.ahead else {}
         if self.static.shape[1]:
             batch["static_features"] = self.static[series]
+        if self.units is not None:
+            batch["unit"] = self.units[series].float()
         return batch
 
     def targets(self) -> Float[np.ndarray, "B H"]:
@@ -148,6 +152,12 @@ class Windows(Dataset[Batch]):
         found = self._cut("target", self.target, places[0])["future_target"].double()
         seen = torch.ones(1) if self.whole else self._observed(*places)["future_observed_values"]
         return torch.where(seen > 0, found, torch.nan).numpy()
+
+    def standardised(self, counts: Float[np.ndarray, "B ..."]) -> Float[np.ndarray, "B ..."]:
+        """Numbers in counts for each sample of these windows, on the scale of `targets`."""
+        assert self.units is not None
+        mean, deviation = self.units[self.anchors.series.ravel()].numpy().T.reshape(2, -1, *[1] * (counts.ndim - 1))
+        return (counts - mean) / deviation
 
     def _observed(self, start: Tensor, series: Tensor, first: Tensor) -> Batch:
         if len(self.observed):

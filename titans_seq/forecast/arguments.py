@@ -13,7 +13,7 @@ from titans_seq.datamodules.common.errors import at_least
 from titans_seq.datamodules.forecast.panel import Columns
 from titans_seq.datamodules.forecast.transforms import check_transform
 from titans_seq.forecast.conformal import check_levels
-from titans_seq.forecast.outputs import OUTPUTS, make_output, output_arguments, require_levels
+from titans_seq.forecast.outputs import OUTPUTS, CountOutput, make_output, output_arguments, require_levels
 
 # arguments that are whole numbers, and the least they may be
 LEAST = {
@@ -71,8 +71,9 @@ class ForecasterArguments(BaseEstimator):
             freq: pandas alias of the step, or a whole number where time is numbered; None finds it.
             lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are
                 padded by mask.
-            output: "quantiles" (pinball loss, never crossing), "student_t", "mse", "mae", "huber" (one value), or an
-                `Output` of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
+            output: "quantiles" (pinball loss, never crossing), "student_t", "normal", "negative_binomial" (counts: the
+                point is their mean, intervals end at whole numbers), "mse", "mae", "huber" (one value), or an `Output`
+                of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
             conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows
                 (split conformal).
             levels: percentages of the intervals that all validation windows calibrate, for conformal; `predict` gives
@@ -184,6 +185,8 @@ def check_arguments(forecaster: ForecasterArguments) -> None:
     if forecaster.conformal and not len(forecaster.levels):
         raise ValueError("levels must name an interval to calibrate, e.g. (80, 95), or give conformal=False")
     require_levels(output, ())
+    if isinstance(output, CountOutput) and forecaster.transform is not None:
+        raise ValueError(f"transform must be None for an output of counts; got {forecaster.transform!r}")
 
 
 def known_output(output: str | Output) -> Output:

@@ -14,13 +14,13 @@ from titans_seq.datamodules.forecast.data import PanelData
 from titans_seq.datamodules.forecast.panel import Panel, join_panels
 from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.scaling import PanelScaling
-from titans_seq.datamodules.forecast.transforms import fitted_transform
+from titans_seq.datamodules.forecast.transforms import Counts, fitted_transform
 from titans_seq.draws import Draws
 from titans_seq.forecast.arguments import ForecasterArguments, known_output
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
-from titans_seq.forecast.outputs import raw_size
+from titans_seq.forecast.outputs import CountOutput, raw_size
 from titans_seq.training import best_device, keeping_best, quiet_training
 
 LEAST_VALIDATED = 256  # windows per epoch
@@ -82,7 +82,8 @@ def _data(
 
 
 def _scaling(settings: ForecasterArguments, panels: Sequence[Panel], protocol: HoldOut) -> PanelScaling:
-    transform = fitted_transform(settings.transform, map(protocol.learned, panels))
+    counts = isinstance(known_output(settings.output), CountOutput)
+    transform = Counts() if counts else fitted_transform(settings.transform, map(protocol.learned, panels))
     return PanelScaling.fit(map(protocol.learned, panels), calendar=settings.calendar, transform=transform)
 
 

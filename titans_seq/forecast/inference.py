@@ -13,7 +13,7 @@ from titans_seq.blocks import ModelState
 from titans_seq.datamodules.forecast.windows import Windows
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import on_device
-from titans_seq.forecast.outputs import PointOutput, point, quantiles, within
+from titans_seq.forecast.outputs import CountOutput, PointOutput, point, quantiles, within
 
 EVAL_SAMPLES = 1024  # per step of prediction
 
@@ -47,4 +47,6 @@ def forecasts(
             bounds.append(quantiles(output, *found, sides).double().cpu().numpy())
     together = np.concatenate(points)
     both = np.concatenate(bounds) if sides else np.empty((*together.shape, 0))
+    if isinstance(output, CountOutput):
+        together, both = windows.standardised(together), windows.standardised(both)
     return together, both.reshape(*together.shape, len(level), 2)

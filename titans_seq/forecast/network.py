@@ -346,7 +346,7 @@ def blocks_of(batch: dict[str, Tensor], lookback: int, horizon: int) -> list[dic
         end = begin + lookback
         past = {name: value[:, begin:end] for name, value in batch.items() if name.startswith("past_")}
         future = {f"future_{name}": value[:, end : end + horizon] for name, value in whole.items()}
-        parts.append({name: batch[name] for name in ("static_features",) if name in batch} | past | future)
+        parts.append({name: batch[name] for name in ("static_features", "unit") if name in batch} | past | future)
     return parts
 
 
