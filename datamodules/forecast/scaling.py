@@ -98,11 +98,25 @@ class PanelScaling:
         """
         return _learned(panel, rows, self.transform)
 
-    def to_units(self, panel: Panel, points: Float[np.ndarray, "N H"]) -> Float[np.ndarray, "N H"]:
-        """Standardised forecasts of the series of a panel in the units of the data."""
-        mean, deviation = self.of_target(panel).T[..., None]
+    def to_units(
+        self, panel: Panel, points: Float[np.ndarray, "M H"], series: Int[np.ndarray, " M"] | None = None
+    ) -> Float[np.ndarray, "M H"]:
+        """Standardised forecasts in the units of the data.
+
+        Args:
+            panel: of the series.
+            points: a row for each series, or for each of `series`.
+            series: which series each row is of.
+        """
+        scales = self.of_target(panel)
+        mean, deviation = (scales if series is None else scales[series]).T[..., None]
         values = points * deviation + mean
         return values if self.transform is None else self.transform.to_units(values)
+
+    def samples(self, panel: Panel, values: Float[np.ndarray, "N M"]) -> Float[np.ndarray, "N M"]:
+        """As `to_units`, for draws: those of counts are counts."""
+        found = self.to_units(panel, values)
+        return np.rint(found) if self.transform is not None and self.transform.whole else found
 
     def interval(self, panel: Panel, bounds: Float[np.ndarray, "N H P 2"]) -> Float[np.ndarray, "N H P 2"]:
         """As `to_units`, for lower and upper bounds."""

@@ -3,7 +3,7 @@
 W windows, H horizon, P levels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from titans_seq.blocks import ModelState
 from titans_seq.building import build_with_weights
@@ -25,6 +26,7 @@ from titans_seq.forecast.inference import forecasts
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import require_levels
+from titans_seq.forecast.paths import error_correlation
 from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output, require_rows
 from titans_seq.forecast.stream import Stream, surprise_of
 from titans_seq.model_folders import WEIGHTS, read_folder, write_folder
@@ -47,6 +49,7 @@ class FittedForecaster:
         conformal: how far intervals are moved; None: they are the model's own.
         stream: what was observed; None: nothing.
         alias: name of the forecast's column.
+        correlation: of the errors of neighbouring steps, for sample paths; None: unknown.
     """
 
     module: ForecastModule
@@ -56,6 +59,7 @@ class FittedForecaster:
     conformal: Conformal | None = None
     stream: Stream | None = None
     alias: str = "Titans"
+    correlation: float | None = None
 
     @property
     def network(self) -> SimbaForecaster:
@@ -88,20 +92,46 @@ class FittedForecaster:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Of a wide panel one column per series, or with
             intervals columns (series, "forecast" | "lo-80" | ...).
         """
-        steps = self.steps(horizon)
-        if panels is None and self.stream is not None:
-            stream = self.stream
-            warn_of_empty(empty_series(stream.rows, stream.scaling))
-            return self.to_frame(self._predicted(stream.rows, future, level, steps, stream.scaling, stream.older))
-        parts, empty, wide = [], [], False
-        for panel in [self.tail] if panels is None else panels:
-            wide = panel.wide
-            for part in panel.split(AT_ONCE):
-                scaling = self.scaling.with_series(part)
-                empty += empty_series(part, scaling)
-                parts.append(self._predicted(part.tail(self.context), future, level, steps, scaling))
+        steps, parts, empty, wide = self.steps(horizon), [], [], False
+        for past, scaling, state in self.histories(panels):
+            wide = past.wide
+            empty += empty_series(past, scaling)
+            ahead = self.ahead(past, future, steps)
+            parts.append(self.frame(ahead, past.lengths, self.at(ahead, past.lengths, scaling, level, state), steps))
         warn_of_empty(empty)
         return self.to_frame(pd.concat(parts, ignore_index=True), wide)
+
+    def future_frame(self, panels: Iterable[Panel] | None = None, horizon: int | None = None) -> pd.DataFrame:
+        """The rows that `predict(future=...)` asks for: id, time, and NaN for each future covariate.
+
+        Args:
+            panels, horizon: as of `predict`.
+        """
+        steps = self.steps(horizon)
+        parts = []
+        for past, _, _ in self.histories(panels):
+            ahead = past.extend(steps)
+            empty = {name: np.full(len(past) * steps, np.nan) for name in past.columns.future_covariates}
+            parts.append(self.frame(ahead, past.lengths, empty, steps))
+        return pd.concat(parts, ignore_index=True)
+
+    def histories(self, panels: Iterable[Panel] | None) -> Iterator[tuple[Panel, PanelScaling, ModelState | None]]:
+        """The rows that a forecast begins with, a part of the series after the other, how they are standardised, and
+        the memory's state before them.
+        """
+        if panels is None and self.stream is not None:
+            yield self.stream.rows, self.stream.scaling, self.stream.older
+            return
+        for panel in [self.tail] if panels is None else panels:
+            for part in panel.split(AT_ONCE):
+                yield part.tail(self.context), self.scaling.with_series(part), None
+
+    def ahead(self, past: Panel, future: pd.DataFrame | None, steps: int) -> Panel:
+        """The rows with the horizon behind them."""
+        known = read_future(future, past, steps)
+        if known is not None:  # what lies beyond is not looked at
+            known = np.pad(known, ((0, 0), (0, self.network.horizon - steps), (0, 0)), constant_values=np.nan)
+        return past.extend(self.network.horizon, known)
 
     def backtest(self, panel: Panel, cut: int, level: Sequence[float]) -> pd.DataFrame:
         """Forecast the H rows that begin `cut` rows before the end of each series that is longer, beside what came."""
@@ -113,7 +143,7 @@ class FittedForecaster:
         require_known(long_enough, rows)
         ahead = past.extend(horizon, long_enough.future_covariates[rows])
         found = self.at(ahead, past.lengths, self.scaling.with_series(history), level)
-        frame = self._frame(ahead, past.lengths, found)
+        frame = self.frame(ahead, past.lengths, found)
         place = frame.columns.get_loc(self.alias)
         frame.insert(place, "cutoff", np.repeat(past.times[past.offsets[1:] - 1], horizon))
         frame.insert(place, panel.columns.target, long_enough.target[rows.ravel()])
@@ -123,21 +153,6 @@ class FittedForecaster:
         """A long frame of forecasts as the data came: wide where they were."""
         wide = self.tail.wide if wide is None else wide
         return wide_frame(frame, self.tail.columns, alias or self.alias) if wide else frame
-
-    def _predicted(
-        self,
-        past: Panel,
-        future: pd.DataFrame | None,
-        level: Sequence[float],
-        steps: int,
-        scaling: PanelScaling,
-        state: ModelState | None = None,
-    ) -> pd.DataFrame:
-        known = read_future(future, past, steps)
-        if known is not None:  # what lies beyond is not looked at
-            known = np.pad(known, ((0, 0), (0, self.network.horizon - steps), (0, 0)), constant_values=np.nan)
-        ahead = past.extend(self.network.horizon, known)
-        return self._frame(ahead, past.lengths, self.at(ahead, past.lengths, scaling, level, state), steps)
 
     def steps(self, horizon: int | None) -> int:
         """How many steps are asked for; None: all that were learned.
@@ -169,13 +184,7 @@ class FittedForecaster:
         state: ModelState | None = None,
     ) -> dict[str, np.ndarray]:
         """Columns of the forecast of every series from its row `first` on, in the units of the data, [N * H] each."""
-        past = self.context if state is None else 2 * self.network.lookback
-        anchors = Anchors(np.arange(len(panel))[:, None], first)
-        windows = Windows(panel, scaling, past, self.network.horizon, anchors)
-        given = self._calibrated(level)
-        points, bounds = forecasts(self.module, windows, given, state)
-        if self.conformal is not None:
-            bounds = self.conformal.apply(points, bounds, given)
+        points, bounds = self.standardised(panel, first, scaling, level, state)
         points, bounds = scaling.to_units(panel, points), scaling.interval(panel, bounds)
         columns = {self.alias: points.ravel()}
         for i, percent in enumerate(level):
@@ -183,7 +192,23 @@ class FittedForecaster:
                 columns[f"{self.alias}-{side}-{percent:g}"] = bounds[:, :, i, j].ravel()
         return columns
 
-    def _frame(
+    def standardised(
+        self,
+        panel: Panel,
+        first: np.ndarray,
+        scaling: PanelScaling,
+        level: Sequence[float],
+        state: ModelState | None,
+    ) -> tuple[Float[np.ndarray, "N H"], Float[np.ndarray, "N H P 2"]]:
+        """As `at`, points and bounds of intervals as they were learned: standardised."""
+        past = self.context if state is None else 2 * self.network.lookback
+        anchors = Anchors(np.arange(len(panel))[:, None], first)
+        windows = Windows(panel, scaling, past, self.network.horizon, anchors)
+        given = self._calibrated(level)
+        points, bounds = forecasts(self.module, windows, given, state)
+        return points, bounds if self.conformal is None else self.conformal.apply(points, bounds, given)
+
+    def frame(
         self, panel: Panel, first: np.ndarray, columns: dict[str, np.ndarray], steps: int | None = None
     ) -> pd.DataFrame:
         """The first steps of the forecasts from these rows on, or all."""
@@ -232,6 +257,11 @@ class FittedForecaster:
         found = Conformal.fit(*self._scored(windows, exact, MOST_CALIBRATED), levels=exact)
         self.conformal = found.joined(Conformal(grid, margins(*self._scored(windows, grid, GRID_CALIBRATED), grid)))
 
+    def learn_correlation(self, windows: Windows) -> None:
+        """Measure how errors of neighbouring steps are correlated, on windows as of `calibrate`."""
+        windows = windows.at(windows.anchors.thin(max(1, GRID_CALIBRATED // self.network.horizon)))
+        self.correlation = error_correlation(windows.targets() - forecasts(self.module, windows, ())[0])
+
     def _scored(self, windows: Windows, level: Sequence[float], most: int) -> tuple[np.ndarray, np.ndarray]:
         """Targets and bounds of at most so many steps."""
         windows = windows.at(windows.anchors.thin(max(1, most // self.network.horizon)))
@@ -264,6 +294,7 @@ class FittedForecaster:
             "train_blocks": self.train_blocks,
             "levels": None if self.conformal is None else self.conformal.levels,
             "alias": self.alias,
+            "correlation": self.correlation,
             "about": about or {},
         }
         series = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -304,4 +335,11 @@ class FittedForecaster:
             train_blocks=config["train_blocks"],
             conformal=conformal,
             alias=config["alias"],
+            correlation=_correlation(config["correlation"]),
         )
+
+
+def _correlation(saved: Any) -> float | None:
+    if saved is not None and not (isinstance(saved, float) and -1 < saved < 1):
+        raise ValueError(f"correlation must be a number between -1 and 1; got {saved!r}")
+    return saved

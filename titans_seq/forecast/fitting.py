@@ -57,8 +57,10 @@ def fit_panels(
             module, data, max_epochs=settings.max_epochs, patience=settings.patience,
             accelerator=settings.accelerator, progress=settings.progress,
         )  # fmt: skip
-        if settings.conformal and data.val is not None:
-            fitted.calibrate(data.val, settings.levels)
+        if data.val is not None:
+            fitted.learn_correlation(data.val)
+            if settings.conformal:
+                fitted.calibrate(data.val, settings.levels)
     return fitted, history
 
 

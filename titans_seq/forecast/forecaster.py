@@ -1,7 +1,7 @@
 """A forecaster for people with frames, in scikit-learn's manner: fit, predict, backtest, save."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -18,9 +18,11 @@ from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.forecast.arguments import ForecasterArguments, architecture, check_arguments, known_output
 from titans_seq.forecast.backtests import backtest
 from titans_seq.forecast.conformal import LEVEL, chosen_levels
+from titans_seq.forecast.diagnostics import fitted_values, residuals
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.fitting import fit_panels
 from titans_seq.forecast.module import ForecastModule
+from titans_seq.forecast.samples import draw_samples
 from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
 from titans_seq.forecast.stream import load_stream, save_stream
 from titans_seq.model_folders import CONFIG
@@ -81,6 +83,8 @@ class TitansForecaster(ForecasterArguments):
         level: Sequence[float] | None = LEVEL,
         *,
         horizon: int | None = None,
+        num_samples: int | None = None,
+        seed: int = 0,
     ) -> pd.DataFrame:
         """Forecast the steps after the last row of each series.
 
@@ -91,16 +95,55 @@ class TitansForecaster(ForecasterArguments):
                 default falls back on `levels` where 80 and 95 are not among them, and on none for a model of one value
                 without conformal.
             horizon: steps, at most the fitted horizon; None is that. `future` need not reach further.
+            num_samples: sample paths of each series instead of points and intervals (`titans_seq.forecast.paths`): at
+                each step they have the forecast's quantiles; how steps depend on each other was measured on the
+                validation rows.
+            seed: of these draws.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Wide: one column per series, or with intervals
-            columns (series, "forecast" | "lo-80" | ...). Of Parquet files in the order of the series' names.
+            columns (series, "forecast" | "lo-80" | ...). Of Parquet files in the order of the series' names. Samples
+            are long: id, time, "sample", forecast.
         """
         fitted, asked = self._require_fitted(), self._levels(level)
-        if df is None:
-            return fitted.predict(None, future, asked, horizon)
-        with self._opened(df, fitted.tail.freq) as panels:
-            return self._ordered(fitted.predict(panels, future, asked, horizon), panels)
+        with self._rows(df) as panels:
+            if num_samples is not None:
+                found = draw_samples(fitted, num_samples, panels, future, horizon, seed)
+            else:
+                found = fitted.predict(panels, future, asked, horizon)
+            return self._ordered(found, panels)
+
+    def make_future_frame(self, df: Data | None = None, horizon: int | None = None) -> pd.DataFrame:
+        """The rows to fill in for `predict(future=...)`: id, time, and NaN for each future covariate.
+
+        Args:
+            df, horizon: as of `predict`.
+        """
+        with self._rows(df) as panels:
+            return self._ordered(self._require_fitted().future_frame(panels, horizon), panels)
+
+    def fitted_values(self, df: Data, step: int = 1) -> pd.DataFrame:
+        """Each row forecast from the rows up to `step` before it, beside what it is.
+
+        No row has two fitted values. The forecaster keeps the last rows of the series only, so the rows are given
+        again. Those of `fit` were trained on: their residuals are smaller than errors of forecasts, which `backtest`
+        gives.
+
+        Args:
+            df: as of `fit`.
+            step: how far ahead, at most the horizon.
+
+        Returns:
+            Long frame: id, time, the target, the forecast, and "residual", the target minus the forecast. Rows with
+            nothing observed before them in reach of the lookback are absent.
+        """
+        with self._rows(df) as panels:
+            return self._ordered(fitted_values(self._require_fitted(), panels, step), panels)
+
+    def residuals(self, df: Data, step: int = 1) -> pd.DataFrame:
+        """Target minus fitted value, see `fitted_values`: id, time, "residual"."""
+        with self._rows(df) as panels:
+            return self._ordered(residuals(self._require_fitted(), panels, step), panels)
 
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` then follows them.
@@ -236,8 +279,15 @@ class TitansForecaster(ForecasterArguments):
         step = to_step(self.freq) if freq is None else freq
         return opened_panels(data, self.columns, step, progress=self.progress)
 
-    def _ordered(self, frame: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
-        return frame if len(panels) == 1 else frame.sort_values(self.id_col, kind="stable", ignore_index=True)
+    def _rows(self, df: Data | None) -> AbstractContextManager[Sequence[Panel] | None]:
+        """The rows that are given; None: those the forecaster keeps."""
+        step = self._require_fitted().tail.freq
+        return nullcontext() if df is None else self._opened(df, step)
+
+    def _ordered(self, frame: pd.DataFrame, panels: Sequence[Panel] | None) -> pd.DataFrame:
+        if panels is None or len(panels) == 1:
+            return frame
+        return frame.sort_values(self.id_col, kind="stable", ignore_index=True)
 
     def _levels(self, level: Sequence[float] | None) -> list[float]:
         return chosen_levels(known_output(self.output), self.levels if self.conformal else None, level)

@@ -177,6 +177,13 @@ def require_levels(output: Output, levels: Sequence[float]) -> None:
             raise ValueError(f"output has quantiles from {low:g} to {high:g}, too few for {what}")
 
 
+def learned_level(output: Output) -> float:
+    """The widest interval in percent that the output itself gives."""
+    if not isinstance(output, QuantileOutput):
+        return 100.0
+    return 200 * min(0.5 - min(output.quantiles), max(output.quantiles) - 0.5)
+
+
 def within(output: Output, levels: Sequence[float]) -> list[float]:
     """Quantile levels, those beyond the learned ones moved to the outermost of these."""
     if not isinstance(output, QuantileOutput):
