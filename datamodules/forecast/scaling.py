@@ -17,6 +17,7 @@ from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import alias
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.transforms import TargetTransform, plain_transform, transform_of
+from titans_seq.datamodules.forecast.weights import without_weight
 
 FEW = 8  # values: fewer say nothing of how far a series moves
 BLOCK_ROWS = 2**18  # standardised at a time
@@ -37,6 +38,8 @@ class PanelScaling:
         categories: values of each textual static covariate.
         calendar: whether time stamps give covariates.
         transform: of the target, before it is standardised; None: the target itself.
+        weight: column among the past covariates that weights rows in the loss and is no covariate; None while nothing
+            is trained.
     """
 
     scales: pd.DataFrame
@@ -47,6 +50,7 @@ class PanelScaling:
     categories: dict[str, list[str]]
     calendar: bool
     transform: TargetTransform | None = None
+    weight: str | None = None
 
     @classmethod
     def fit(
@@ -129,6 +133,7 @@ class PanelScaling:
 
         Each covariate is followed by a mark, 1 where it is missing.
         """
+        panel = without_weight(panel, self.weight)
         both = np.concatenate([panel.past_covariates, panel.future_covariates], axis=1)
         if self.covariates is not None:
             both = self.covariates.transform(both)

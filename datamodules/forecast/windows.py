@@ -18,6 +18,7 @@ from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.common.loaders import Batch
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.scaling import PanelScaling, blocks_of_series
+from titans_seq.datamodules.forecast.weights import row_weights
 
 EACH_TIME = 4096  # windows that are looked at together
 
@@ -54,7 +55,8 @@ class Windows(Dataset[Batch]):
     sample per window and series, window after window: past_target [B, L], future_target [B, H], `index` [B] (the first
     row to forecast, counted inside the series); past_observed_values and future_observed_values, absent where every
     row of every window is observed; past_features [B, L, F + G], future_features [B, H, F] and static_features [B, E],
-    absent where there are none; of counts `unit` [B, 2], the mean and deviation of the series.
+    absent where there are none; past_weights [B, L] and future_weights [B, H] where rows have weights; of counts `unit`
+    [B, 2], the mean and deviation of the series.
 
     Args:
         panel: values.
@@ -78,6 +80,8 @@ class Windows(Dataset[Batch]):
         self.target, self.features = torch.zeros(size), torch.zeros(size, features.shape[1])
         counts = scaling.transform is not None and scaling.transform.whole
         self.units = torch.from_numpy(np.nan_to_num(scaling.of_target(panel), nan=1.0)) if counts else None
+        weights = row_weights(panel, scaling.weight)
+        self.weights = torch.zeros(0 if weights is None else size)  # empty: all rows weigh the same
         scales, blocks = scaling.of_target(panel), list(blocks_of_series(panel.offsets))
         rows_of = [slice(panel.offsets[which.start], panel.offsets[which.stop]) for which in blocks]
         # a series without any value in training has no scale: what came of it later counts as missing
@@ -91,6 +95,8 @@ class Windows(Dataset[Batch]):
             values, observed = _standardised(panel, scaling, scales, which, rows)
             self.target[place] = torch.from_numpy(values)
             self.features[place] = torch.from_numpy(features[rows].astype(np.float32))
+            if weights is not None:
+                self.weights[place] = torch.from_numpy(weights[rows].astype(np.float32))
             if gaps:
                 self.observed[place] = torch.from_numpy(observed)
         self._show(anchors)
@@ -142,6 +148,8 @@ class Windows(Dataset[Batch]):
             batch |= {"future_features": ahead} if self.ahead else {}
         if self.static.shape[1]:
             batch["static_features"] = self.static[series]
+        if len(self.weights):
+            batch |= self._cut("weights", self.weights, start)
         if self.units is not None:
             batch["unit"] = self.units[series].float()
         return batch

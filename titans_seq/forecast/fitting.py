@@ -1,7 +1,9 @@
 """Training of a forecaster in memory: the best epoch's weights, no files left behind."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -15,6 +17,7 @@ from titans_seq.datamodules.forecast.panel import Panel, join_panels
 from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.transforms import Counts, fitted_transform
+from titans_seq.datamodules.forecast.weights import without_weight
 from titans_seq.draws import Draws
 from titans_seq.forecast.arguments import ForecasterArguments, known_output
 from titans_seq.forecast.fitted import FittedForecaster
@@ -28,7 +31,11 @@ History = list[dict[str, float]]
 
 
 def fit_panels(
-    settings: ForecasterArguments, panels: Sequence[Panel], again: FittedForecaster | None = None, fits: int = 0
+    settings: ForecasterArguments,
+    panels: Sequence[Panel],
+    again: FittedForecaster | None = None,
+    fits: int = 0,
+    weight: str | None = None,
 ) -> tuple[FittedForecaster, History]:
     """Train on all rows of these panels, and calibrate.
 
@@ -37,6 +44,7 @@ def fit_panels(
         panels: parts of the series, one after the other.
         again: a forecaster to go on from, which stays as it is.
         fits: how often that was trained; another number gives other draws.
+        weight: column of the panels, among their past covariates, that weights rows in the loss.
 
     Returns:
         The forecaster, and its losses per epoch.
@@ -46,12 +54,14 @@ def fit_panels(
         ValueError: training diverged, or an option of the network is wrong.
     """
     draws = Draws(settings.seed + fits)
-    data = _data(settings, panels, again, draws)
+    data = _data(settings, panels, again, draws, weight)
     module = _module(settings, data, again, draws)
     context = settings.lookback_rows * settings.train_blocks
-    tail = join_panels([panel.tail(context) for panel in panels])
+    tail = join_panels([without_weight(panel.tail(context), weight) for panel in panels])
     tail = tail if len(panels) == 1 else tail.take(tail.ids.argsort())
-    fitted = FittedForecaster(module, data.scaling, tail, settings.train_blocks, alias=settings.alias)
+    fitted = FittedForecaster(
+        module, replace(data.scaling, weight=None), tail, settings.train_blocks, alias=settings.alias
+    )
     with quiet_training(), draws.dropping(module.network):
         history = train(
             module, data, max_epochs=settings.max_epochs, patience=settings.patience,
@@ -65,13 +75,18 @@ def fit_panels(
 
 
 def _data(
-    settings: ForecasterArguments, panels: Sequence[Panel], again: FittedForecaster | None, draws: Draws
+    settings: ForecasterArguments,
+    panels: Sequence[Panel],
+    again: FittedForecaster | None,
+    draws: Draws,
+    weight: str | None,
 ) -> PanelData:
     protocol = HoldOut.of(panels, settings.horizon, settings.val_size)
-    scaling = _scaling(settings, panels, protocol) if again is None else again.scaling
+    learned = partial(_learned, protocol, weight)
+    scaling = _scaling(settings, learned, panels) if again is None else again.scaling
     data = PanelData(
         panels, protocol, lookback=settings.lookback_rows * settings.train_blocks, horizon=settings.horizon,
-        scaling=scaling, batch_size=settings.batch_size,
+        scaling=replace(scaling, weight=weight), batch_size=settings.batch_size,
         steps_per_epoch=settings.steps_per_epoch, seed=draws.seed, generator=draws.on("cpu"),
         val_windows=settings.val_windows or max(LEAST_VALIDATED, settings.steps_per_epoch * settings.batch_size),
     )  # fmt: skip
@@ -83,10 +98,15 @@ def _data(
     return data
 
 
-def _scaling(settings: ForecasterArguments, panels: Sequence[Panel], protocol: HoldOut) -> PanelScaling:
+def _learned(protocol: HoldOut, weight: str | None, panel: Panel) -> Panel:
+    """The rows that scaling may see."""
+    return without_weight(protocol.learned(panel), weight)
+
+
+def _scaling(settings: ForecasterArguments, learned: Callable[[Panel], Panel], panels: Sequence[Panel]) -> PanelScaling:
     counts = isinstance(known_output(settings.output), CountOutput)
-    transform = Counts() if counts else fitted_transform(settings.transform, map(protocol.learned, panels))
-    return PanelScaling.fit(map(protocol.learned, panels), calendar=settings.calendar, transform=transform)
+    transform = Counts() if counts else fitted_transform(settings.transform, map(learned, panels))
+    return PanelScaling.fit(map(learned, panels), calendar=settings.calendar, transform=transform)
 
 
 def _module(

@@ -2,21 +2,27 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import Step, to_step
-from titans_seq.datamodules.forecast.panel import Panel
+from titans_seq.datamodules.forecast.panel import Columns, Panel
 from titans_seq.datamodules.forecast.parquet import opened_panels
 from titans_seq.datamodules.forecast.reading import read_frame
 from titans_seq.datamodules.forecast.scaling import PanelScaling
+from titans_seq.datamodules.forecast.weights import with_weight
 from titans_seq.forecast.arguments import ForecasterArguments, architecture, check_arguments, known_output
 from titans_seq.forecast.backtests import backtest
+from titans_seq.forecast.charts import draw_forecasts
 from titans_seq.forecast.conformal import LEVEL, chosen_levels
 from titans_seq.forecast.diagnostics import fitted_values, residuals
 from titans_seq.forecast.fitted import FittedForecaster
@@ -60,21 +66,25 @@ class TitansForecaster(ForecasterArguments):
 
     # the interface ---------------------------------------------------------------------------------------------------
 
-    def fit(self, df: Data, y: None = None) -> Self:
+    def fit(self, df: Data, y: None = None, sample_weight: str | ArrayLike | None = None) -> Self:
         """Train on a frame; a fitted forecaster trains further.
 
         Args:
             df: long or wide frame, a series with dates in its index, or the path of Parquet files that hold a long
                 table; memory then holds a part of the series at a time.
             y: not used; scikit-learn's pipelines pass it.
+            sample_weight: of the rows in the loss: the name of a column, or a number of at least 0 for each row of a
+                long frame. Only ratios count. A row of weight 0 trains nothing and selects no epoch; it is still seen
+                as the past of later rows, and counts in scalings and calibration.
 
         Raises:
             DataError: something in the frame is wrong; the message names column, series and row.
             ValueError: an argument of the constructor is wrong.
         """
         check_arguments(self)
-        with self._opened(df, self._known_step()) as panels:
-            return self._fit_panels(panels)
+        df, columns, weight = _weighted(df, self.columns, sample_weight)
+        with self._opened(df, self._known_step(), columns) as panels:
+            return self._fit_panels(panels, weight)
 
     def predict(
         self,
@@ -229,6 +239,33 @@ class TitansForecaster(ForecasterArguments):
             )  # fmt: skip
             return pd.concat([self._ordered(part, panels) for part in found], ignore_index=True)
 
+    def plot(
+        self,
+        df: Frame | None = None,
+        forecast: pd.DataFrame | None = None,
+        series: Sequence[Any] | None = None,
+        level: Sequence[float] | None = LEVEL,
+    ) -> Figure:
+        """A picture of history, forecast and intervals; `figure.savefig("forecast.png")` writes it.
+
+        Args:
+            df: the rows; None: as they ended in `fit`, or as observed. Rows beyond the forecast's beginning are drawn
+                as what came.
+            forecast: what `predict` or `backtest` gave; None: `predict(df)`, which needs `future` where there are
+                future covariates.
+            series: names of the series to show; None: the first four.
+            level: of the intervals, where `forecast` is None.
+        """
+        fitted = self._require_fitted()
+        if isinstance(df, str | Path):
+            raise DataError("plot takes a frame; read the series to be drawn first")
+        found = self.predict(df, level=level) if forecast is None else forecast
+        if df is None:
+            panel = fitted.tail if fitted.stream is None else fitted.stream.rows
+        else:
+            panel = read_frame(df, self.columns, fitted.tail.freq)
+        return draw_forecasts(panel, found, alias=self.alias, rows=fitted.network.lookback, series=series)
+
     def save(self, folder: str | Path) -> Path:
         """Write the fitted forecaster to a folder: JSON and safetensors; nothing is pickled."""
         fitted = self._require_fitted()
@@ -275,9 +312,11 @@ class TitansForecaster(ForecasterArguments):
     def _known_step(self) -> Step | None:
         return self.fitted_.tail.freq if hasattr(self, "fitted_") else None
 
-    def _opened(self, data: Data, freq: Step | None) -> AbstractContextManager[Sequence[Panel]]:
+    def _opened(
+        self, data: Data, freq: Step | None, columns: Columns | None = None
+    ) -> AbstractContextManager[Sequence[Panel]]:
         step = to_step(self.freq) if freq is None else freq
-        return opened_panels(data, self.columns, step, progress=self.progress)
+        return opened_panels(data, columns or self.columns, step, progress=self.progress)
 
     def _rows(self, df: Data | None) -> AbstractContextManager[Sequence[Panel] | None]:
         """The rows that are given; None: those the forecaster keeps."""
@@ -306,11 +345,26 @@ class TitansForecaster(ForecasterArguments):
 
     # training --------------------------------------------------------------------------------------------------------
 
-    def _fit_panels(self, panels: Sequence[Panel]) -> Self:
+    def _fit_panels(self, panels: Sequence[Panel], weight: str | None = None) -> Self:
         again, fits = (self._require_fitted(), self.fits_) if hasattr(self, "fitted_") else (None, 0)
-        fitted, history = fit_panels(self, panels, again, fits)
+        fitted, history = fit_panels(self, panels, again, fits, weight)
         # all at once: an error or Ctrl-C above leaves the forecaster as it was
         self.fitted_, self.fits_ = fitted, fits + 1
         self.history_ = [*getattr(self, "history_", []), *history]
         self.built_ = architecture(self)
         return self
+
+
+def _weighted(df: Data, columns: Columns, weights: str | ArrayLike | None) -> tuple[Data, Columns, str | None]:
+    """The data and the names of its columns with that of the weights, which become a column where they are an array."""
+    if weights is None:
+        return df, columns, None
+    if isinstance(weights, str):
+        return df, with_weight(columns, weights), weights
+    values = np.asarray(weights)
+    if not isinstance(df, pd.DataFrame) or values.shape != (len(df),):
+        rows = f"a frame of {len(df)} rows" if isinstance(df, pd.DataFrame) else f"a {type(df).__name__}"
+        raise DataError(f"sample_weight must be a column's name or one number per row of a long frame; got shape "
+                        f"{list(values.shape)} for {rows}")  # fmt: skip
+    name = next(name for name in (f"sample_weight_{i}" for i in count()) if name not in df)
+    return df.assign(**{name: values}), with_weight(columns, name), name

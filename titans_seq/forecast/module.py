@@ -41,7 +41,8 @@ class ForecastModule(TrainedModule):
 
     Batches are dictionaries with the network's inputs (`network.INPUTS`; absent where there are none), `future_target`
     [B, H] and, where some of it is missing, `future_observed_values` [B, H]. A past of n lookbacks is read as n blocks
-    of a stream, each with a forecast and a loss of its own, the memory carried with its gradient.
+    of a stream, each with a forecast and a loss of its own, the memory carried with its gradient. With `future_weights`
+    [B, H] (and `past_weights`, where n > 1) losses are means by these weights.
 
     The loss is the output's, on the scale of the targets; that of counts is of the counts themselves, for which batches
     have `unit` [B, 2], the mean and deviation of the series (see `Counts`). Logged per epoch: `train_loss`, and for
@@ -88,8 +89,8 @@ class ForecastModule(TrainedModule):
         return arguments(self.output, raw), loc, scale
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses, observed, _ = self._losses(batch)
-        loss = (losses * observed).sum() / observed.sum().clamp(min=1)
+        losses, weights, _ = self._losses(batch)
+        loss = (losses * weights).sum() / weights.sum().clamp(min=1e-6)
         self.log_training(loss, len(losses))
         return loss
 
@@ -113,8 +114,8 @@ class ForecastModule(TrainedModule):
         return found
 
     def _score(self, stage: str, batch: Batch) -> None:
-        losses, observed, (forecast, target, seen) = self._losses(batch)
-        values = {"loss": (losses, observed)}
+        losses, weights, (forecast, target, seen) = self._losses(batch)
+        values = {"loss": (losses, weights)}
         if len(self.scores) > 1:
             error = (point(self.output, *forecast).double() - target.double()) / self._unit(batch)[1]
             values |= {"mse": (error.square(), seen), "mae": (error.abs(), seen)}
@@ -124,8 +125,8 @@ class ForecastModule(TrainedModule):
             self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, prog_bar=stage == "val")
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Arguments, Tensor, Tensor]]:
-        """Loss of every step of each block, side by side, and which are observed; the last forecast, its target and
-        what is observed of it.
+        """Loss of every step of each block, side by side, and its weight, 0 where unobserved; the last forecast, its
+        target and what is observed of it.
         """
         losses, weights = [], []
         for found, part in self._by_block(batch):
@@ -138,7 +139,7 @@ class ForecastModule(TrainedModule):
             # a missing target may be NaN, and NaN * 0 is NaN; whole numbers, which outputs of counts want
             target = torch.where(observed > 0, target, loc.round())
             losses.append(self.output.loss(target, args, loc=loc, scale=scale))
-            weights.append(observed)
+            weights.append(observed * part.get("future_weights", 1.0))
         return torch.cat(losses, dim=1), torch.cat(weights, dim=1), (found, target, observed)
 
     def _by_block(self, batch: Batch, state: ModelState | None = None) -> Iterator[tuple[Arguments, Batch]]:

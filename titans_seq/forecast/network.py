@@ -336,7 +336,7 @@ def blocks_of(batch: dict[str, Tensor], lookback: int, horizon: int) -> list[dic
         raise ValueError(f"past_target must be of whole blocks of {lookback} steps; got {length}")
     whole = {
         name: torch.cat([batch[f"past_{name}"], batch[f"future_{name}"]], dim=1)
-        for name in ("target", "observed_values") if f"future_{name}" in batch
+        for name in ("target", "observed_values", "weights") if f"future_{name}" in batch
     }  # fmt: skip
     if "future_features" in batch:
         known = batch["past_features"][..., : batch["future_features"].shape[-1]]
