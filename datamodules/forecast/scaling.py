@@ -15,6 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import alias
+from titans_seq.datamodules.forecast.holiday_features import checked_holidays, holiday_features
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.transforms import TargetTransform, plain_transform, transform_of
 from titans_seq.datamodules.forecast.weights import without_weight
@@ -38,6 +39,7 @@ class PanelScaling:
         categories: values of each textual static covariate.
         calendar: whether time stamps give covariates.
         transform: of the target, before it is standardised; None: the target itself.
+        holidays: codes whose holidays are covariates, see `holiday_features`.
         weight: column among the past covariates that weights rows in the loss and is no covariate; None while nothing
             is trained.
     """
@@ -50,11 +52,17 @@ class PanelScaling:
     categories: dict[str, list[str]]
     calendar: bool
     transform: TargetTransform | None = None
+    holidays: tuple[str, ...] = ()
     weight: str | None = None
 
     @classmethod
     def fit(
-        cls, panels: Panel | Iterable[Panel], *, calendar: bool, transform: TargetTransform | None = None
+        cls,
+        panels: Panel | Iterable[Panel],
+        *,
+        calendar: bool,
+        transform: TargetTransform | None = None,
+        holidays: tuple[str, ...] = (),
     ) -> "PanelScaling":
         """Learn from all rows of one panel or of several, which are looked at one after the other."""
         moments, covariates, numbers = [], _ColumnScalers(), _ColumnScalers()
@@ -77,6 +85,7 @@ class PanelScaling:
             categories={name: sorted(values) for name, values in categories.items()},
             calendar=calendar and not isinstance(panel.freq, int),
             transform=transform,
+            holidays=holidays,
         )
 
     def with_series(self, history: Panel) -> "PanelScaling":
@@ -139,7 +148,7 @@ class PanelScaling:
             both = self.covariates.transform(both)
         past, future = np.split(both, [panel.past_covariates.shape[1]], axis=1)
         calendar = calendar_features(panel) if self.calendar else np.empty((len(both), 0))
-        ahead = np.concatenate([calendar, _marked(future)], axis=1)
+        ahead = np.concatenate([calendar, holiday_features(panel, self.holidays), _marked(future)], axis=1)
         return np.concatenate([ahead, _marked(past)], axis=1), ahead.shape[1]
 
     def static(self, panel: Panel) -> Float[np.ndarray, "N E"]:
@@ -172,6 +181,7 @@ class PanelScaling:
             "categories": self.categories,
             "calendar": self.calendar,
             "transform": plain_transform(self.transform),
+            "holidays": list(self.holidays),
         }
         arrays = {"scales": self.scales.to_numpy(np.float64), "typical": np.array(self.typical)}
         for name, scaler in (("covariates", self.covariates), ("numbers", self.numbers)):
@@ -207,6 +217,7 @@ class PanelScaling:
             categories=about["categories"],
             calendar=about["calendar"],
             transform=transform_of(about["transform"]),
+            holidays=checked_holidays(about["holidays"]),
         )
 
 

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from titans_seq.datamodules.common.errors import at_least
+from titans_seq.datamodules.forecast.holiday_features import checked_holidays
 from titans_seq.datamodules.forecast.panel import Columns
 from titans_seq.datamodules.forecast.transforms import check_transform
 from titans_seq.forecast.conformal import check_levels
@@ -23,7 +24,7 @@ LEAST = {
 # arguments that are built into a fitted forecaster
 BUILT = (
     "horizon", "lookback", "output", "conformal", "levels", "past_covariates", "future_covariates",
-    "static_covariates", "calendar", "transform", "id_col", "time_col", "target_col", "mixer", "network",
+    "static_covariates", "calendar", "holidays", "transform", "id_col", "time_col", "target_col", "mixer", "network",
     "train_blocks",
 )  # fmt: skip
 
@@ -46,6 +47,7 @@ class ForecasterArguments(BaseEstimator):
         future_covariates: Sequence[str] = (),
         static_covariates: Sequence[str] = (),
         calendar: bool = True,
+        holidays: str | Sequence[str] | None = None,
         transform: Any = None,
         id_col: str = "unique_id",
         time_col: str = "ds",
@@ -86,6 +88,9 @@ class ForecasterArguments(BaseEstimator):
             future_covariates: columns also known over the horizon.
             static_covariates: columns with one value per series.
             calendar: whether hour, weekday, ... of the time stamps are covariates.
+            holidays: country ("DE"), country and subdivision ("DE-BY"), or a list of such codes, whose holidays are
+                covariates, known ahead: of steps of a day or less and of business days whether the day is one, is
+                before one, or after one; of longer steps how many they hold. Needs `titans-seq[holidays]`.
             transform: of the target, undone in forecasts. "log1p" (z = log(1 + y)) and "softplus" (y = log(1 + e^z) -
                 log 2) give forecasts of at least 0. Or an object with `transform` and `inverse` of arrays, or a
                 transformer of scikit-learn's, which is fitted on the training rows; it cannot be saved. Quantiles keep
@@ -120,6 +125,7 @@ class ForecasterArguments(BaseEstimator):
         self.future_covariates = future_covariates
         self.static_covariates = static_covariates
         self.calendar = calendar
+        self.holidays = holidays
         self.transform = transform
         self.id_col = id_col
         self.time_col = time_col
@@ -175,6 +181,7 @@ def check_arguments(forecaster: ForecasterArguments) -> None:
             words = "True or False" if kind is bool else "a name"
             raise ValueError(f"{name} must be {words}; got {value!r}")
     check_transform(forecaster.transform)
+    checked_holidays(forecaster.holidays)
     columns = forecaster.columns
     if forecaster.alias in (columns.id, columns.time, columns.target, "cutoff"):
         raise ValueError(

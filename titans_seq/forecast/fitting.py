@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.data import PanelData
+from titans_seq.datamodules.forecast.holiday_features import checked_holidays
 from titans_seq.datamodules.forecast.panel import Panel, join_panels
 from titans_seq.datamodules.forecast.protocol import HoldOut
 from titans_seq.datamodules.forecast.scaling import PanelScaling
@@ -106,7 +107,8 @@ def _learned(protocol: HoldOut, weight: str | None, panel: Panel) -> Panel:
 def _scaling(settings: ForecasterArguments, learned: Callable[[Panel], Panel], panels: Sequence[Panel]) -> PanelScaling:
     counts = isinstance(known_output(settings.output), CountOutput)
     transform = Counts() if counts else fitted_transform(settings.transform, map(learned, panels))
-    return PanelScaling.fit(map(learned, panels), calendar=settings.calendar, transform=transform)
+    holidays = checked_holidays(settings.holidays)
+    return PanelScaling.fit(map(learned, panels), calendar=settings.calendar, transform=transform, holidays=holidays)
 
 
 def _module(
