@@ -20,12 +20,13 @@ from titans_seq.forecast.outputs import OUTPUTS, CountOutput, make_output, outpu
 LEAST = {
     "horizon": 1, "lookback": 1, "val_size": 0, "val_windows": 1, "train_blocks": 1,
     "max_epochs": 1, "steps_per_epoch": 1, "patience": 1, "batch_size": 1, "seed": 0,
+    "seeds": 1,
 }  # fmt: skip
 # arguments that are built into a fitted forecaster
 BUILT = (
     "horizon", "lookback", "output", "conformal", "levels", "past_covariates", "future_covariates",
     "static_covariates", "calendar", "holidays", "transform", "id_col", "time_col", "target_col", "mixer", "network",
-    "train_blocks",
+    "train_blocks", "seeds",
 )  # fmt: skip
 
 
@@ -63,6 +64,8 @@ class ForecasterArguments(BaseEstimator):
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
         seed: int = 0,
+        seeds: int = 1,
+        max_minutes: float | None = None,
         accelerator: str = "auto",
         progress: bool = False,
     ) -> None:
@@ -110,6 +113,10 @@ class ForecasterArguments(BaseEstimator):
                 carries it; the context is then `train_blocks` lookbacks long.
             batch_size, learning_rate, weight_decay, seed: of training. The same seed on the same machine gives the same
                 model, also beside fits in other threads, unless `mixer` is a callable.
+            seeds: networks, trained from `seed`, `seed` + 1, ...; forecasts and the bounds of intervals are means over
+                them, and intervals are calibrated on these means. `observe` and `surprise` take one network.
+            max_minutes: of training, shared by the networks of several seeds; the best epoch so far counts, and the one
+                that was cut short is validated too. None: no limit. How far a training comes depends on the machine.
             accelerator: as of Lightning's Trainer.
             progress: whether to draw a bar while training.
         """
@@ -141,6 +148,8 @@ class ForecasterArguments(BaseEstimator):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.seed = seed
+        self.seeds = seeds
+        self.max_minutes = max_minutes
         self.accelerator = accelerator
         self.progress = progress
 
@@ -175,6 +184,9 @@ def check_arguments(forecaster: ForecasterArguments) -> None:
         value = getattr(forecaster, name)
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
             raise ValueError(f"{name} must be a number of at least 0; got {value!r}")
+    minutes = forecaster.max_minutes
+    if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes > 0):
+        raise ValueError(f"max_minutes must be None or a number above 0; got {minutes!r}")
     for name, kind in (("calendar", bool), ("conformal", bool), ("progress", bool), ("alias", str)):
         value = getattr(forecaster, name)
         if not isinstance(value, kind) or value == "":

@@ -57,7 +57,7 @@ def _of_part(fitted: FittedForecaster, panel: Panel, step: int) -> pd.DataFrame 
         return None
     scaling = fitted.scaling.with_series(panel)
     windows = Windows(panel, scaling, fitted.context, fitted.network.horizon, Anchors(series[:, None], first))
-    points = forecasts(fitted.module, windows, ())[0][:, step - 1 : step]
+    points = forecasts(fitted.modules, windows, ())[0][:, step - 1 : step]
     columns, target = panel.columns, panel.target[rows]
     found = scaling.to_units(panel, points, series)[:, 0]
     key = {} if columns.id is None else {columns.id: panel.ids[series]}

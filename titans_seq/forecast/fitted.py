@@ -27,7 +27,15 @@ from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import require_levels
 from titans_seq.forecast.paths import error_correlation
-from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output, require_rows
+from titans_seq.forecast.saving import (
+    WRONG,
+    first_line,
+    joined_weights,
+    output_of,
+    plain_output,
+    require_rows,
+    split_weights,
+)
 from titans_seq.forecast.stream import Stream, surprise_of
 from titans_seq.model_folders import WEIGHTS, read_folder, write_folder
 
@@ -50,6 +58,7 @@ class FittedForecaster:
         stream: what was observed; None: nothing.
         alias: name of the forecast's column.
         correlation: of the errors of neighbouring steps, for sample paths; None: unknown.
+        others: further networks, trained from other seeds; forecasts are means over all.
     """
 
     module: ForecastModule
@@ -60,6 +69,12 @@ class FittedForecaster:
     stream: Stream | None = None
     alias: str = "Titans"
     correlation: float | None = None
+    others: tuple[ForecastModule, ...] = ()
+
+    @property
+    def modules(self) -> tuple[ForecastModule, ...]:
+        """All members of the ensemble; one without `others`."""
+        return (self.module, *self.others)
 
     @property
     def network(self) -> SimbaForecaster:
@@ -205,7 +220,7 @@ class FittedForecaster:
         anchors = Anchors(np.arange(len(panel))[:, None], first)
         windows = Windows(panel, scaling, past, self.network.horizon, anchors)
         given = self._calibrated(level)
-        points, bounds = forecasts(self.module, windows, given, state)
+        points, bounds = forecasts(self.modules, windows, given, state)
         return points, bounds if self.conformal is None else self.conformal.apply(points, bounds, given)
 
     def frame(
@@ -221,7 +236,12 @@ class FittedForecaster:
     # the memory ------------------------------------------------------------------------------------------------------
 
     def observe(self, panel: Panel) -> None:
-        """Let the memory learn from new rows, without training; all or nothing."""
+        """Let the memory learn from new rows, without training; all or nothing.
+
+        Raises:
+            ValueError: there are several networks.
+        """
+        self.require_one_memory()
         if self.stream is None:
             warn_of_forgotten(panel, self.tail)
             begun = Stream.begin(self.network, panel, self.scaling.with_series(panel))
@@ -234,7 +254,11 @@ class FittedForecaster:
 
         Returns:
             Long: id, time, "surprise". Of a wide panel one column per series.
+
+        Raises:
+            ValueError: there are several networks.
         """
+        self.require_one_memory()
         parts, wide = [], False
         for panel in panels:
             wide = panel.wide
@@ -243,6 +267,14 @@ class FittedForecaster:
             key: dict[str, Any] = {} if columns.id is None else {columns.id: panel.ids.repeat(panel.lengths)}
             parts.append(pd.DataFrame(key | {columns.time: panel.times, "surprise": found}))
         return self.to_frame(pd.concat(parts, ignore_index=True), wide, "surprise")
+
+    def require_one_memory(self) -> None:
+        """Raise a ValueError if there are several networks: each has a memory of its own."""
+        if self.others:
+            raise ValueError(
+                f"observe and surprise need one memory, and a forecaster of {len(self.modules)} seeds has as many; "
+                "use seeds=1"
+            )
 
     # intervals -------------------------------------------------------------------------------------------------------
 
@@ -260,12 +292,12 @@ class FittedForecaster:
     def learn_correlation(self, windows: Windows) -> None:
         """Measure how errors of neighbouring steps are correlated, on windows as of `calibrate`."""
         windows = windows.at(windows.anchors.thin(max(1, GRID_CALIBRATED // self.network.horizon)))
-        self.correlation = error_correlation(windows.targets() - forecasts(self.module, windows, ())[0])
+        self.correlation = error_correlation(windows.targets() - forecasts(self.modules, windows, ())[0])
 
     def _scored(self, windows: Windows, level: Sequence[float], most: int) -> tuple[np.ndarray, np.ndarray]:
         """Targets and bounds of at most so many steps."""
         windows = windows.at(windows.anchors.thin(max(1, most // self.network.horizon)))
-        return windows.targets(), forecasts(self.module, windows, level)[1]
+        return windows.targets(), forecasts(self.modules, windows, level)[1]
 
     # files -----------------------------------------------------------------------------------------------------------
 
@@ -295,10 +327,11 @@ class FittedForecaster:
             "levels": None if self.conformal is None else self.conformal.levels,
             "alias": self.alias,
             "correlation": self.correlation,
+            "members": len(self.modules),
             "about": about or {},
         }
         series = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        tensors = {WEIGHTS: self.network.state_dict(), SERIES: series}
+        tensors = {WEIGHTS: joined_weights([module.network for module in self.modules]), SERIES: series}
         write_folder(folder, KIND, VERSION, config, tensors)
         return folder
 
@@ -318,7 +351,8 @@ class FittedForecaster:
 
     @classmethod
     def _rebuilt(cls, config: dict[str, Any], weights: dict[str, Any], arrays: dict[str, Any]) -> "FittedForecaster":
-        network = build_with_weights(SimbaForecaster, config["network"], weights)
+        members = split_weights(weights, config["members"])
+        network, *more = (build_with_weights(SimbaForecaster, config["network"], each) for each in members)
         names: dict[str, Any] = config["columns"]
         lists = {key: tuple(name) for key, name in names.items() if isinstance(name, list)}
         columns = Columns(**(names | lists))
@@ -328,14 +362,19 @@ class FittedForecaster:
             if conformal.margin.shape != (len(conformal.levels), network.horizon) or np.isnan(conformal.margin).any():
                 raise ValueError(f"margin must be {(len(conformal.levels), network.horizon)}, without NaN")
         require_rows(config["ids"], arrays)
+        modules = [
+            ForecastModule(each, output=output_of(config["output"]), **config["learning"]).eval()
+            for each in (network, *more)
+        ]
         return cls(
-            module=ForecastModule(network, output=output_of(config["output"]), **config["learning"]).eval(),
+            module=modules[0],
             scaling=PanelScaling.unpack(config, arrays),
             tail=unpack_panel(config, arrays, columns),
             train_blocks=config["train_blocks"],
             conformal=conformal,
             alias=config["alias"],
             correlation=_correlation(config["correlation"]),
+            others=tuple(modules[1:]),
         )
 
 

@@ -1,8 +1,10 @@
 """Training of a forecaster in memory: the best epoch's weights, no files left behind."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from gluonts.torch.distributions import Output
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
-from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.forecast.data import PanelData
 from titans_seq.datamodules.forecast.holiday_features import checked_holidays
 from titans_seq.datamodules.forecast.panel import Panel, join_panels
@@ -54,40 +56,45 @@ def fit_panels(
         DataError: no window to train on, or too few rows to calibrate.
         ValueError: training diverged, or an option of the network is wrong.
     """
-    draws = Draws(settings.seed + fits)
-    data = _data(settings, panels, again, draws, weight)
-    module = _module(settings, data, again, draws)
+    protocol = HoldOut.of(panels, settings.horizon, settings.val_size)
+    scaling = _scaling(settings, partial(_learned, protocol, weight), panels) if again is None else again.scaling
+    scaling, modules, history = replace(scaling, weight=weight), [], []
+    for member in range(settings.seeds):
+        draws = Draws(settings.seed + fits * settings.seeds + member)
+        data = _data(settings, panels, protocol, scaling, draws)
+        module = _module(settings, data, None if again is None else again.modules[member], draws)
+        losses = _train_member(settings, module, data, draws)
+        modules.append(module)
+        history += losses if settings.seeds == 1 else [{"member": member} | epoch for epoch in losses]
     context = settings.lookback_rows * settings.train_blocks
     tail = join_panels([without_weight(panel.tail(context), weight) for panel in panels])
     tail = tail if len(panels) == 1 else tail.take(tail.ids.argsort())
     fitted = FittedForecaster(
-        module, replace(data.scaling, weight=None), tail, settings.train_blocks, alias=settings.alias
-    )
-    with quiet_training(), draws.dropping(module.network):
-        history = train(
-            module, data, max_epochs=settings.max_epochs, patience=settings.patience,
-            accelerator=settings.accelerator, progress=settings.progress,
-        )  # fmt: skip
-        if data.val is not None:
-            fitted.learn_correlation(data.val)
-            if settings.conformal:
-                fitted.calibrate(data.val, settings.levels)
+        modules[0], replace(data.scaling, weight=None), tail, settings.train_blocks, alias=settings.alias,
+        others=tuple(modules[1:]),
+    )  # fmt: skip
+    if data.val is not None:
+        fitted.learn_correlation(data.val)
+        if settings.conformal:
+            fitted.calibrate(data.val, settings.levels)
     return fitted, history
 
 
+def _train_member(settings: ForecasterArguments, module: ForecastModule, data: PanelData, draws: Draws) -> History:
+    minutes = None if settings.max_minutes is None else settings.max_minutes / settings.seeds
+    with quiet_training(), draws.dropping(module.network):
+        return train(
+            module, data, max_epochs=settings.max_epochs, patience=settings.patience, max_minutes=minutes,
+            accelerator=settings.accelerator, progress=settings.progress,
+        )  # fmt: skip
+
+
 def _data(
-    settings: ForecasterArguments,
-    panels: Sequence[Panel],
-    again: FittedForecaster | None,
-    draws: Draws,
-    weight: str | None,
+    settings: ForecasterArguments, panels: Sequence[Panel], protocol: HoldOut, scaling: PanelScaling, draws: Draws
 ) -> PanelData:
-    protocol = HoldOut.of(panels, settings.horizon, settings.val_size)
-    learned = partial(_learned, protocol, weight)
-    scaling = _scaling(settings, learned, panels) if again is None else again.scaling
     data = PanelData(
         panels, protocol, lookback=settings.lookback_rows * settings.train_blocks, horizon=settings.horizon,
-        scaling=replace(scaling, weight=weight), batch_size=settings.batch_size,
+        scaling=scaling, batch_size=settings.batch_size,
         steps_per_epoch=settings.steps_per_epoch, seed=draws.seed, generator=draws.on("cpu"),
         val_windows=settings.val_windows or max(LEAST_VALIDATED, settings.steps_per_epoch * settings.batch_size),
     )  # fmt: skip
@@ -112,14 +119,15 @@ def _scaling(settings: ForecasterArguments, learned: Callable[[Panel], Panel], p
 
 
 def _module(
-    settings: ForecasterArguments, data: PanelData, again: FittedForecaster | None, draws: Draws
+    settings: ForecasterArguments, data: PanelData, again: ForecastModule | None, draws: Draws
 ) -> ForecastModule:
+    """A fresh network, or a copy of the one to go on with."""
     options = {"mixer": settings.mixer, **(settings.network or {})}
     with draws.building():
         if again is None:
             module = make_module(data, known_output(settings.output), settings.lookback_rows, options)
         else:
-            module = copy.deepcopy(again.module).train()
+            module = copy.deepcopy(again).train()
     module.learning_rate, module.weight_decay = settings.learning_rate, settings.weight_decay
     return module
 
@@ -151,7 +159,14 @@ def make_module(data: PanelData, output: Output, lookback: int, options: dict[st
 
 
 def train(
-    module: ForecastModule, data: PanelData, *, max_epochs: int, patience: int, accelerator: str, progress: bool
+    module: ForecastModule,
+    data: PanelData,
+    *,
+    max_epochs: int,
+    patience: int,
+    accelerator: str,
+    progress: bool,
+    max_minutes: float | None = None,
 ) -> list[dict[str, float]]:
     """Train, leave the best weights in the module, and return the losses per epoch.
 
@@ -162,6 +177,7 @@ def train(
         patience: epochs without a better validation loss after which the training ends.
         accelerator: as of Lightning's Trainer.
         progress: whether to draw a bar.
+        max_minutes: after which the training ends, with a last validation; None: no limit.
 
     Raises:
         ValueError: no epoch has a finite loss.
@@ -180,8 +196,16 @@ def train(
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            max_time=None if max_minutes is None else timedelta(minutes=max_minutes),
         )
         trainer.fit(module, datamodule=data)
+        if max_minutes is not None and trainer.global_step < trainer.num_training_batches:
+            warnings.warn(
+                f"max_minutes={max_minutes:g} ended the training after {trainer.global_step} of the "
+                f"{trainer.num_training_batches} batches of its first epoch",
+                DataWarning,
+                stacklevel=2,
+            )
         if not any(np.isfinite(epoch.get(name, np.nan)) for epoch in losses.epochs):
             raise ValueError(f"training diverged: no epoch has a finite {name}; try a smaller learning_rate")
     module.to(best_device(accelerator)).eval()

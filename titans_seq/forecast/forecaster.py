@@ -192,6 +192,7 @@ class TitansForecaster(ForecasterArguments):
             ValueError: no such state, a damaged one, or that of another model.
         """
         fitted = self._require_fitted()
+        fitted.require_one_memory()
         fitted.stream = load_stream(Path(path), fitted.network, self.columns, fitted.scaling)
         return self
 
@@ -295,7 +296,8 @@ class TitansForecaster(ForecasterArguments):
                 raise ValueError("lookback and horizon are not those of the network")
         except WRONG as error:
             raise ValueError(f"{Path(folder) / CONFIG} is damaged: {first_line(error)}") from None
-        fitted.module.to(best_device(model.accelerator))
+        for module in fitted.modules:
+            module.to(best_device(model.accelerator))
         model.fitted_, model.built_ = fitted, architecture(model)
         return model
 

@@ -20,17 +20,26 @@ EVAL_SAMPLES = 1024  # per step of prediction
 
 @torch.inference_mode()
 def forecasts(
-    module: ForecastModule, windows: Windows, level: Sequence[float], state: ModelState | None = None
+    modules: Sequence[ForecastModule], windows: Windows, level: Sequence[float], state: ModelState | None = None
 ) -> tuple[Float[np.ndarray, "W H"], Float[np.ndarray, "W H P 2"]]:
     """Standardised point forecasts, and bounds of intervals; where the model learned no quantile so far out, its
     outermost ones.
 
     Args:
-        module: of the network.
+        modules: of the networks; of several the mean counts, of points and of bounds.
         windows: of one series each, or as many samples as there are.
         level: percentages of the intervals.
-        state: of the memory before each window; None begins anew.
+        state: of the memory before each window, where there is one network; None begins anew.
     """
+    assert state is None or len(modules) == 1
+    found = [_of_one(module, windows, level, state) for module in modules]
+    points, bounds = zip(*found, strict=True)
+    return np.mean(points, axis=0), np.mean(bounds, axis=0)
+
+
+def _of_one(
+    module: ForecastModule, windows: Windows, level: Sequence[float], state: ModelState | None
+) -> tuple[Float[np.ndarray, "W H"], Float[np.ndarray, "W H P 2"]]:
     output = module.output
     sides = within(output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)])
     points, bounds = [], []
