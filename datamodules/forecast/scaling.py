@@ -3,7 +3,7 @@
 R rows of all series, N series, F future covariates (calendar included), G past ones, E static ones.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -151,6 +151,21 @@ class PanelScaling:
         ahead = np.concatenate([calendar, holiday_features(panel, self.holidays), _marked(future)], axis=1)
         return np.concatenate([ahead, _marked(past)], axis=1), ahead.shape[1]
 
+    def groups(self, panel: Panel) -> list[tuple[str, str, list[int]]]:
+        """Name and kind ("past", "future", "static", "calendar") of each covariate, and its columns in `features` or,
+        of static ones, in `static`.
+        """
+        columns = without_weight(panel, self.weight).columns
+        one_row = panel.rows(np.zeros(len(panel), dtype=np.int64), np.ones(len(panel), dtype=np.int64))
+        sizes = [("calendar", "calendar", calendar_features(one_row).shape[1])] if self.calendar else []
+        each = [holiday_features(one_row, [code]).shape[1] for code in self.holidays]
+        sizes += [(f"holidays {code}", "calendar", size) for code, size in zip(self.holidays, each, strict=True)]
+        sizes += [(name, "future", 2) for name in columns.future_covariates]  # the value and its mark
+        sizes += [(name, "past", 2) for name in columns.past_covariates]
+        static = [(name, "static", 1) for name in self.numeric]
+        static += [(name, "static", len(values)) for name, values in self.categories.items()]
+        return [group for group in (*_placed(sizes), *_placed(static)) if group[2]]
+
     def static(self, panel: Panel) -> Float[np.ndarray, "N E"]:
         """Static covariates, standardised or one-hot; a category that training has not seen is all zeros.
 
@@ -219,6 +234,12 @@ class PanelScaling:
             transform=transform_of(about["transform"]),
             holidays=checked_holidays(about["holidays"]),
         )
+
+
+def _placed(sizes: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, list[int]]]:
+    """Columns that follow each other, so many of each."""
+    ends = np.cumsum([size for *_, size in sizes], dtype=int)
+    return [(name, kind, list(range(end - size, end))) for (name, kind, size), end in zip(sizes, ends, strict=True)]
 
 
 def _learned(panel: Panel, rows: slice, transform: TargetTransform | None) -> Float[np.ndarray, " r"]:

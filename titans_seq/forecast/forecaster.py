@@ -27,6 +27,7 @@ from titans_seq.forecast.conformal import LEVEL, chosen_levels
 from titans_seq.forecast.diagnostics import fitted_values, residuals
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.fitting import fit_panels
+from titans_seq.forecast.importance import importance
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.samples import draw_samples
 from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
@@ -239,6 +240,22 @@ class TitansForecaster(ForecasterArguments):
                 horizon=self.horizon, windows=windows, step=step, refit=refit, level=asked,
             )  # fmt: skip
             return pd.concat([self._ordered(part, panels) for part in found], ignore_index=True)
+
+    def importance(self, df: Data, *, repeats: int = 5, seed: int = 0) -> pd.DataFrame:
+        """How much the loss grows when a covariate's values are exchanged between windows (permutation importance).
+
+        Args:
+            df: rows with targets, as of `fit`; rows the network was not trained on tell more.
+            repeats: permutations whose mean is taken.
+            seed: of the permutations.
+
+        Returns:
+            "covariate" (also "calendar" and holidays), "kind", "increase" of the loss, its "deviation" between
+            permutations, and its "share" of the loss; the largest first. About 0 or less: not used. Covariates that
+            tell the same stand in for each other.
+        """
+        with self._rows(df) as panels:
+            return importance(self._require_fitted(), panels, repeats=repeats, seed=seed)
 
     def plot(
         self,

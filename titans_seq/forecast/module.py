@@ -113,6 +113,13 @@ class ForecastModule(TrainedModule):
         *_, (found, _) = self._by_block(batch, state)
         return found
 
+    def loss_of(self, batch: Batch) -> tuple[float, float]:
+        """The mean loss of the forecast after the last block, and how many steps are observed."""
+        losses, weights, (_, target, _) = self._losses(batch)
+        steps = target.shape[1]
+        losses, weights = losses[:, -steps:].double(), weights[:, -steps:].double()
+        return float((losses * weights).sum() / weights.sum().clamp(min=1e-6)), float(weights.sum())
+
     def _score(self, stage: str, batch: Batch) -> None:
         losses, weights, (forecast, target, seen) = self._losses(batch)
         values = {"loss": (losses, weights)}
