@@ -57,7 +57,7 @@ class Conformal:
         Each step of the horizon has a margin of its own where it has enough scores, else one margin counts for all
         steps. Where even these are too few for a level, its intervals are infinite, and a warning says so.
         """
-        margin = margins(target, bounds, levels)
+        margin = level_margins(target, bounds, levels)
         lost = [level for level, row in zip(levels, margin, strict=True) if np.isinf(row).any()]
         if lost:
             warnings.warn(
@@ -99,17 +99,18 @@ class Conformal:
         return np.stack([low, high], axis=-1)
 
 
-def margins(
+def level_margins(
     target: Float[np.ndarray, "W H"], bounds: Float[np.ndarray, "W H P 2"], levels: Sequence[float]
 ) -> Float[np.ndarray, "P H"]:
     """The order statistic of each level and step or, where a step has too few scores, of all steps together; infinite
     where these are too few.
     """
     scores = np.maximum(bounds[..., 0] - target[..., None], target[..., None] - bounds[..., 1])
-    return np.stack([_margin(scores[..., i], level / 100) for i, level in enumerate(levels)])
+    return np.stack([margins(scores[..., i], level / 100) for i, level in enumerate(levels)])
 
 
-def _margin(scores: Float[np.ndarray, "W H"], share: float) -> Float[np.ndarray, " H"]:
+def margins(scores: Float[np.ndarray, "W H"], share: float) -> Float[np.ndarray, " H"]:
+    """The order statistic of each step or, where one has too few scores, of all together; infinite where that has."""
     each = np.array([_order_statistic(column, share) for column in scores.T])
     return each if np.isfinite(each).all() else np.full(len(each), _order_statistic(scores.ravel(), share))
 

@@ -20,7 +20,7 @@ from titans_seq.datamodules.forecast.panel import Columns, Panel, pack_panel, un
 from titans_seq.datamodules.forecast.reading import read_future
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
-from titans_seq.forecast.conformal import GRID, Conformal, margins
+from titans_seq.forecast.conformal import GRID, Conformal, level_margins
 from titans_seq.forecast.frames import empty_series, require_known, warn_of_empty, warn_of_forgotten, wide_frame
 from titans_seq.forecast.inference import forecasts
 from titans_seq.forecast.module import ForecastModule
@@ -287,7 +287,9 @@ class FittedForecaster:
         """
         exact, grid = sorted(levels), list(GRID)
         found = Conformal.fit(*self._scored(windows, exact, MOST_CALIBRATED), levels=exact)
-        self.conformal = found.joined(Conformal(grid, margins(*self._scored(windows, grid, GRID_CALIBRATED), grid)))
+        self.conformal = found.joined(
+            Conformal(grid, level_margins(*self._scored(windows, grid, GRID_CALIBRATED), grid))
+        )
 
     def learn_correlation(self, windows: Windows) -> None:
         """Measure how errors of neighbouring steps are correlated, on windows as of `calibrate`."""

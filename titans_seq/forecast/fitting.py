@@ -58,7 +58,8 @@ def fit_panels(
     """
     protocol = HoldOut.of(panels, settings.horizon, settings.val_size)
     scaling = _scaling(settings, partial(_learned, protocol, weight), panels) if again is None else again.scaling
-    scaling, modules, history = replace(scaling, weight=weight), [], []
+    scaling, modules = replace(scaling, weight=weight), []
+    history: History = []
     for member in range(settings.seeds):
         draws = Draws(settings.seed + fits * settings.seeds + member)
         data = _data(settings, panels, protocol, scaling, draws)

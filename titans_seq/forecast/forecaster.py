@@ -148,13 +148,15 @@ class TitansForecaster(ForecasterArguments):
             Long frame: id, time, the target, the forecast, and "residual", the target minus the forecast. Rows with
             nothing observed before them in reach of the lookback are absent.
         """
-        with self._rows(df) as panels:
-            return self._ordered(fitted_values(self._require_fitted(), panels, step), panels)
+        fitted = self._require_fitted()
+        with self._opened(df, fitted.tail.freq) as panels:
+            return self._ordered(fitted_values(fitted, panels, step), panels)
 
     def residuals(self, df: Data, step: int = 1) -> pd.DataFrame:
         """Target minus fitted value, see `fitted_values`: id, time, "residual"."""
-        with self._rows(df) as panels:
-            return self._ordered(residuals(self._require_fitted(), panels, step), panels)
+        fitted = self._require_fitted()
+        with self._opened(df, fitted.tail.freq) as panels:
+            return self._ordered(residuals(fitted, panels, step), panels)
 
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` then follows them.
@@ -254,8 +256,9 @@ class TitansForecaster(ForecasterArguments):
             permutations, and its "share" of the loss; the largest first. About 0 or less: not used. Covariates that
             tell the same stand in for each other.
         """
-        with self._rows(df) as panels:
-            return importance(self._require_fitted(), panels, repeats=repeats, seed=seed)
+        fitted = self._require_fitted()
+        with self._opened(df, fitted.tail.freq) as panels:
+            return importance(fitted, panels, repeats=repeats, seed=seed)
 
     def plot(
         self,

@@ -7,7 +7,7 @@ from hourly_frames import COVARIATES, SMALL, H, ahead, frame
 from sklearn.base import clone
 
 from titans_seq import TitansForecaster
-from titans_seq.forecast.conformal import GRID, Conformal, margins
+from titans_seq.forecast.conformal import GRID, Conformal, level_margins
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_no_level_covers_too_little():
     for _ in range(200):
         errors = random.standard_t(3, size=(300, 2))
         middle, bounds = np.zeros_like(errors), np.tile([-0.3, 0.3], (300, 2, len(GRID), 1))
-        grid = Conformal(list(GRID), margins(errors[:200], bounds[:200], GRID))
+        grid = Conformal(list(GRID), level_margins(errors[:200], bounds[:200], GRID))
         used = grid.covering(asked)
         moved = grid.apply(middle[200:], bounds[200:, :, : len(used)], used)
         new = errors[200:, :, None]
