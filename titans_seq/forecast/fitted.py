@@ -293,12 +293,17 @@ class FittedForecaster:
 
     def learn_correlation(self, windows: Windows) -> None:
         """Measure how errors of neighbouring steps are correlated, on windows as of `calibrate`."""
-        windows = windows.at(windows.anchors.thin(max(1, GRID_CALIBRATED // self.network.horizon)))
+        windows = self._some(windows, GRID_CALIBRATED)
         self.correlation = error_correlation(windows.targets() - forecasts(self.modules, windows, ())[0])
+
+    def _some(self, windows: Windows, most: int) -> Windows:
+        """So many of these windows that their series have at most `most` steps together."""
+        steps = self.network.horizon * windows.anchors.series.shape[1]
+        return windows.at(windows.anchors.thin(max(1, most // steps)))
 
     def _scored(self, windows: Windows, level: Sequence[float], most: int) -> tuple[np.ndarray, np.ndarray]:
         """Targets and bounds of at most so many steps."""
-        windows = windows.at(windows.anchors.thin(max(1, most // self.network.horizon)))
+        windows = self._some(windows, most)
         return windows.targets(), forecasts(self.modules, windows, level)[1]
 
     # files -----------------------------------------------------------------------------------------------------------

@@ -51,6 +51,13 @@ def test_a_level_of_the_grid_is_what_it_would_be_if_it_had_been_asked_for(fitted
     pd.testing.assert_frame_equal(fitted.predict(future=ahead(frame()), level=(62,)), wanted)
 
 
+def test_levels_beyond_the_learned_quantiles_may_be_asked_for_in_fit():
+    data = frame()[["unique_id", "ds", "y"]]
+    found = TitansForecaster(**SMALL, levels=(50, 98)).fit(data).predict(level=(95, 98))
+    widths = [(found[f"Titans-hi-{p}"] - found[f"Titans-lo-{p}"]).mean() for p in (95, 98)]
+    assert widths[0] < widths[1] < np.inf
+
+
 def test_any_level_survives_a_file(fitted, tmp_path):
     fitted.save(tmp_path)
     asked = {"future": ahead(frame()), "level": (33, 98.2), "horizon": 2}

@@ -7,6 +7,7 @@ from hourly_frames import SMALL, H, frame
 from scipy.stats import norm
 
 from titans_seq import TitansForecaster
+from titans_seq.datamodules.common.errors import DataWarning
 from titans_seq.forecast.paths import KNOTS, error_correlation, sample_paths
 
 LEVELS = (50, 80, 95)
@@ -79,6 +80,14 @@ def test_paths_of_errors_that_last_stay_on_one_side():
     drawn = model.predict(num_samples=500)["Titans"].to_numpy().reshape(2, 500, H)
     steps = np.diff(drawn, axis=-1).std()
     assert steps < np.std(drawn - drawn.mean(axis=1, keepdims=True))
+
+
+def test_a_series_without_a_value_has_no_paths():
+    empty = pd.DataFrame({"unique_id": "empty", "ds": pd.date_range("2024", periods=50, freq="h"), "y": np.nan})
+    model = TitansForecaster(**SMALL).fit(pd.concat([plain(), empty]))
+    with pytest.warns(DataWarning, match="1 series have no value at all, the first is empty"):
+        drawn = model.predict(num_samples=3).set_index("unique_id")["Titans"]
+    assert drawn["empty"].isna().all() and drawn.drop(index="empty").notna().all()
 
 
 @pytest.mark.parametrize("output, transform", [("negative_binomial", None), ("quantiles", "log1p")])
