@@ -161,6 +161,15 @@ class Windows(Dataset[Batch]):
         seen = torch.ones(1) if self.whole else self._observed(*places)["future_observed_values"]
         return torch.where(seen > 0, found, torch.nan).numpy()
 
+    @property
+    def weigh(self) -> bool:
+        """Whether any target of these windows has a weight above 0."""
+        if not len(self.weights):
+            return True
+        first = self._starts(slice(None))[0].ravel() + self.lookback
+        total = np.concatenate([[0.0], self.weights.double().cumsum(0).numpy()])
+        return bool((total[first + self.horizon] > total[first]).any())
+
     def standardised(self, counts: Float[np.ndarray, "B ..."]) -> Float[np.ndarray, "B ..."]:
         """Numbers in counts for each sample of these windows, on the scale of `targets`."""
         assert self.units is not None

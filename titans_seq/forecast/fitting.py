@@ -104,6 +104,9 @@ def _data(
             f"no series has the {protocol.val_rows + 2 * settings.horizon} rows that it takes to hold some out and "
             "calibrate intervals on them: give conformal=False, a smaller val_size, or longer series"
         )
+    for rows, windows in (("training", data.train if len(panels) == 1 else None), ("validation", data.val)):
+        if windows is not None and not windows.weigh:
+            raise DataError(f"sample_weight is 0 for all {rows} rows; give some of them a weight above 0")
     return data
 
 

@@ -99,6 +99,15 @@ def test_weights_of_parquet_files(tmp_path):
     pd.testing.assert_frame_equal(by_file.predict(), by_frame.predict())
 
 
+@pytest.mark.parametrize("rows", ["training", "validation"])
+def test_weights_that_leave_nothing_are_refused(rows):
+    data = frame((120, 120), gaps=False)[["unique_id", "ds", "y"]]
+    late = data.groupby("unique_id").cumcount() >= 120 - SMALL["val_size"]
+    weights = (late if rows == "training" else ~late).astype(float)
+    with pytest.raises(DataError, match=f"sample_weight is 0 for all {rows} rows"):
+        TitansForecaster(**SMALL).fit(data, sample_weight=weights)
+
+
 @pytest.mark.parametrize(
     "weights, message",
     [
