@@ -78,29 +78,38 @@ class Group:
 # types of values ------------------------------------------------------------------------------------------------------
 
 
-def path(text: str) -> str:
+def path(value: str) -> str:
     """What else can be wrong with a path, `user_path` says where it is used."""
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"must be a path; got {text!r}")
-    if "${" in text:  # OmegaConf offers no way to keep it as it is, from the command line to RUN/config.yaml
-        raise argparse.ArgumentTypeError(f"{text!r} holds ${{, which a configuration takes for a reference; rename it")
-    return text
+    return text(value, "a path")
 
 
-def file(text: str) -> str:
+def text(value: str, what: str = "text") -> str:
+    """A text that RUN/config.yaml can hold."""
+    if not value or "\0" in value:
+        raise argparse.ArgumentTypeError(f"must be {what}; got {value!r}")
+    if "${" in value:  # OmegaConf offers no way to keep it as it is, from the command line to RUN/config.yaml
+        raise argparse.ArgumentTypeError(f"{value!r} holds ${{, which a configuration takes for a reference; rename it")
+    return value
+
+
+def file(value: str) -> str:
     """A file that is read: a run records where it lies, whatever folder its commands are given in."""
-    return path(text)
+    return path(value)
 
 
 def share(text: str) -> float:
     """A number between 0 and 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    value = _number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1; got {text}")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _whole(least: int, most: int, rule: str) -> Callable[[str], int]:
