@@ -176,7 +176,8 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         config.trainer,
         "trainer",
         **own,
-        callbacks=callbacks,
+        callbacks=[*training.TimeLimit.of(config.trainer), *callbacks],
+        max_time=None,  # Lightning's own limit would end a resumed run at once
         logger=False,
         enable_model_summary=False,
         enable_progress_bar=not config.quiet and sys.stderr.isatty(),
@@ -300,6 +301,7 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
         "parameters": sum(weights.numel() for weights in job.module.network.parameters()),
         "fit_seconds": round(seconds, 2),
         "seconds_per_epoch": round(seconds / len(history), 3),
+        **training.stopped(job.trainer),
     }
     return finite(metrics)
 

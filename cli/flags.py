@@ -105,6 +105,15 @@ def share(text: str) -> float:
     return value
 
 
+def minutes(text: str) -> dict[str, int]:
+    """A length of time, as Lightning takes it: in whole numbers."""
+    value = _number(text)
+    if not 0.001 <= value <= 2**20:
+        raise argparse.ArgumentTypeError(f"must be at least 0.001 and at most 2**20 minutes; got {text}")
+    whole = int(value)
+    return {"minutes": whole, "milliseconds": round((value - whole) * 60_000)}
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -150,6 +159,12 @@ def training_flags(folder: str) -> tuple[Flag, ...]:
     """Return the flags of every command that trains; folder: where it writes by default."""
     return (
         Flag("--epochs N", "maximum number of epochs", "trainer.max_epochs", type=positive),
+        Flag(
+            "--max-minutes M",
+            "end the training after so long, and test its best epoch; --resume goes on (M can be a fraction)",
+            "trainer.max_time",
+            type=minutes,
+        ),
         Flag("--seed S", "seed of weights, shuffling and dropout", "seed", type=seed),
         Flag(
             "--devices N",

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Mapping
 from typing import NoReturn
 
+from titans_seq import __version__
 from titans_seq.cli import data_flags, dna_flags, forecast_flags, lm_flags
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.flags import Command, Group
@@ -72,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
   titans-seq fit lm --variant mac --text book.txt          a language model of a text
   titans-seq VERB TASK --help                              every flag of a verb""",
     )
+    parser.add_argument("--version", action="version", version=f"titans-seq {__version__}")
     _add_commands(parser, "verb", VERBS)
     return parser
 

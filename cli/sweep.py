@@ -116,7 +116,7 @@ def _show(task: Task, folder: Path, keys: list[str]) -> None:
 
 def _name(value: object) -> object:
     """A section swept as a whole (model=memory,none) shows what tells it apart."""
-    if isinstance(value, DictConfig):
+    if isinstance(value, DictConfig) and "_target_" in value:
         named = (value.get(key) for key in ("mixer", "dataset", "csv", "bed", "fasta"))
         return next((name for name in named if name), value._target_.rpartition(".")[2])
     return value
