@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from titans_seq import __version__
-from titans_seq.cli import data_flags, dna_flags, forecast_flags, lm_flags
+from titans_seq.cli import compare_flags, data_flags, dna_flags, forecast_flags, lm_flags
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.flags import Command, Group
 
@@ -26,6 +26,7 @@ VERBS: dict[str, Group | Command] = {
         {"forecast": forecast_flags.SURPRISE, "dna": dna_flags.SURPRISE},
     ),
     "report": forecast_flags.REPORT,
+    "compare": compare_flags.COMPARE,
     "eval": Group("measure a language model", {"lm": lm_flags.EVAL}),
     "generate": Group("continue a text", {"lm": lm_flags.GENERATE}),
     "lightning": Command(
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
   titans-seq fit forecast --dataset ETTh1 --horizon 96
   titans-seq predict forecast --checkpoint RUN --csv FILE
   titans-seq report RUN                                    an HTML page about a forecaster
+  titans-seq compare RUN RUN                               metrics of several runs, the best marked
   titans-seq fit dna --csv train.csv --test-csv test.csv   a classifier of DNA sequences
   titans-seq pretrain dna --fasta genome.fa                a language model of a genome
   titans-seq fit lm --variant mac --text book.txt          a language model of a text
