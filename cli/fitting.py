@@ -25,7 +25,7 @@ from titans_seq.cli.tasks import History, Job, Task, history_of, is_sound
 from titans_seq.datamodules.common.files import data_folder, user_path
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
-from titans_seq.training import TrainedModule, best_device
+from titans_seq.training import TrainedModule, accelerator_of, best_device
 
 FSDP = "fsdp"  # of trainer.strategy
 # tells the other processes of a run on several devices what the first has claimed
@@ -177,6 +177,7 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         "trainer",
         **own,
         callbacks=[*training.TimeLimit.of(config.trainer), *callbacks],
+        accelerator=accelerator_of(config.trainer.get("accelerator", "auto")),
         max_time=None,  # Lightning's own limit would end a resumed run at once
         logger=False,
         enable_model_summary=False,

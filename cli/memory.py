@@ -1,5 +1,6 @@
 """Whether a machine can hold the training batches of a forecaster, asked before it trains."""
 
+import math
 import os
 
 import torch
@@ -50,7 +51,14 @@ def _kept_bytes(module: ForecastModule, past: Tensor) -> int:
     return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights)
 
 
-def _memory_of(device: torch.device) -> int:
+def _memory_of(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
+    return machine_memory()
+
+
+def machine_memory() -> float:
+    """Bytes of memory; infinite on Windows, where nothing in Python tells, so that no size is refused there."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -10,7 +10,7 @@ import csv
 
 from titans_seq.cli.flags import Flag, text
 
-_TABS = ("tab", r"\t")
+_TABS, _SPACES = ("tab", r"\t"), "space"
 
 
 def columns(value: str) -> list[str]:
@@ -27,7 +27,9 @@ def number_or_text(value: str) -> int | str:
 
 
 def separator(value: str) -> str:
-    """One character; `tab` for the one that a shell makes hard to type."""
+    """One character; `tab` and `space` for those that a shell makes hard to type."""
+    if value.lower() == _SPACES:
+        return _SPACES
     return "\t" if value.lower() in _TABS else character(value)
 
 
@@ -67,7 +69,7 @@ TABLE = (
     _columns("--future-covariates", "columns that are known in advance"),
     _columns("--static-covariates", "columns that are constant in each series"),
     Flag("--freq STEP", "step between rows, e.g. h, D, 15min, MS (default: found)", "data.freq", type=number_or_text),
-    Flag("--separator CHAR", "between columns: , ; | or tab (default: found)", "data.separator", type=separator),
+    Flag("--separator CHAR", "between columns: , ; | tab or space (default: found)", "data.separator", type=separator),
     Flag("--decimal CHAR", "decimal point, or comma (default: found)", "data.decimal", type=character),
     Flag("--thousands CHAR", "thousands separator (default: found)", "data.thousands", type=character),
     Flag("--encoding NAME", "e.g. utf-8, cp1252 (default: found)", "data.encoding", type=encoding),

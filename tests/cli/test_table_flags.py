@@ -35,6 +35,7 @@ def parsed(words: list[str]) -> argparse.Namespace:
         (["--separator", "tab"], "data.separator", "\t"),
         (["--separator", r"\t"], "data.separator", "\t"),
         (["--separator", "|"], "data.separator", "|"),
+        (["--separator", "Space"], "data.separator", "space"),
         (["--decimal", ","], "data.decimal", ","),
         (["--thousands", " "], "data.thousands", " "),
         (["--thousands", "'"], "data.thousands", "'"),

@@ -11,7 +11,7 @@ from titans_seq.datamodules.forecast.data import PanelData
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import raw_size
-from titans_seq.training import best_device, keeping_best
+from titans_seq.training import accelerator_of, best_device, keeping_best
 
 
 def make_module(data: PanelData, output: Output, lookback: int, options: dict[str, Any]) -> ForecastModule:
@@ -65,7 +65,7 @@ def train(
             callbacks=[losses, best, *stopping],
             gradient_clip_val=1.0,
             enable_progress_bar=progress,
-            accelerator=accelerator,
+            accelerator=accelerator_of(accelerator),
             devices=1,
             logger=False,
             enable_model_summary=False,
