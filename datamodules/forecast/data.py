@@ -15,9 +15,10 @@ from titans_seq.datamodules.common.data import SplitData
 from titans_seq.datamodules.common.errors import DataError, at_least
 from titans_seq.datamodules.common.files import EMBEDDED, base_name
 from titans_seq.datamodules.common.loaders import SPLITS, Batch, EpochShuffle, as_is, dealt, epoch_seed
-from titans_seq.datamodules.forecast.csv_files import read_csv, read_published_csv
+from titans_seq.datamodules.forecast.csv_files import read_published_csv
 from titans_seq.datamodules.forecast.download import download_dataset
 from titans_seq.datamodules.forecast.embedded import ORIGIN, STRIDE, embedded_series
+from titans_seq.datamodules.forecast.files import read_file
 from titans_seq.datamodules.forecast.panel import Panel, join_panels
 from titans_seq.datamodules.forecast.protocol import Benchmark, HoldOut, Protocol
 from titans_seq.datamodules.forecast.registry import UNVERIFIED, VERIFIED, find_spec, locate, missing
@@ -170,7 +171,7 @@ class ForecastDataModule(PanelData):
 
     Args:
         dataset: a name of the registry or "embedded", case ignored; None without csv is "embedded".
-        csv: a user's file instead (see `read_csv`).
+        csv: a user's file instead (see `read_file`).
         lookback: rows seen.
         horizon: rows to forecast.
         batch_size: windows of a training batch.
@@ -271,7 +272,7 @@ class ForecastDataModule(PanelData):
 
     def _read(self) -> Panel:
         if self.csv is not None:
-            return read_csv(self.csv)
+            return read_file(self.csv)
         if self.spec is None:
             return embedded_series()
         path = locate(self.spec, self.data_root)

@@ -6,7 +6,7 @@ R rows of all series, N series.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,28 +132,62 @@ def _told(path: Path, folder: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be sorted in {folder.parent}: {str(error).splitlines()[0]}") from None
 
 
+def read_parquet(path: Path, text: Collection[str]) -> pd.DataFrame:
+    """All rows and columns of a file or a folder; names of folders such as `unique_id=a` count as columns.
+
+    Args:
+        path: of the files.
+        text: names of folders that are none of numbers.
+
+    Raises:
+        DataError: no such path, or no Parquet.
+    """
+    with _unreadable(path):
+        folders = _folders(path, text)
+        table = _with_folders(path, folders, None).to_table()
+        frame: pd.DataFrame = table.to_pandas()
+    named = isinstance(frame.index, pd.DatetimeIndex) or frame.index.names != [None]
+    return frame.reset_index() if named else frame
+
+
 def _dataset(path: Path, columns: Columns) -> "ds.Dataset":
     """The files with the wanted columns, which all must have, and types that hold those of all."""
+    with _unreadable(path):
+        folders = _folders(path, () if columns.id is None else (columns.id,))
+        return _with_folders(path, folders, _schema(_with_folders(path, folders, None), columns, folders))
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """What pyarrow raises where it is absent, or where a path holds no Parquet, in one line."""
     try:
         import pyarrow as pa
-        import pyarrow.dataset as ds
     except ImportError:
         raise DataError("Parquet is read by pyarrow: pip install 'titans-seq[large-data]'") from None
     if not path.exists():
         raise DataError(f"no file or folder {path}; give a DataFrame, or Parquet files")
     try:
-        dataset = ds.dataset(path, format="parquet", partitioning="hive")
-        if not dataset.files:
-            raise DataError(f"{path} holds no Parquet file")
-        keys = ds.get_partition_keys(next(dataset.get_fragments()).partition_expression)
-        folders = pa.schema([dataset.schema.field(name) for name in keys])
-        if columns.id in keys:  # "01" is a name and no number
-            place = folders.get_field_index(columns.id)
-            folders = folders.set(place, pa.field(columns.id, pa.string()))
-        schema = _schema(dataset, columns, folders)
-        return ds.dataset(path, schema, format="parquet", partitioning=ds.partitioning(folders, flavor="hive"))
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _folders(path: Path, text: Collection[str]) -> "pa.Schema":
+    """Columns that are names of folders; "01" is a name and no number in those that are `text`."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    dataset = ds.dataset(path, format="parquet", partitioning="hive")
+    if not dataset.files:
+        raise DataError(f"{path} holds no Parquet file")
+    keys = ds.get_partition_keys(next(dataset.get_fragments()).partition_expression)
+    return pa.schema([pa.field(name, pa.string()) if name in text else dataset.schema.field(name) for name in keys])
+
+
+def _with_folders(path: Path, folders: "pa.Schema", schema: "pa.Schema | None") -> "ds.Dataset":
+    import pyarrow.dataset as ds
+
+    return ds.dataset(path, schema, format="parquet", partitioning=ds.partitioning(folders, flavor="hive"))
 
 
 def _schema(dataset: "ds.Dataset", columns: Columns, folders: "pa.Schema") -> "pa.Schema":
@@ -168,7 +202,7 @@ def _schema(dataset: "ds.Dataset", columns: Columns, folders: "pa.Schema") -> "p
             raise DataError(
                 f"{fragment.path}: {both[0]!r} is a column of the file and a name of its folders; one must go"
             )
-        require_columns(pd.Index([*found.names, *folders.names]), columns, fragment.path)
+        require_columns(pd.Index([*found.names, *folders.names]), columns.names, fragment.path)
         for name in columns.names:
             if name in found.names:
                 field, before = pa.field(name, _plain_type(found.field(name).type)), known.get(name)

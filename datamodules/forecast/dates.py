@@ -1,0 +1,202 @@
+"""Cells of a table as time stamps: one parser for frames and files.
+
+R rows.
+"""
+
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from titans_seq.datamodules.common.errors import DataError, DataWarning
+from titans_seq.datamodules.forecast.calendar import Step, find_step, grid_place, step_text
+from titans_seq.datamodules.forecast.cells import Where, plain_numbers
+
+LONGEST_DATE = 40  # letters that pandas is given to tell what a cell may be
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_MONTH_FIRST, _DAY_FIRST = ("%m/%d/%Y", "%m-%d-%Y"), ("%d/%m/%Y", "%d-%m-%Y")
+_DAYS = (*_MONTH_FIRST, *_DAY_FIRST, "%d.%m.%Y", "%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y")
+_MONTHS = ("%b %Y", "%b-%Y", "%B %Y", "%m/%Y")
+_FORMS = ("ISO8601", *(day + clock for day in _DAYS for clock in _CLOCKS), *_MONTHS)
+_QUARTER = r"(?P<a>\d{4})[ -]?Q(?P<b>[1-4])|Q(?P<c>[1-4])[ -]?(?P<d>\d{4})"
+_OFFSET = r":\d\d\S*?(?:Z|[+-]\d\d:?\d\d)$"  # of a time zone
+
+
+def read_times(column: pd.Series, step: Step | None, where: Where, day_first: bool | None = None) -> np.ndarray:
+    """Time stamps as datetime64[ns], or whole numbers; 20240131 is a date unless the step is a whole number."""
+    name = column.name
+    if isinstance(column.dtype, pd.PeriodDtype):
+        column = _within_reach(column, where).dt.to_timestamp()
+    numbers = plain_numbers(column)
+    if numbers is not None:
+        if isinstance(step, int) or (step is None and not like_dates(numbers)):
+            return numbers
+        if not like_dates(numbers):
+            raise DataError(f"column {name!r} holds whole numbers, so freq must be one too; got {step_text(step)}")
+        column = pd.Series(numbers, name=name).astype(str)
+    if isinstance(step, int):
+        raise DataError(f"freq={step} is for whole numbers in column {name!r}; it holds {column.dtype}")
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        raise DataError(f"column {name!r} must hold dates or whole numbers; it holds {column.dtype}")
+    return read_dates(column, where, step, day_first)
+
+
+def are_dates(column: pd.Series) -> bool:
+    """Whether every cell is a date: a time stamp, text of one, or a number such as 20240131."""
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.PeriodDtype):
+        return bool(column.notna().all())
+    kind = pd.api.types.infer_dtype(column, skipna=False)
+    if kind == "integer":
+        return like_dates(column.to_numpy(dtype=np.int64))
+    return kind in ("date", "datetime") or (kind == "string" and is_date_text(column))
+
+
+def like_dates(numbers: Int[np.ndarray, " R"]) -> bool:
+    month, day = numbers // 100 % 100, numbers % 100
+    return bool(
+        ((numbers >= 19000101) & (numbers <= 21001231) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all()
+    )
+
+
+def read_dates(column: pd.Series, where: Where, step: Step | None = None, day_first: bool | None = None) -> np.ndarray:
+    """Time stamps as datetime64[ns] of a column of dates or text.
+
+    Text is ISO 8601 or one of the usual forms, also of quarters such as 2020Q1; where several forms can read all of it,
+    the most regular dates count. Times with an offset become UTC.
+
+    Args:
+        column: the cells.
+        where: names rows in messages.
+        step: that the dates should have; None: any.
+        day_first: whether 01/02/2024 is the first of February; None: as it makes the dates regular.
+
+    Raises:
+        DataError: a cell is empty, cannot be parsed, or lies outside the years 1678 to 2261, or the dates are as
+            regular with day and month exchanged; the message names the row.
+
+    Warns:
+        DataWarning: day and month can be exchanged, but less regularly; offsets were turned into UTC.
+    """
+    if pd.api.types.infer_dtype(column, skipna=True) == "string":
+        text = column.astype(str).where(column.notna(), None).str.strip()
+        dates = _parsed(_from_quarters(text), column.name, where, step, day_first)
+    elif isinstance(column.dtype, pd.DatetimeTZDtype):
+        raise DataError(f"column {column.name!r} has a time zone; drop it with .dt.tz_localize(None)")
+    else:
+        dates = pd.DatetimeIndex(pd.to_datetime(column, errors="coerce"))
+    if dates.hasnans:
+        raise _unread(column, int(np.argmax(dates.isna())), where)
+    _within_reach(dates.to_series(name=column.name), where)
+    return dates.as_unit("ns").to_numpy()
+
+
+def _within_reach(column: pd.Series, where: Where) -> pd.Series:
+    years = column.dt.year.to_numpy()
+    beyond = (years < 1678) | (years > 2261)  # of which nanoseconds since 1970 are no int64
+    if beyond.any():
+        raise _unread(column, int(np.argmax(beyond)), where)
+    return column
+
+
+def is_date_text(cells: pd.Series) -> bool:
+    """Whether text is all dates; numbers alone are none."""
+    text = cells.dropna().astype(str).str.strip()
+    if text.empty or not re.search(r"\d", text.iloc[0]) or pd.to_numeric(text, errors="coerce").notna().any():
+        return False
+    text = _from_quarters(text)
+    return any(_read(text, form, utc=True).notna().all() for form in _FORMS if _may_read(text, form))
+
+
+def _from_quarters(text: pd.Series) -> pd.Series:
+    """Text of quarters as that of their first months."""
+    if not text.iloc[:1].str.fullmatch(_QUARTER, case=False).all():
+        return text
+    parts = text.str.extract(rf"^(?:{_QUARTER})$", flags=re.IGNORECASE)
+    year, quarter = parts["a"].fillna(parts["d"]), parts["b"].fillna(parts["c"])
+    months = quarter.map({str(q): f"-{3 * q - 2:02d}-01" for q in range(1, 5)})
+    return (year + months).where(parts.notna().any(axis=1), text)
+
+
+def _parsed(text: pd.Series, name: Any, where: Where, step: Step | None, day_first: bool | None) -> pd.DatetimeIndex:
+    offset = text.str.contains(_OFFSET, na=False).to_numpy()
+    if offset.any() and not offset.all():
+        row = int((offset != offset[0]).argmax())
+        raise DataError(
+            f"column {name!r}{where(row)}: {text.iloc[row]!r} differs from those before in having a time zone or none; "
+            "write all with one or all without"
+        )
+    if offset.any() and not text.str.endswith(("Z", "+00:00", "+0000")).all():
+        warnings.warn(f"column {name!r} has times with offsets; they are read as UTC", DataWarning, stacklevel=2)
+    found: dict[str, pd.DatetimeIndex] = {}
+    furthest = pd.DatetimeIndex([pd.NaT] * len(text))  # the form that reads furthest is the one that was meant
+    others = () if day_first is None else _MONTH_FIRST if day_first else _DAY_FIRST
+    for form in _FORMS:
+        if form.startswith(others) or not _may_read(text, form):
+            continue
+        # offsets may change within a file (clock changes): UTC orders them
+        dates = _read(text, form, utc=bool(offset.any())).tz_localize(None)
+        if dates.hasnans:
+            furthest = max(furthest, dates, key=lambda each: int(np.argmax(each.isna())))
+        elif not any(dates.equals(other) for other in found.values()):
+            found[form] = dates
+        if form == "ISO8601" and found:
+            return dates
+    return _regular(found, step, f"column {name!r}: dates such as {text.iloc[0]!r}") if found else furthest
+
+
+def _regular(found: dict[str, pd.DatetimeIndex], step: Step | None, what: str) -> pd.DatetimeIndex:
+    """The most regular of several readings."""
+    breaks = {form: (_breaks(dates, step), _breaks(dates, None)) for form, dates in found.items()}
+    best, *others = sorted(found, key=breaks.__getitem__)
+    if others:
+        one, other = (
+            form.replace("%m", "month").replace("%d", "day").replace("%Y", "year") for form in (best, others[0])
+        )
+        if breaks[others[0]] == breaks[best]:
+            raise DataError(
+                f"{what} can be {one} or {other}; write 2024-01-31, or give --day-first or --month-first "
+                "(day_first=True or False in Python)"
+            )
+        warnings.warn(
+            f"{what} are read as {one}, which makes them regular, and not as {other}; write 2024-01-31",
+            DataWarning,
+            stacklevel=2,
+        )
+    return found[best]
+
+
+def _may_read(text: pd.Series, form: str) -> bool:
+    """By the first cell: most forms need not be tried on the others."""
+    return bool(_read(text.iloc[:1], form, utc=True).notna().all())
+
+
+def _read(text: pd.Series, form: str, utc: bool) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(pd.to_datetime(text, format=form, errors="coerce", utc=utc))
+
+
+def _breaks(dates: pd.DatetimeIndex, step: Step | None) -> int:
+    """How many dates do not lie one step after the one before."""
+    stamps = dates.unique().sort_values()
+    step = find_step(stamps) if step is None else step
+    if step is None:
+        return 0
+    times = stamps.as_unit("ns").to_numpy()
+    return int((np.diff(grid_place(times, times[:1].repeat(len(times)), step)) != 1).sum())
+
+
+def _unread(column: pd.Series, row: int, where: Where) -> DataError:
+    cell = column.iloc[row]
+    place = f"column {column.name!r}{where(row)}"
+    if pd.isna(cell):
+        return DataError(f"{place} has no date")
+    try:
+        year = getattr(cell, "year", None) or pd.Timestamp(str(cell)[:LONGEST_DATE]).year
+    except (ValueError, TypeError):
+        year = None
+    if year is not None and not 1678 <= year <= 2261:
+        return DataError(f"{place}: {str(cell)!r} is not in the years 1678 to 2261; number the rows instead")
+    hint = "; write dates as 2024-01-31 or 2024-01-31 13:45:00" if isinstance(cell, str) else ""
+    return DataError(f"{place}: cannot parse {cell!r} as a date{hint}")
