@@ -26,6 +26,10 @@ from titans_seq.datamodules.forecast.time_columns import find_time, require_one_
 __all__ = ["FileForm", "Names", "read_file", "read_table"]
 
 
+MOST = 0.5  # of a column's cells, by which it is told what the column is
+ID = "unique_id"  # what a column with the names of series is called most often
+
+
 @dataclass(frozen=True)
 class Names:
     """Which columns of a file are what; None or (): found out.
@@ -73,10 +77,10 @@ def read_file(path: str | Path, names: Names = Names(), freq: Any = None, form: 
         DataWarning: what was found out and changes values, or columns that are left out.
     """
     step = to_step(freq)
-    table, where = read_table(path, form, () if names.id is None else (names.id,))
+    table, where = read_table(path, form, (names.id or ID,))
     with _said_of(path):
-        require_columns(table.columns, names.given)
-        id_name = names.id or (Columns().id if Columns().id in table.columns else None)
+        require_columns(table.columns, names.given, "the file")
+        id_name = names.id or (ID if ID in table.columns else None)
         others = {id_name, *names.given} - {names.time}
         table, time = find_time(table, names.time, others, id_name is not None)
         if id_name is None and not names.covariates:
@@ -120,13 +124,15 @@ def _series(table: pd.DataFrame, time: str) -> list[str]:
     names = [name for name in names if name not in set(empty)]
     if not names:
         raise DataError(f"no numeric column: every cell beside {time!r} is empty")
-    texts = [name for name in names if to_numbers(table[name])[1].all()]
     require_one_time_column(table, time, names)
-    if texts and table[time].duplicated().any():
+    wrong = {name: to_numbers(table[name])[1].sum() / table[name].notna().sum() for name in names}
+    repeated = table[time].duplicated(keep=False).mean() > MOST
+    if repeated and (found := _id_of(table, time, [name for name in names if wrong[name] > 0])):
         raise DataError(
             f"dates in {time!r} repeat, so the file seems to be long: name the column of the series by "
-            f"{option('id_col', _id_of(table, time, texts))}"
+            f"{option('id_col', found)}"
         )
+    texts = [name for name in names if wrong[name] > MOST]
     if texts == names:
         raise DataError(f"no numeric column beside {time!r}: {listed(texts)} hold text")
     if texts:
@@ -139,9 +145,13 @@ def _series(table: pd.DataFrame, time: str) -> list[str]:
     return names
 
 
-def _id_of(table: pd.DataFrame, time: str, texts: Sequence[str]) -> str:
-    """The column of text that may name the series: beside it no date repeats."""
-    return next((name for name in texts if not table[[time, name]].duplicated().any()), texts[0])
+def _id_of(table: pd.DataFrame, time: str, texts: Sequence[str]) -> str | None:
+    """The column that seems to name the series: beside it no date repeats."""
+    whole = [name for name in table if pd.api.types.is_integer_dtype(table[name].dtype)]
+    for name in (*texts, *(name for name in whole if table[name].duplicated().any() and name != time)):
+        if not table[[time, name]].duplicated().any():
+            return str(name)
+    return texts[0] if texts else None
 
 
 def _plain_names(column: pd.Series) -> pd.Series:

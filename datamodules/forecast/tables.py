@@ -81,7 +81,7 @@ def _read_excel(path: Path, form: FileForm, text: Collection[str]) -> tuple[pd.D
     frame = frame.reset_index(drop=True).infer_objects()
     frame = frame.assign(**{name: _text_of(frame[name]) for name in text if name in names})
     notes: dict[str, str] = {}
-    decimal = form.decimal or decimal_mark(frame, text, alone=True)
+    decimal = form.decimal or decimal_mark(path, frame, form, text, alone=True)
     if decimal == "," and form.decimal is None:
         notes["decimal"] = "decimal commas"
     frame = with_numbers(frame, FileForm(decimal=decimal, thousands=form.thousands), text, notes)
@@ -120,7 +120,7 @@ def _excel_errors(path: Path) -> Iterator[None]:
         yield
     except ImportError:
         raise DataError(f"{path}: Excel files need an extra: pip install 'titans-seq[excel]'") from None
+    except DataError:
+        raise
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read as an Excel file: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path} is no Excel file ({error}); if it holds text, call it .csv") from None

@@ -83,7 +83,7 @@ def read_text_table(path: Path, form: FileForm, text: Collection[str]) -> tuple[
     names = _header(path, encoding, separator)
     reader = {"encoding": encoding, "sep": separator, "dtype": dict.fromkeys(set(text) & set(names), str)}
     frame = _parsed(path, names, reader, form.decimal or ".")
-    decimal = form.decimal or decimal_mark(frame, text, alone=separator != ",")
+    decimal = form.decimal or decimal_mark(path, frame, form, text, alone=separator != ",")
     if decimal == "," and form.decimal is None:
         frame = _parsed(path, names, reader, decimal)  # 1.234 was read as a number with three decimals
         notes["decimal"] = "decimal commas"
@@ -100,7 +100,7 @@ def say(notes: dict[str, str]) -> None:
     if notes:
         flags = " or ".join(map(option, notes))
         warnings.warn(
-            f"the file is read with {' and '.join(notes.values())}; if that is wrong give {flags}",
+            f"the file is read with {', '.join(notes.values())}; if that is wrong give {flags}",
             DataWarning,
             stacklevel=4,
         )
@@ -109,14 +109,18 @@ def say(notes: dict[str, str]) -> None:
 # numbers -------------------------------------------------------------------------------------------------------------
 
 
-def decimal_mark(frame: pd.DataFrame, text: Collection[str], *, alone: bool) -> str:
+def decimal_mark(path: Path, frame: pd.DataFrame, form: FileForm, text: Collection[str], *, alone: bool) -> str:
     """The mark before decimals, by the columns of text that hold nothing but numbers with commas.
 
     Args:
+        path: of the file.
+        form: what is known of it.
         frame: cells as text, or numbers where a point was read as the mark.
         text: columns that are none of numbers.
         alone: whether commas mean nothing else in the file, so that 1,234 can be either.
     """
+    if form.thousands is not None:
+        return "," if form.thousands == "." else "."
     doubtful = None
     for name in _texts(frame, text):
         cells = frame[name].dropna().astype(str).str.strip()
@@ -131,7 +135,7 @@ def decimal_mark(frame: pd.DataFrame, text: Collection[str], *, alone: bool) -> 
     if doubtful and alone:
         name, cell = doubtful
         raise DataError(
-            f"column {name!r}: {cell!r} may have decimals or thousands; give {option('decimal', ',')} or "
+            f"{path}: column {name!r}: {cell!r} may have decimals or thousands; give {option('decimal', ',')} or "
             f"{option('thousands', ',')}"
         )
     return "."
@@ -173,7 +177,7 @@ def _encoding(path: Path, notes: dict[str, str]) -> str:
             decoder.decode(chunk)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        notes["encoding"] = "encoding cp1252, since it is not UTF-8"
+        notes["encoding"] = "encoding cp1252 (it is not UTF-8)"
         return "cp1252"
     return "utf-8"
 

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from titans_seq.datamodules.common.errors import DataError, DataWarning
@@ -59,7 +60,7 @@ def find_time(table: pd.DataFrame, given: str | None, others: Collection[str], l
     table = _with_clock(table, name, others)
     column = table[name]
     if _is_year(name, column):
-        table = table.assign(**{name: column.astype(str)})
+        table = table.assign(**{name: column.astype(np.int64).astype(str)})
     elif unit := _since_1970(name, column):
         warnings.warn(
             f"column {name!r} is read as {'milli' if unit == 'ms' else ''}seconds since 1970", DataWarning, stacklevel=3
@@ -100,10 +101,11 @@ def _found(table: pd.DataFrame, names: Sequence[str], long: bool) -> str:
     for found in ([name for name in usual if name in dates], dates, text, years, _steps(table, names, long)):
         if found:
             return found[0]
-    decimal = [name for name in names if _YEAR.fullmatch(name) and pd.api.types.is_float_dtype(table[name].dtype)]
+    decimal = [name for name in names if _YEAR.fullmatch(name.strip()) or name.strip().lower() in DATES]
+    decimal = [name for name in decimal if pd.api.types.is_float_dtype(table[name].dtype)]
     if decimal:
         raise DataError(
-            f"column {decimal[0]!r} holds decimal years such as {table[decimal[0]].iloc[0]}; write dates, e.g. 1749-01"
+            f"column {decimal[0]!r} holds decimals such as {table[decimal[0]].iloc[-1]}; write dates, e.g. 1749-01"
         )
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     raise DataError(
