@@ -35,11 +35,12 @@ VERBS: dict[str, Group | Command] = {
         takes_everything=True,
     ),
     "data": Group(
-        "list, check, download and audit data sets",
+        "list, check, download, describe and audit data sets",
         {
             "list": data_flags.LIST,
             "check": data_flags.CHECK,
             "download": data_flags.DOWNLOAD,
+            "describe": data_flags.DESCRIBE,
             "audit": data_flags.AUDIT,
         },
         word="action",

@@ -11,7 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -302,3 +302,18 @@ def parser_errors(path: Path, encoding: str = "utf-8") -> Iterator[None]:
         raise DataError(f"{path} is not a table: {' '.join(reason.split())}") from None
     except UnicodeError:
         raise DataError(f"{path} is not {encoding} text; give its {option('encoding')}") from None
+
+
+def found_form(path: Path, form: FileForm = ANY_FORM) -> FileForm:
+    """How a text file is written, what is not given found out as `read_text_table` does.
+
+    Args:
+        path: the file.
+        form: what is known of it.
+    """
+    encoding = form.encoding or _encoding(path, {})
+    separator = _separator(path, encoding, form)
+    names = _header(path, encoding, separator)
+    frame = _parsed(path, names, {"encoding": encoding, "sep": separator}, form.decimal or ".")
+    decimal = form.decimal or decimal_mark(path, frame, form, (), alone=separator != ",")
+    return replace(form, encoding=encoding, separator=separator, decimal=decimal)

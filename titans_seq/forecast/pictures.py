@@ -73,7 +73,7 @@ def plot_forecast(
                 _line(axes, axis[joined], np.concatenate([past[-1:, channel], values[:, channel]]), colour, label)
         axes.axvspan(axis[lookback - 1], axis[-1], color=FORECAST, alpha=0.05, linewidth=0)
         axes.set_ylabel(columns[channel])
-    _time_axis(panels[-1], axis)
+    time_axis(panels[-1], axis)
     _head(figure, panels[0], title, len(columns), chosen)
     return save(figure, path)
 
@@ -111,7 +111,7 @@ def plot_surprise(
             if span.channel == channel:
                 for axes in (above, below):
                     axes.axvspan(axis[span.begin], axis[span.end - 1], color=FORECAST, alpha=0.25, linewidth=1)
-    _time_axis(panels[-1], axis)
+    time_axis(panels[-1], axis)
     _head(figure, panels[0], title, len(columns), chosen, handles=[panels[0].lines[0], panels[1].lines[0]])
     return save(figure, path)
 
@@ -133,7 +133,8 @@ def _head(
     pictures.head(figure, title + shown, handles or axes.get_legend_handles_labels()[0])
 
 
-def _time_axis(axes: Axes, axis: pd.Index) -> None:
+def time_axis(axes: Axes, axis: pd.Index) -> None:
+    """Label the panel below by dates or row numbers."""
     if isinstance(axis, pd.DatetimeIndex):
         locator = mdates.AutoDateLocator(minticks=4, maxticks=9)
         axes.xaxis.set_major_locator(locator)
