@@ -78,3 +78,18 @@ def test_an_encoding_without_the_character(workdir: Path) -> None:
     assert done.returncode == 2 and rb"invalid choice: '\xe9\udcff'" in done.stderr
     done = subprocess.run([*command, "data", "list"], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, b"") and b"ETTh1" in done.stdout
+
+
+def test_a_description_of_such_columns_and_a_comparison_of_such_runs(
+    odd_csv: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "describe", odd_csv.name]) == 0
+    assert r"\x1b[31m" in _printed(capsys)
+    assert len(list(Path().glob("*-described.png"))) == 1
+    runs = [f"{COLUMNS[0]}-{seed}" for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        words = ["--csv", odd_csv.name, "--lookback", "16", "--horizon", "8", "--seed", str(seed), "--output", run]
+        assert main(["fit", "forecast", *tiny, *words]) == 0
+    assert main(["compare", *runs, "--csv", "compared.csv"]) == 0
+    assert "a $x_$ b-0" in _printed(capsys)
+    assert Path("compare.png").is_file() and "a $x_$ b-1" in Path("compared.csv").read_text(encoding="utf-8")
