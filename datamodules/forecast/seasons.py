@@ -16,7 +16,7 @@ from titans_seq.datamodules.forecast.calendar import Step
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "year": 31_556_952.0}
 _BUSINESS_DAYS = {"week": 5, "year": 261}
 _STRONGEST = 3  # peaks of the spectrum that are reported
-_LEAST = 0.1  # autocorrelation of a period of the spectrum
+_LEAST = 0.1  # autocorrelation of a period of the spectrum, and ten times its share of the variance
 _NEAR = 0.05  # share by which a peak may miss a period of the calendar: frequencies are multiples of 1 / T
 _REPEATS = 5  # times that a period of the spectrum alone fits into the series: slow drifts have peaks too
 _FEWEST = 8  # values of a series that says anything
@@ -67,7 +67,7 @@ def seasons(values: Float[np.ndarray, " T"], calendar: dict[str, int]) -> list[S
     found = [rows for rows in _peaks(plain) if not any(abs(rows - each) <= max(1, _NEAR * each) for each in named)]
     seen = np.where(np.isnan(values), np.nan, plain)
     every = [Season(n, named.get(n, ""), _correlation(seen, n), _power(plain, n)) for n in (*named, *found)]
-    repeating = [season for season in every if not season.name and season.autocorrelation > _LEAST]
+    repeating = [each for each in every if not each.name and min(each.autocorrelation, 10 * each.power) > _LEAST]
     return [season for season in every if season.name] + repeating[:_STRONGEST]
 
 
@@ -121,19 +121,18 @@ def _correlation(values: np.ndarray, lag: int) -> float:
 
 
 def strongest(every: Sequence[Sequence[Season]]) -> list[Season]:
-    """The periods of several series, each with its means over the series that have it; most common, then strongest
-    first.
+    """The periods of several series, each with its means over the series that have it: first those of the calendar,
+    then the few that explain most of all series together.
     """
     by_rows: dict[int, list[Season]] = {}
-    for each in every:
-        for season in each:
-            by_rows.setdefault(season.rows, []).append(season)
-    means = [
-        (len(same), Season(rows, same[0].name, _mean(same, "autocorrelation"), _mean(same, "power")))
-        for rows, same in by_rows.items()
-    ]
-    return [season for _, season in sorted(means, key=lambda each: (-each[0], -each[1].power))]
+    for season in (season for each in every for season in each):
+        by_rows.setdefault(season.rows, []).append(season)
+    of_calendar = [same for same in by_rows.values() if same[0].name]
+    found = [same for same in by_rows.values() if not same[0].name]
+    found.sort(key=lambda same: -sum(season.power for season in same))
+    return [_mean(same) for same in (*of_calendar, *found[:_STRONGEST])]
 
 
-def _mean(same: Sequence[Season], name: str) -> float:
-    return float(np.mean([getattr(season, name) for season in same]))
+def _mean(same: Sequence[Season]) -> Season:
+    correlations, powers = zip(*((season.autocorrelation, season.power) for season in same), strict=True)
+    return Season(same[0].rows, same[0].name, float(np.mean(correlations)), float(np.mean(powers)))

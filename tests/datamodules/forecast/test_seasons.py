@@ -64,5 +64,10 @@ def test_the_spectrum_peaks_at_the_period() -> None:
 
 def test_several_series_share_their_periods() -> None:
     every = [seasons(_wave(20), {"day": 20}), seasons(_wave(20) + _wave(33), {"day": 20})]
-    first, second = strongest(every)
+    first, second = strongest(every)  # the calendar first
     assert (first.rows, second.rows) == (20, 33) and first.autocorrelation > second.autocorrelation
+
+
+def test_only_the_few_strongest_of_many_series_are_told() -> None:
+    found = strongest([seasons(_wave(rows) + _wave(11), {}) for rows in (20, 33, 47, 61, 77)])
+    assert len(found) == 3 and found[0].rows == 11  # which all of them share
