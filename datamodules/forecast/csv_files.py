@@ -54,7 +54,7 @@ def read_published_csv(path: Path, spec: DatasetSpec) -> Panel:
     if np.isnan(table.values).any():
         raise DataError(f"{path} is not the published {spec.name}: it holds missing values; {_again(spec)}")
     with _said_of(path):
-        times = pd.DatetimeIndex(read_dates(table.dates, table.where))
+        times = pd.DatetimeIndex(read_dates(table.dates, table.where).values)
     step = to_step(spec.frequency)
     assert step is not None
     return from_columns(times, table.values, table.names, Columns(time=str(table.dates.name)), step)

@@ -5,6 +5,8 @@ R rows.
 
 import re
 import warnings
+from dataclasses import dataclass
+from datetime import tzinfo
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from titans_seq.datamodules.common.errors import DataError, DataWarning
-from titans_seq.datamodules.forecast.calendar import Step, find_step, grid_place, step_text
+from titans_seq.datamodules.forecast.calendar import Step, find_step, grid_place, in_wall_time, step_text
 from titans_seq.datamodules.forecast.cells import Where, plain_numbers
 
 LONGEST_DATE = 40  # letters that pandas is given to tell what a cell may be
@@ -25,16 +27,35 @@ _QUARTER = r"(?P<a>\d{4})[ -]?Q(?P<b>[1-4])|Q(?P<c>[1-4])[ -]?(?P<d>\d{4})"
 _OFFSET = r":\d\d\S*?(?:Z|[+-]\d\d:?\d\d)$"  # of a time zone
 
 
-def read_times(column: pd.Series, step: Step | None, where: Where, day_first: bool | None = None) -> np.ndarray:
-    """Time stamps as datetime64[ns], or whole numbers; 20240131 is a date unless the step is a whole number."""
+@dataclass(frozen=True)
+class Stamps:
+    """Time stamps of a column as they are computed with, and what they were.
+
+    Args:
+        values: whole numbers, or datetime64[ns]: of a time zone in UTC, but by local time where the step is a day or
+            longer, since days are regular there when clocks change.
+        zone: the name of the time zone.
+        period: the alias of periods, whose starts (or ends) the values are.
+    """
+
+    values: np.ndarray
+    zone: str | None = None
+    period: str | None = None
+
+
+def read_times(column: pd.Series, step: Step | None, where: Where, day_first: bool | None = None) -> Stamps:
+    """Read a column of time stamps; 20240131 is a date unless the step is a whole number."""
     name = column.name
     if isinstance(column.dtype, pd.PeriodDtype):
-        column = _within_reach(column, where).dt.to_timestamp()
+        end = type(step).__name__.endswith("End")
+        starts = _within_reach(column, where).dt.to_timestamp(how="end" if end else "start")
+        days = starts.dt.normalize() if end else starts
+        return Stamps(read_dates(days, where).values, period=column.dtype.name[len("period[") : -1])
     numbers = plain_numbers(column)
     if numbers is not None:
         if isinstance(step, int) or (step is None and not like_dates(numbers)):
-            return numbers
-        if not like_dates(numbers):
+            return Stamps(numbers)
+        if not like_dates(numbers) and not (type(step).__name__.startswith(("Year", "BYear")) and _like_years(numbers)):
             raise DataError(f"column {name!r} holds whole numbers, so freq must be one too; got {step_text(step)}")
         column = pd.Series(numbers, name=name).astype(str)
     if isinstance(step, int):
@@ -42,6 +63,10 @@ def read_times(column: pd.Series, step: Step | None, where: Where, day_first: bo
     if pd.api.types.is_numeric_dtype(column.dtype):
         raise DataError(f"column {name!r} must hold dates or whole numbers; it holds {column.dtype}")
     return read_dates(column, where, step, day_first)
+
+
+def _like_years(numbers: Int[np.ndarray, " R"]) -> bool:
+    return bool(((numbers >= 1678) & (numbers <= 2261)).all())
 
 
 def are_dates(column: pd.Series) -> bool:
@@ -61,11 +86,11 @@ def like_dates(numbers: Int[np.ndarray, " R"]) -> bool:
     )
 
 
-def read_dates(column: pd.Series, where: Where, step: Step | None = None, day_first: bool | None = None) -> np.ndarray:
-    """Time stamps as datetime64[ns] of a column of dates or text.
+def read_dates(column: pd.Series, where: Where, step: Step | None = None, day_first: bool | None = None) -> Stamps:
+    """Time stamps of a column of dates or text.
 
     Text is ISO 8601 or one of the usual forms, also of quarters such as 2020Q1; where several forms can read all of it,
-    the most regular dates count. Times with an offset become UTC.
+    the most regular dates count.
 
     Args:
         column: the cells.
@@ -78,19 +103,59 @@ def read_dates(column: pd.Series, where: Where, step: Step | None = None, day_fi
             regular with day and month exchanged; the message names the row.
 
     Warns:
-        DataWarning: day and month can be exchanged, but less regularly; offsets were turned into UTC.
+        DataWarning: day and month can be exchanged, but less regularly; offsets change.
     """
     if pd.api.types.infer_dtype(column, skipna=True) == "string":
         text = column.astype(str).where(column.notna(), None).str.strip()
         dates = _parsed(_from_quarters(text), column.name, where, step, day_first)
-    elif isinstance(column.dtype, pd.DatetimeTZDtype):
-        raise DataError(f"column {column.name!r} has a time zone; drop it with .dt.tz_localize(None)")
     else:
-        dates = pd.DatetimeIndex(pd.to_datetime(column, errors="coerce"))
+        dates = _datetimes(column)
     if dates.hasnans:
         raise _unread(column, int(np.argmax(dates.isna())), where)
     _within_reach(dates.to_series(name=column.name), where)
-    return dates.as_unit("ns").to_numpy()
+    if dates.tz is None:
+        return Stamps(dates.as_unit("ns").to_numpy())
+    return Stamps(_on_clock(dates, step).as_unit("ns").to_numpy(), _zone_name(dates, column.name))
+
+
+def _datetimes(column: pd.Series) -> pd.DatetimeIndex:
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce"))
+    except ValueError:  # objects of several offsets
+        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", utc=True))
+
+
+def _on_clock(dates: pd.DatetimeIndex, step: Step | None) -> pd.DatetimeIndex:
+    """Dates of a zone without it: in UTC, or on the wall if all are at one time of the day."""
+    wall = dates.tz_localize(None)
+    clock = wall - wall.normalize()
+    usual = clock.value_counts().index[0]
+    same = wall.normalize() + usual
+    moved = clock != usual
+    # an hour that is left out in spring is told as the next one
+    days = not moved.any() or bool((in_zone(same[moved], dates.tz) == dates[moved]).all())
+    if days if step is None else in_wall_time(step):
+        return same if days else wall
+    return dates.tz_convert("UTC").tz_localize(None)
+
+
+def in_zone(wall: pd.DatetimeIndex, zone: str | tzinfo | None) -> pd.DatetimeIndex:
+    """Times on the wall as those of a zone: the first of two, the next where there is none."""
+    return wall.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.ones(len(wall), dtype=bool))
+
+
+def _zone_name(dates: pd.DatetimeIndex, name: Any) -> str:
+    zone, offset = str(dates.tz), dates.tz.utcoffset(None)
+    if zone != "UTC" and offset is not None:  # always the same
+        minutes = offset // pd.Timedelta(minutes=1)
+        return f"UTC{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+    try:
+        dates[:0].tz_convert(zone)
+    except (KeyError, ValueError, TypeError):
+        raise DataError(
+            f"column {name!r}: the time zone {zone} has no name that can be saved; use .dt.tz_convert('Europe/Berlin')"
+        ) from None
+    return zone
 
 
 def _within_reach(column: pd.Series, where: Where) -> pd.Series:
@@ -128,16 +193,14 @@ def _parsed(text: pd.Series, name: Any, where: Where, step: Step | None, day_fir
             f"column {name!r}{where(row)}: {text.iloc[row]!r} differs from those before in having a time zone or none; "
             "write all with one or all without"
         )
-    if offset.any() and not text.str.endswith(("Z", "+00:00", "+0000")).all():
-        warnings.warn(f"column {name!r} has times with offsets; they are read as UTC", DataWarning, stacklevel=2)
+    zone, text = _zone_of(text, name) if offset.any() else (None, text)
     found: dict[str, pd.DatetimeIndex] = {}
     furthest = pd.DatetimeIndex([pd.NaT] * len(text))  # the form that reads furthest is the one that was meant
     others = () if day_first is None else _MONTH_FIRST if day_first else _DAY_FIRST
     for form in _FORMS:
         if form.startswith(others) or not _may_read(text, form):
             continue
-        # offsets may change within a file (clock changes): UTC orders them
-        dates = _read(text, form, utc=bool(offset.any())).tz_localize(None)
+        dates = _read(text, form, utc=zone is not None).tz_convert(zone) if zone else _read(text, form, utc=False)
         if dates.hasnans:
             furthest = max(furthest, dates, key=lambda each: int(np.argmax(each.isna())))
         elif not any(dates.equals(other) for other in found.values()):
@@ -145,6 +208,25 @@ def _parsed(text: pd.Series, name: Any, where: Where, step: Step | None, day_fir
         if form == "ISO8601" and found:
             return dates
     return _regular(found, step, f"column {name!r}: dates such as {text.iloc[0]!r}") if found else furthest
+
+
+def _zone_of(text: pd.Series, name: Any) -> tuple[str | None, pd.Series]:
+    """The zone of text with offsets, if they are one, and the text to be parsed.
+
+    Offsets that change say no zone: what is one time of the day is local, everything else is ordered by UTC.
+    """
+    offsets = text.str.extract(r"(Z|[+-]\d\d:?\d\d)$")[0].replace({"Z": "+00:00"})
+    plain = offsets.str.replace(r"([+-]\d\d):?(\d\d)", r"\1:\2", regex=True)
+    if plain.nunique() == 1:
+        return ("UTC" if plain.iloc[0] in ("+00:00", "-00:00") else f"UTC{plain.iloc[0]}"), text
+    wall = text.str.replace(r"(Z|[+-]\d\d:?\d\d)$", "", regex=True)
+    local = wall.str.extract(r"(\d\d:\d\d\S*)$")[0].nunique() == 1
+    warnings.warn(
+        f"column {name!r} has offsets that change; its times are read as {'local days' if local else 'UTC'}",
+        DataWarning,
+        stacklevel=2,
+    )
+    return (None, wall) if local else ("UTC", text)
 
 
 def _regular(found: dict[str, pd.DatetimeIndex], step: Step | None, what: str) -> pd.DatetimeIndex:
@@ -179,7 +261,7 @@ def _read(text: pd.Series, form: str, utc: bool) -> pd.DatetimeIndex:
 
 def _breaks(dates: pd.DatetimeIndex, step: Step | None) -> int:
     """How many dates do not lie one step after the one before."""
-    stamps = dates.unique().sort_values()
+    stamps = (dates if dates.tz is None else _on_clock(dates, step)).unique().sort_values()
     step = find_step(stamps) if step is None else step
     if step is None:
         return 0

@@ -6,6 +6,7 @@ R rows of all series one after another, N series, F future covariates, G past on
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from titans_seq.datamodules.forecast.calendar import Step, future_times, stamp_t
 from titans_seq.datamodules.forecast.cells import Where, frame_rows, not_a_number, to_numbers
 from titans_seq.datamodules.forecast.dates import is_date_text, read_times
 from titans_seq.datamodules.forecast.grid import lay_out
+from titans_seq.datamodules.forecast.native import to_pandas
 from titans_seq.datamodules.forecast.options import option
 from titans_seq.datamodules.forecast.panel import Columns, Panel, from_columns, named
 from titans_seq.datamodules.forecast.time_columns import UNNAMED, counts_rows
@@ -34,7 +36,7 @@ def read_frame(
     does not name are not read.
 
     Args:
-        df: the frame.
+        df: the frame, of pandas, polars, or any library that narwhals knows or that exports Arrow.
         columns: names of a long frame's columns; the id column may be absent unless it was renamed.
         freq: the step as `to_step` reads it; None finds it in the longest series.
         day_first: whether 01/02/2024 is the first of February; None: as it makes the dates regular.
@@ -85,7 +87,8 @@ def read_panel(
     step = to_step(freq)
     require_columns(frame.columns, columns.names)
     codes, ids = _codes(frame, columns)
-    grid = lay_out(read_times(frame[columns.time], step, where, day_first), step, columns.time, where, codes, ids)
+    stamps = read_times(frame[columns.time], step, where, day_first)
+    grid = lay_out(stamps.values, step, columns.time, where, codes, ids)
 
     def dense(names: Sequence[str]) -> Float[np.ndarray, "R K"]:
         out = np.empty((grid.offsets[-1], len(names)))
@@ -103,6 +106,8 @@ def read_panel(
         future_covariates=dense(columns.future_covariates),
         static_covariates=_static(frame, columns, codes[grid.order], ids, grid.order, where),
         columns=columns,
+        zone=stamps.zone,
+        period=stamps.period,
     )
 
 
@@ -143,11 +148,13 @@ def read_wide(
             # that of the names of series, in a long frame
             text = f"if it names the series give {option('id_col', name)}" if wrong.all() else "correct it"
             raise DataError(
-                f"column {name!r}, {stamp_text(stamps[row])}{where(row)}: {not_a_number(frame[name].iloc[row])}; "
+                f"column {name!r}, {stamp_text(stamps.values[row])}{where(row)}: "
+                f"{not_a_number(frame[name].iloc[row])}; "
                 f"{text}, or leave the column out: in a wide frame every column is a series"
             )
-    grid = lay_out(stamps, step, columns.time, where)
-    return from_columns(grid.times, grid.dense(values), frame.columns, columns, grid.step)
+    grid = lay_out(stamps.values, step, columns.time, where)
+    panel = from_columns(grid.times, grid.dense(values), frame.columns, columns, grid.step)
+    return replace(panel, zone=stamps.zone, period=stamps.period)
 
 
 def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:
@@ -172,7 +179,10 @@ def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
             raise DataError(f"future has no column {name!r}; it has: {listed(future.columns)}")
     ahead = future_times(panel.last, steps, panel.freq)
     names = panel.ids.repeat(steps)
-    times = read_times(future[columns.time], panel.freq, frame_rows)
+    stamps = read_times(_in_zone_of(panel, future[columns.time]), panel.freq, frame_rows)
+    if (stamps.zone is None) != (panel.zone is None):
+        raise DataError(f"future and the data must both have a time zone in {columns.time!r}, or neither")
+    times = stamps.values
     if not ahead.isin(times).all() and (periods := to_periods(times, panel.freq)) is not None:
         times = periods
     given, wanted = pd.Index(times), ahead
@@ -197,17 +207,22 @@ def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     return values.reshape(len(panel), steps, -1)
 
 
+def _in_zone_of(panel: Panel, column: pd.Series) -> pd.Series:
+    zoned = isinstance(column.dtype, pd.DatetimeTZDtype) and panel.zone is not None
+    return column.dt.tz_convert(panel.zone) if zoned else column
+
+
 # shapes of frames ----------------------------------------------------------------------------------------------------
 
 
 def _with_columns(df: Any, columns: Columns) -> pd.DataFrame:
-    """The frame with ids and time in columns, where its index holds them."""
+    """The frame, of any library, with ids and time in columns, where its index holds them."""
+    df, _ = to_pandas(df)
     if isinstance(df, pd.Series):
         target = columns.target if df.name is None or isinstance(df.index, pd.MultiIndex) else df.name
         df = df.to_frame(target)
     if not isinstance(df, pd.DataFrame):
-        hint = "; give df.to_pandas()" if hasattr(df, "to_pandas") else ""
-        raise DataError(f"a pandas DataFrame is needed; got {type(df).__module__}.{type(df).__name__}{hint}")
+        raise DataError(f"a frame of pandas, polars or Arrow is needed; got {type(df).__module__}.{type(df).__name__}")
     if not len(df):
         raise DataError("the frame has no rows")
     if isinstance(df.columns, pd.MultiIndex):

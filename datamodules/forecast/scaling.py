@@ -235,7 +235,7 @@ def calendar_features(panel: Panel) -> Float[np.ndarray, "R K"]:
         functions = time_features_from_frequency_str(freq)
     except (ValueError, RuntimeError):
         raise DataError(f"freq {freq!r} has no calendar covariates; give calendar=False") from None
-    times = pd.DatetimeIndex(panel.times)
+    times = panel.dates
     stacked = [np.asarray(function(times), dtype=np.float64) for function in functions]
     return np.stack(stacked, axis=-1) if stacked else np.empty((len(times), 0))
 

@@ -340,8 +340,7 @@ def _require_known(panel: Panel, rows: np.ndarray) -> None:
 
 def _warn_of_forgotten(first: Panel, fitted: Panel) -> None:
     place = fitted.ids.get_indexer(first.ids)
-    last = fitted.times[fitted.offsets[1:][place] - 1]
-    later = (place >= 0) & np.asarray(first.times[first.offsets[:-1]] > last)
+    later = (place >= 0) & np.asarray(first.first > fitted.last[place])
     if later.any():
         warnings.warn(
             f"{int(later.sum())} series begin after the rows of fit, the first is {first.ids[int(np.argmax(later))]}: "

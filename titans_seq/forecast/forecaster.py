@@ -27,6 +27,7 @@ from titans_seq.forecast.conformal import LEVEL, chosen_levels
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.fitting import make_module, train
 from titans_seq.forecast.module import ForecastModule
+from titans_seq.forecast.native_frames import frames_as_given
 from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
 from titans_seq.forecast.stream import load_stream, save_stream
 from titans_seq.model_folders import CONFIG
@@ -37,14 +38,14 @@ Data: TypeAlias = Frame | str | Path  # a path: of Parquet files
 LEAST_VALIDATED = 256  # windows per epoch
 
 
+@frames_as_given("fit", "predict", "observe", "surprise", "backtest")
 class TitansForecaster(BaseEstimator):
     """Forecast many series, each with gaps, covariates and a length of its own, by one network with the neural memory.
 
     Frames are long (columns `unique_id`, `ds`, `y`, names by argument; without an id column one series) or wide (time
-    in the index or in the time column, one series per column); forecasts come back in the same shape and in the units
-    of the data. Time stamps that are absent and values that are NaN are masked, never filled. Nothing after a cutoff
-    enters any scaling, input or forecast before it. Long tables that do not fit into memory are given as the path of a
-    folder of Parquet files.
+    in the index or in the time column, one series per column), of pandas, polars or Arrow; forecasts come back in the
+    same shape, library and units. Time stamps that are absent and values that are NaN are masked, never filled. Nothing
+    after a cutoff enters any scaling, input or forecast before it. Long tables beyond memory are Parquet files by path.
 
         model = TitansForecaster(horizon=24, freq="h").fit(df)
         model.predict(level=(80, 95))

@@ -73,14 +73,23 @@ def test_years_are_dates_where_the_column_is_called_so(write_csv: Write) -> None
 )
 def test_date_formats(write_csv: Write, first: str, second: str) -> None:
     panel = read_file(write_csv(_table(f"{first},1,2", f"{second},3,4")))
-    assert list(panel.times[:2].astype(str)) == ["2024-01-12 23:00:00", "2024-01-13 00:00:00"]
+    assert list(panel.times[:2].strftime("%Y-%m-%d %X")) == ["2024-01-12 23:00:00", "2024-01-13 00:00:00"]
+    assert str(panel.times.tz) == ("UTC" if first.endswith(("Z", "+00:00")) else "None")
 
 
 def test_clock_change_is_ordered_by_its_offsets(write_csv: Write) -> None:
     rows = [f"2024-10-27T{clock},1,2" for clock in ("01:00:00+02:00", "02:00:00+02:00", "02:00:00+01:00")]
-    with pytest.warns(DataWarning, match="column 'date' has times with offsets; they are read as UTC"):
+    with pytest.warns(DataWarning, match="column 'date' has offsets that change; its times are read as UTC"):
         panel = read_file(write_csv(_table(*rows)))
-    assert list(panel.times[:3]) == list(pd.date_range("2024-10-26 23:00", periods=3, freq="h"))
+    assert list(panel.times[:3]) == list(pd.date_range("2024-10-26 23:00", periods=3, freq="h", tz="UTC"))
+
+
+def test_offsets_of_one_zone_are_kept_and_days_are_local(write_csv: Write) -> None:
+    panel = read_file(write_csv(_table("2024-01-01 00:00+05:30,1,2", "2024-01-02 00:00+0530,3,4")))
+    assert list(panel.extend(1).times[1:3].astype(str)) == ["2024-01-02 00:00:00+05:30", "2024-01-03 00:00:00+05:30"]
+    rows = ("2024-03-30T00:00+01:00,1,2", "2024-03-31T00:00+01:00,1,2", "2024-04-01T00:00+02:00,1,2")
+    with pytest.warns(DataWarning, match="offsets that change; its times are read as local days"):
+        assert list(read_file(write_csv(_table(*rows))).times[:3]) == list(pd.date_range("2024-03-30", periods=3))
 
 
 def test_empty_cells_and_missing_rows_are_missing(write_csv: Write) -> None:
