@@ -27,6 +27,7 @@ from titans_seq.cli.constructors import build
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
 from titans_seq.datamodules.common.errors import DataError
+from titans_seq.forecast.outputs import make_output, raw_size
 from titans_seq.mixers import MIXERS
 
 CHUNKED = {"memory, chunked": ["model=memory", "model.backend=chunked"]}
@@ -48,7 +49,7 @@ class EpochTimes(L.Callback):
 
 def measure(config: DictConfig, epochs: int, batches: int | None) -> tuple[int, float, float]:
     """Parameters, seconds per epoch, windows per second; batches: the most of each epoch."""
-    network = build(config.model, "model")
+    network = build(config.model, "model", outputs=raw_size(make_output(config.training.output)))
     module = build(config.training, "training", network=network)
     data = build(config.data, "data")
     data.prepare_data()

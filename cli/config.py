@@ -82,11 +82,18 @@ def _overrides(flag: Flag, value: Any) -> list[str]:
 
 
 def override(key: str, value: Any) -> str:
-    """Return `key=value` as Hydra reads it back: a text is a text, whatever stands in it."""
+    """Return `key=value` as Hydra reads it back: a text, also one in a list, is a text, whatever stands in it.
+
+    A mapping holds numbers.
+    """
     if value is None:
         value = "null"
     elif isinstance(value, str):
         value = quoted(value)
+    elif isinstance(value, list):
+        value = f"[{','.join(map(quoted, value))}]"
+    elif isinstance(value, dict):
+        value = f"{{{','.join(f'{name}:{number}' for name, number in value.items())}}}"
     return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 

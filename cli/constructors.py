@@ -45,7 +45,9 @@ def constructor_options(section: DictConfig) -> dict[str, Any]:
         of_field = {} if maker is target else getattr(target, "mixer_defaults", {})
         for name, parameter in inspect.signature(maker).parameters.items():
             default = of_field.get(name, parameter.default)
-            if default is not parameter.empty and isinstance(default, plain):
+            if isinstance(default, tuple):
+                default = list(default)
+            if isinstance(default, plain) or (isinstance(default, list) and all(isinstance(x, plain) for x in default)):
                 found[name] = default
     return found
 

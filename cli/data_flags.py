@@ -1,6 +1,7 @@
-"""The flags of `titans-seq data list|check|download|audit`."""
+"""The flags of `titans-seq data list|check|download|describe|audit`."""
 
-from titans_seq.cli.flags import QUIET, Command, Flag, path
+from titans_seq.cli.flags import QUIET, Command, Flag, path, positive
+from titans_seq.cli.table_flags import SPLIT, TABLE
 
 _PLACE = "Data sets lie in $TITANS_SEQ_DATA (default: the user cache folder), as forecast/<name>.csv or .csv.gz."
 
@@ -24,6 +25,31 @@ DOWNLOAD = Command(
   titans-seq data download ETTh1 ETTh2
   titans-seq data download human_nontata_promoters""",
     help="download data sets once",
+)
+
+DESCRIBE = Command(
+    "describe:describe_command",
+    "Show what the reader understands of a file of series: how it is written, time and gaps, series, columns, the "
+    "split into train, validation and test, and periods.",
+    (
+        Flag(
+            "file FILE",
+            "text (.csv, .tsv, .txt, as it is, .gz or .zip), Excel, or Parquet, a file or folder",
+            type=path,
+        ),
+        *TABLE,
+        SPLIT,
+        Flag("--lookback L", "rows the model sees (default: 96)", type=positive, default=96),
+        Flag("--horizon H", "rows it forecasts (default: 96)", type=positive, default=96),
+        Flag("--output FILE", "the picture (default: <FILE>-described.png, then -2, ...)", type=path),
+    ),
+    """examples:
+  titans-seq data describe my.csv
+  titans-seq data describe sales.xlsx --sheet 2024 --id-column shop --target revenue
+  titans-seq data describe german.csv --separator ";" --decimal , --day-first --lookback 336
+
+Nothing is trained. What a fit would refuse is refused here in the same line, after the columns are shown.""",
+    help="show what is understood of a file of series, with a picture",
 )
 
 AUDIT = Command(

@@ -20,12 +20,12 @@ from titans_seq.cli import checkpoints, recorded, registry, resuming, runs, size
 from titans_seq.cli.config import compose, overrides_of, parse
 from titans_seq.cli.constructors import CALLBACKS, build
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.tables import show_paths, show_record
+from titans_seq.cli.tables import show_paths
 from titans_seq.cli.tasks import History, Job, Task, history_of, is_sound
 from titans_seq.datamodules.common.files import data_folder, user_path
 from titans_seq.kernels.support import Case, machine_of, resolve_backend
 from titans_seq.sharding import ShardedStrategy, is_sharded, load_whole
-from titans_seq.training import TrainedModule, best_device
+from titans_seq.training import TrainedModule, accelerator_of, best_device
 
 FSDP = "fsdp"  # of trainer.strategy
 # tells the other processes of a run on several devices what the first has claimed
@@ -70,6 +70,17 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
     return metrics
 
 
+def fit_or_resume(task: Task, config: DictConfig, folder: Path) -> None:
+    """Train a run that is part of another one, or what is left of it; a finished one stays as it is."""
+    done = (folder / runs.METRICS).is_file()
+    if done and recorded.read_config(folder, task.key).trainer.max_epochs == config.trainer.max_epochs:
+        return
+    if not folder.exists() or runs.is_unstarted(folder):
+        fit(task, config, folder, show=False)
+    else:
+        _resume(task, folder, config, (), (), show=False)
+
+
 @contextmanager
 def _claim(task: Task, config: DictConfig, folder: Path | None) -> Iterator[Path]:
     if not runs.is_first_process():
@@ -81,11 +92,21 @@ def _claim(task: Task, config: DictConfig, folder: Path | None) -> Iterator[Path
     wanted = folder or (user_path(config.output) if config.output else None)
     with runs.claim(wanted or task.default_folder(config), explicit=explicit) as claimed:
         runs.write_config(claimed, config)
-        os.environ[_RUN_FOLDER] = str(claimed.absolute())
-        try:
+        with _environment(_RUN_FOLDER, str(claimed.absolute())):
             yield claimed
-        finally:
-            del os.environ[_RUN_FOLDER]
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable, which may be set already: a run may train others inside of its folder."""
+    before, os.environ[name] = os.environ.get(name), value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _claimed(config: DictConfig) -> Path:
@@ -176,7 +197,9 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         config.trainer,
         "trainer",
         **own,
-        callbacks=callbacks,
+        callbacks=[*training.TimeLimit.of(config.trainer), *callbacks],
+        accelerator=accelerator_of(config.trainer.get("accelerator", "auto")),
+        max_time=None,  # Lightning's own limit would end a resumed run at once
         logger=False,
         enable_model_summary=False,
         enable_progress_bar=not config.quiet and sys.stderr.isatty(),
@@ -220,7 +243,9 @@ def on_one_device(options: DictConfig) -> bool:
 # resuming -------------------------------------------------------------------------------------------------------------
 
 
-def _resume(task: Task, folder: Path, asked: DictConfig | None, words: Sequence[str], trust: Sequence[str]) -> None:
+def _resume(
+    task: Task, folder: Path, asked: DictConfig | None, words: Sequence[str], trust: Sequence[str], *, show: bool = True
+) -> None:
     """asked: the configuration of the words; None: they are only about the run's own."""
     if not (folder / runs.CONFIG).is_file():
         recorded.read_config(folder, task.key)  # says what is wrong with the folder
@@ -236,7 +261,8 @@ def _resume(task: Task, folder: Path, asked: DictConfig | None, words: Sequence[
             if runs.is_first_process():
                 runs.write_config(folder, config)
         metrics, pictures = _fit(job, folder, resume=not again)
-    _show_fit(task, metrics, folder, pictures)
+    if show:
+        _show_fit(task, metrics, folder, pictures)
 
 
 # fitting --------------------------------------------------------------------------------------------------------------
@@ -244,7 +270,7 @@ def _resume(task: Task, folder: Path, asked: DictConfig | None, words: Sequence[
 
 @rank_zero_only
 def _show_fit(task: Task, metrics: dict[str, Any], folder: Path, pictures: list[Path]) -> None:
-    show_record(task.title(metrics), metrics)
+    task.show(metrics)
     show_paths("run", [folder, *pictures])
 
 
@@ -258,13 +284,15 @@ def _fit(job: Job, folder: Path, resume: bool = False) -> tuple[dict[str, Any], 
         history = history_of(folder, job.module) if ended else job.task.train(job, folder, last if resume else None)
         checkpoint = checkpoints.load_checkpoint(best)
         load_whole(job.module, checkpoint["state_dict"])
-        tested = job.trainer.test(job.module, datamodule=job.data, verbose=False)[0]
+        tested = job.task.test(job)
     metrics = _metrics(job, history, tested)
     if not job.trainer.is_global_zero:
         return metrics, []
     if is_sharded(job.module.network):  # take a whole one, which this process can use without the others
         job.module = job.task.module(job.config, job.data)
         sizes.load_weights(job.module, checkpoint, job.config, folder)
+    metrics |= finite(job.task.more(job, tested, folder))
+    metrics = {name: value for name, value in metrics.items() if value is not None}
     exported = job.task.export(job, folder)
     runs.write_json(folder / runs.METRICS, metrics)
     return metrics, exported + job.task.pictures(job, history, metrics["best_epoch"], folder)
@@ -293,13 +321,13 @@ def _metrics(job: Job, history: History, tested: Mapping[str, float]) -> dict[st
     metrics = {
         **job.task.about(job),
         **tested,
-        **job.task.more(job, tested),
         **{key: best[key] for key in job.module.shown if key.startswith("val_")},
         "epochs": len(history),
         "best_epoch": int(best["epoch"]) + 1,  # counted from 1, like epochs
         "parameters": sum(weights.numel() for weights in job.module.network.parameters()),
         "fit_seconds": round(seconds, 2),
         "seconds_per_epoch": round(seconds / len(history), 3),
+        **training.stopped(job.trainer),
     }
     return finite(metrics)
 

@@ -78,29 +78,52 @@ class Group:
 # types of values ------------------------------------------------------------------------------------------------------
 
 
-def path(text: str) -> str:
+def path(value: str) -> str:
     """What else can be wrong with a path, `user_path` says where it is used."""
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"must be a path; got {text!r}")
-    if "${" in text:  # OmegaConf offers no way to keep it as it is, from the command line to RUN/config.yaml
-        raise argparse.ArgumentTypeError(f"{text!r} holds ${{, which a configuration takes for a reference; rename it")
-    return text
+    return text(value, "a path")
 
 
-def file(text: str) -> str:
+def text(value: str, what: str = "text") -> str:
+    """A text that RUN/config.yaml can hold."""
+    if not value or "\0" in value:
+        raise argparse.ArgumentTypeError(f"must be {what}; got {value!r}")
+    if "${" in value:  # OmegaConf offers no way to keep it as it is, from the command line to RUN/config.yaml
+        raise argparse.ArgumentTypeError(f"{value!r} holds ${{, which a configuration takes for a reference; rename it")
+    return value
+
+
+def file(value: str) -> str:
     """A file that is read: a run records where it lies, whatever folder its commands are given in."""
-    return path(text)
+    return path(value)
 
 
 def share(text: str) -> float:
     """A number between 0 and 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    value = _number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"must lie between 0 and 1; got {text}")
     return value
+
+
+def minutes(text: str) -> dict[str, int]:
+    """A length of time, as Lightning takes it: in whole numbers."""
+    value = _number(text)
+    if not 0.001 <= value <= 2**20:
+        raise argparse.ArgumentTypeError(f"must be at least 0.001 and at most 2**20 minutes; got {text}")
+    whole = int(value)
+    return {"minutes": whole, "milliseconds": round((value - whole) * 60_000)}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def levels(text: str) -> list[float]:
+    """Percentages with commas between them."""
+    return [_number(word) for word in text.split(",")]
 
 
 def _whole(least: int, most: int, rule: str) -> Callable[[str], int]:
@@ -141,6 +164,12 @@ def training_flags(folder: str) -> tuple[Flag, ...]:
     """Return the flags of every command that trains; folder: where it writes by default."""
     return (
         Flag("--epochs N", "maximum number of epochs", "trainer.max_epochs", type=positive),
+        Flag(
+            "--max-minutes M",
+            "end the training after so long, and test its best epoch; --resume goes on (M can be a fraction)",
+            "trainer.max_time",
+            type=minutes,
+        ),
         Flag("--seed S", "seed of weights, shuffling and dropout", "seed", type=seed),
         Flag(
             "--devices N",

@@ -102,7 +102,7 @@ class LanguageTask(Task):
             record |= {f"{name}_tokens": len(tokens) for name, tokens in data.splits.items()}
         return record | {"selected_on": job.module.monitor}
 
-    def more(self, job: Job, tested: Mapping[str, float]) -> dict[str, Any]:
+    def more(self, job: Job, tested: Mapping[str, float], folder: Path) -> dict[str, Any]:
         if not isinstance(job.data, TextData):
             return {}
         found = readable(tested["test_loss"], job.data.bytes_per_token)

@@ -31,7 +31,7 @@ from titans_seq.language.pictures import plot_by_length
 from titans_seq.model_folders import CONFIG
 from titans_seq.printable import printable
 from titans_seq.state_io import load_state, save_state
-from titans_seq.training import best_device
+from titans_seq.training import accelerator_of, best_device
 
 if TYPE_CHECKING:
     from titans_seq.language.harness import TaskManager
@@ -199,7 +199,8 @@ def _eval_task(
     rows: dict[int, Mapping[str, float]] = {}
     for data in every:
         trainer = L.Trainer(
-            logger=False, devices=1, enable_model_summary=False, enable_checkpointing=False,
+            accelerator=accelerator_of(), devices=1,
+            logger=False, enable_model_summary=False, enable_checkpointing=False,
             enable_progress_bar=not arguments.quiet and sys.stderr.isatty(),
         )  # fmt: skip
         with training.interruptible(trainer, "nothing was written"):

@@ -137,7 +137,7 @@ def _run(argv: Sequence[str], stops: Stops) -> int:
         return stops.code
     except BrokenPipeError:  # `titans-seq data list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE  # as if the signal had ended it
+        return 128 + getattr(signal, "SIGPIPE", 13)  # as if the signal had ended it; Windows has none
     except OSError as error:
         message = _disk_message(error)
         if message is None:

@@ -7,7 +7,8 @@ import argparse
 from collections.abc import Mapping
 from typing import NoReturn
 
-from titans_seq.cli import data_flags, dna_flags, forecast_flags, lm_flags
+from titans_seq import __version__
+from titans_seq.cli import compare_flags, data_flags, dna_flags, forecast_flags, lm_flags
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.flags import Command, Group
 
@@ -24,7 +25,10 @@ VERBS: dict[str, Group | Command] = {
         "write what surprised the memory in a series or a genome",
         {"forecast": forecast_flags.SURPRISE, "dna": dna_flags.SURPRISE},
     ),
+    "backtest": Group("forecast past cutoffs as if each were now", {"forecast": forecast_flags.BACKTEST}),
+    "importance": Group("measure how much covariates matter", {"forecast": forecast_flags.IMPORTANCE}),
     "report": forecast_flags.REPORT,
+    "compare": compare_flags.COMPARE,
     "eval": Group("measure a language model", {"lm": lm_flags.EVAL}),
     "generate": Group("continue a text", {"lm": lm_flags.GENERATE}),
     "lightning": Command(
@@ -33,11 +37,12 @@ VERBS: dict[str, Group | Command] = {
         takes_everything=True,
     ),
     "data": Group(
-        "list, check, download and audit data sets",
+        "list, check, download, describe and audit data sets",
         {
             "list": data_flags.LIST,
             "check": data_flags.CHECK,
             "download": data_flags.DOWNLOAD,
+            "describe": data_flags.DESCRIBE,
             "audit": data_flags.AUDIT,
         },
         word="action",
@@ -67,11 +72,13 @@ def build_parser() -> argparse.ArgumentParser:
   titans-seq fit forecast --dataset ETTh1 --horizon 96
   titans-seq predict forecast --checkpoint RUN --csv FILE
   titans-seq report RUN                                    an HTML page about a forecaster
+  titans-seq compare RUN RUN                               metrics of several runs, the best marked
   titans-seq fit dna --csv train.csv --test-csv test.csv   a classifier of DNA sequences
   titans-seq pretrain dna --fasta genome.fa                a language model of a genome
   titans-seq fit lm --variant mac --text book.txt          a language model of a text
   titans-seq VERB TASK --help                              every flag of a verb""",
     )
+    parser.add_argument("--version", action="version", version=f"titans-seq {__version__}")
     _add_commands(parser, "verb", VERBS)
     return parser
 

@@ -37,6 +37,7 @@ KINDS = {
 # keys beside the sections, with their types
 _TOP: dict[str, Any] = {"task": str, "seed": int, "output": str | None, "quiet": bool}
 _MORE: dict[str, dict[str, Any]] = {
+    "forecast": {"seeds": int},
     "dna": {"bidirectional": bool, "pretrained": str | None},
     "dna_lm": {"bidirectional": bool},
 }

@@ -1,36 +1,38 @@
-"""`titans-seq report RUN`: one HTML page about a finished run of `fit forecast`."""
+"""`titans-seq report`: one HTML page about a trained forecaster, and its numbers as a CSV."""
 
 import argparse
 import datetime
-import logging
+import json
 import math
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.data import DataLoader
 
-from titans_seq.cli import runs, training
+from titans_seq.cli import runs
 from titans_seq.cli.errors import UsageError
-from titans_seq.cli.forecast import FORECAST, MARKED, by_row, fitted_of, has_surprise, load_run, module_of, series_of
+from titans_seq.cli.forecast import FORECAST
+from titans_seq.cli.forecast_pictures import has_surprise
+from titans_seq.cli.forecast_use import MARKED, about_of, by_row
 from titans_seq.cli.tables import show_paths, show_record
-from titans_seq.cli.tasks import Job, history_of
+from titans_seq.cli.tasks import history_of
+from titans_seq.cli.trained import Trained, open_trained
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.datamodules.common.files import user_path
-from titans_seq.datamodules.common.loaders import SPLITS, as_is
+from titans_seq.datamodules.common.loaders import SPLITS
 from titans_seq.datamodules.forecast.calendar import step_text
-from titans_seq.datamodules.forecast.windows import Windows
 from titans_seq.files import replacing
 from titans_seq.forecast.anomalies import spans
+from titans_seq.forecast.inference import thinned
 from titans_seq.forecast.pictures import shown_channels
-from titans_seq.forecast.report.scores import MODEL, Scores, Season, margins
+from titans_seq.forecast.scores import MODEL, SHOWN, Scores, as_table
+from titans_seq.forecast.scoring import Scored, forecasts_on, score
 from titans_seq.forecast.stream import surprise_of
 
 try:
@@ -43,31 +45,34 @@ except ModuleNotFoundError as error:
 # of metrics.json
 NEEDED = ("test_mse", "val_mse", "best_epoch", "epochs", "seconds_per_epoch", "parameters")
 MOST_CHANNELS = 8  # of the menus
-BATCH_VALUES = 2**22  # rows x channels of a batch; a network needs many times that
-# of the windows to calibrate on; neighbours share all rows but one, so that leaving some out loses little
-MOST_WINDOWS = 2_000
-MOST_VALUES = 2**25  # float32, 128 MB
-HELD_VALUES = 2**24  # forecasts held at a time
 
 
 def report_command(arguments: argparse.Namespace) -> None:
     """Measure, draw and write the page; nothing is trained, and no older report is written over."""
-    job, run = load_run(arguments, "test")
-    metrics = _metrics(run)
-    path = _place(arguments, run)
-    logging.getLogger("gluonts").setLevel(logging.ERROR)  # its note on steps that divide no day: the page says it
-    job.trainer.limit_predict_batches = 1.0  # whatever the run was trained with: every window once
-    report = _report(job, run, metrics, arguments.season)
+    trained = open_trained(arguments, "test")
+    metrics = _metrics(trained)
+    path = _place(arguments, trained.folder)
+    table = None if arguments.scores is None else runs.new_file(user_path(arguments.scores))
+    _say(trained, f"testing on {len(trained.series.windows('test')):,} windows")
+    scored = score(trained.fitted, trained.series, season=arguments.season, progress=not trained.quiet)
+    if table is not None:
+        with replacing(table) as part:
+            as_table(scored.scores).to_csv(part, index=False)
+    report = _report(trained, scored, metrics)
     with replacing(path) as part:
         # names of files need not be UTF-8
         part.write_text(render(report), encoding="utf-8", errors="backslashreplace")
     show_record(FORECAST.title(report.about), {f"{name} ({note})": value for name, value, note, _ in report.tiles})
     if report.differs:
         print(f"titans-seq: {report.differs}", file=sys.stderr)
-    show_paths("report", [path])
+    show_paths("report", [path] if table is None else [path, table])
 
 
-def _metrics(run: Path) -> dict[str, Any]:
+def _metrics(trained: Trained) -> dict[str, Any] | None:
+    """Of a run; None: of a forecaster that was saved there are none."""
+    run = trained.folder
+    if trained.job is None:
+        return None
     path = run / runs.METRICS
     if not path.is_file():
         raise UsageError(f"{run} is not finished: it has no {runs.METRICS}; go on with: "
@@ -88,108 +93,78 @@ def _place(arguments: argparse.Namespace, run: Path) -> Path:
     return runs.free(path)
 
 
-def _report(job: Job, run: Path, metrics: Mapping[str, Any], asked: int | None) -> Report:
-    data, module = series_of(job), module_of(job)
-    windows, validation = data.windows("test"), data.windows("val")
+def _report(trained: Trained, scored: Scored, metrics: Mapping[str, Any] | None) -> Report:
+    data, scores = trained.series, scored.scores
     columns = [str(name) for name in data.panel.ids]
     shown = shown_channels(len(columns), MOST_CHANNELS)
-    season = Season.of(data.panel.freq, int(validation.anchors.first[0]), asked)
-
-    most = max(1, min(MOST_WINDOWS, MOST_VALUES // (data.horizon * len(columns))))
-    picked = validation.at(validation.anchors.thin(most))
-    margin, baseline = _calibrated(job, picked, season)
-    scores = Scores(_standardised(data), data.horizon, season.rows, margin)
-    _say(job, f"testing on {len(windows):,} windows")
-    for some in _forecasts(job, windows):
-        scores.add(*some)
-
-    history = history_of(run, module)
+    validation = data.windows("val")
+    windows = _windows(trained, scores, shown)
     plots = {
-        "forecast": figures.forecast_plot(_windows(job, scores, shown), [columns[c] for c in shown]),
+        "forecast": figures.forecast_plot(windows, [columns[c] for c in shown] if data.panel.wide else [""]),
         "horizon": figures.horizon_plot(scores),
-        "channels": figures.channel_plot(scores, columns, baseline),
-        "training": figures.training_plot(history, metrics["best_epoch"]),
+        "channels": figures.channel_plot(scores, columns, scored.baseline),
+        "training": figures.training_plot(*_history(trained, metrics)),
     }
     return Report(
-        about=FORECAST.about(job),
+        about={"seed": "–"} | about_of(trained),
         made=datetime.datetime.now(datetime.UTC),
         columns=columns,
-        hidden=len(columns) - len(shown),
+        hidden=len(columns) - len(shown) if data.panel.wide else 0,
         scores=scores,
-        baseline=baseline,
-        season=season,
-        calibrated=len(picked),
-        validation=len(validation),
-        training=_training(metrics, module.monitor),
+        baseline=scored.baseline,
+        season=scored.season,
+        calibrated=thinned(validation).anchors.series.size,
+        validation=validation.anchors.series.size,
+        pooled=_pooled(trained),
+        training=_training(trained, metrics),
         facts=_facts(data),
-        config=(run / runs.CONFIG).read_text(encoding="utf-8"),
-        differs=_differs(scores, metrics),
-        **_surprise(job, plots, shown),
+        config=_config(trained),
+        differs=None if metrics is None or trained.known is not None else _differs(scores, metrics),
+        **_surprise(trained, plots, shown),
     )
 
 
-def _say(job: Job, words: str) -> None:
-    if not job.config.quiet:
+def _say(trained: Trained, words: str) -> None:
+    if not trained.quiet:
         print(f"report: {words}", file=sys.stderr, flush=True)
 
 
 # forecasts ------------------------------------------------------------------------------------------------------------
 
 
-def _forecasts(job: Job, windows: Windows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Forecast windows as the run tests them, on its device and at its precision, some at a time.
-
-    Yields:
-        first target rows [B], forecasts and truth [B, H, C], standardised; truth is NaN where missing.
-    """
-    data, channels = series_of(job), len(series_of(job).panel)
-    size = min(data.eval_batch_size, max(1, BATCH_VALUES // ((data.lookback + data.horizon) * channels)))
-    held = max(1, HELD_VALUES // (data.horizon * channels))
-    for begin in range(0, len(windows), held):
-        some = windows.at(windows.anchors.take(np.arange(begin, min(begin + held, len(windows)))))
-        with training.interruptible(job.trainer, "nothing was written"):
-            found: Any = job.trainer.predict(job.module, DataLoader(some, batch_size=size, collate_fn=as_is))
-        forecast, truth = torch.cat(found).float().cpu().numpy(), some.targets().astype(np.float32)
-        # a sample for each window and channel [B C, H] -> [B, H, C]
-        forecast, truth = (each.reshape(len(some), channels, -1).swapaxes(1, 2) for each in (forecast, truth))
-        yield some.anchors.first, forecast, truth
-
-
-def _calibrated(job: Job, validation: Windows, season: Season) -> tuple[np.ndarray, str]:
-    """Half widths [P, H, C] of the intervals, and the better baseline: from validation windows."""
-    _say(job, f"calibrating intervals on {len(validation):,} validation windows")
-    data, errors = series_of(job), list[np.ndarray]()
-    scores = Scores(_standardised(data), data.horizon, season.rows, np.empty((0, data.horizon, len(data.panel))))
-    for first, forecast, truth in _forecasts(job, validation):
-        errors.append(forecast - truth)
-        scores.add(first, forecast, truth)
-    return margins(np.concatenate(errors)), scores.baseline
-
-
-def _windows(job: Job, scores: Scores, shown: list[int]) -> list[figures.Window]:
+def _windows(trained: Trained, scores: Scores, shown: list[int]) -> list[figures.Window]:
     """Some windows of the test split with their forecasts, in the units of the series."""
-    data, labels, time = series_of(job), _labels(scores.each_window), _time(series_of(job))
-    windows = data.windows("test")
-    windows = windows.at(windows.anchors.take(np.array(list(labels))))
-    forecasts = [each for _, some, _ in _forecasts(job, windows) for each in some.astype(np.float64)]
-    first = windows.anchors.first
-    values, (mean, scale) = by_row(data.panel, data.panel.target), data.scaling.of_target(data.panel).T
+    data, labels = trained.series, _labels(scores.each_window)
+    every = data.windows("test")
+    some = every.at(every.anchors.take(np.array(list(labels))))
+    _, *found_on = zip(*forecasts_on(trained.fitted, data, some, SHOWN), strict=True)
+    points, bounds = map(np.concatenate, found_on)
     found = []
-    for (place, label), row, date, forecast in zip(labels.items(), first, stamps(time[first]), forecasts, strict=True):
-        rows = slice(row - data.lookback, row + data.horizon)
-        past, truth = np.split(values[rows, shown], [data.lookback])
-        bounds = np.stack([forecast - scores.margin, forecast + scores.margin], axis=1) * scale + mean
+    for i, (place, label) in enumerate(labels.items()):
+        series, first = some.anchors.series[i], int(some.anchors.first[i])
+        samples = slice(i * len(series), (i + 1) * len(series))
+        chosen = shown if data.panel.wide else [0]
+        name = "" if data.panel.wide else f"{data.panel.ids[series[0]]}, "
+        past, truth, time = _rows(data, series[chosen], first)
         found.append(
             figures.Window(
-                label=f"{label}: {_words(date)}, MSE {scores.each_window[place]:.3f}",
-                time=time[rows],
+                label=f"{label}: {name}{_words(stamps(time[len(past) :])[0])}, MSE {scores.each_window[place]:.3f}",
+                time=time,
                 past=past,
                 truth=truth,
-                forecast=(forecast * scale + mean)[:, shown],
-                bounds=bounds[..., shown],
+                forecast=points[samples][chosen].T,
+                bounds=np.transpose(bounds[samples][chosen], (2, 3, 1, 0)),
             )
         )
     return found
+
+
+def _rows(data: ForecastDataModule, series: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray, pd.Index]:
+    """Values before and after the first row to forecast, [L, C] and [H, C], and their time stamps."""
+    begin = max(0, first - data.lookback)
+    rows = data.panel.offsets[series][:, None] + np.arange(begin, first + data.horizon)
+    past, truth = np.split(data.panel.target[rows].T, [first - begin])
+    return past, truth, data.panel.axis[rows[0]]
 
 
 def _labels(errors: np.ndarray) -> dict[int, str]:
@@ -210,53 +185,84 @@ def _words(stamp: str | int) -> str:
     return f"row {stamp:,}" if isinstance(stamp, int) else stamp.replace("T", " ")
 
 
-def _time(data: ForecastDataModule) -> pd.Index:
-    return data.panel.times[: data.panel.lengths[0]]
-
-
-def _standardised(data: ForecastDataModule) -> np.ndarray:
-    """[T, C], NaN where missing."""
-    mean, scale = data.scaling.of_target(data.panel).T
-    return (by_row(data.panel, data.panel.target) - mean) / scale
+def _pooled(trained: Trained) -> list[str]:
+    """Levels that have one margin for all steps, since single steps had too few errors."""
+    conformal = trained.fitted.conformal
+    if conformal is None or trained.series.horizon == 1:
+        return []
+    margin = conformal.margin[[conformal.levels.index(level) for level in SHOWN]]
+    alike = np.isfinite(margin).all(axis=1) & (margin == margin[:, :1]).all(axis=1)
+    return [f"{level:g} %" for level, same in zip(SHOWN, alike, strict=True) if same]
 
 
 # what else the page has -----------------------------------------------------------------------------------------------
 
 
-def _surprise(job: Job, plots: dict[str, Plot], shown: list[int]) -> dict[str, Any]:
-    """The plots, and the surprise of the test split where there is a memory."""
-    data = series_of(job)
-    if not has_surprise(module_of(job)):
+def _surprise(trained: Trained, plots: dict[str, Plot], shown: list[int]) -> dict[str, Any]:
+    """The plots, and the surprise of the test split where there is a memory.
+
+    Of a long table the series are shown that have the test rows of the first one.
+    """
+    data, fitted = trained.series, trained.fitted
+    if not has_surprise(fitted):
         return {"plots": plots}
-    fitted, length = fitted_of(job), int(data.panel.lengths[0])
-    begin, end = data.protocol.ranges(length, data.lookback)["test"]
-    _say(job, f"reading {end:,} rows for the surprise of the memory")
-    rows, read = slice(begin + data.lookback, end), data.panel.until(length - end)
-    found = by_row(read, surprise_of(fitted.network, read, fitted.scaling))[rows]
-    most, time, columns = spans(found)[:MARKED], _time(data)[rows], [str(name) for name in read.ids]
-    chosen = list(dict.fromkeys([*(span.channel for span in most), *shown]))[:MOST_CHANNELS]
-    names = {channel: columns[channel] for channel in chosen}
-    plot = figures.surprise_plot(by_row(read, read.target)[rows], found, names, time, most)
+    begin, end = data.protocol.bounds(data.panel, "test")
+    starts = data.panel.stamps(data.panel.offsets[:-1] + np.minimum(begin, data.panel.lengths - 1))
+    first = int(np.argmax(end - begin))
+    alike = np.flatnonzero(np.asarray(starts == starts[first]) & (end - begin == end[first] - begin[first]))
+    read = (
+        data.panel.rows(np.zeros_like(end), end).take(alike) if len(alike) < len(end) else data.panel.rows(0 * end, end)
+    )
+    _say(trained, f"reading {len(read.target):,} rows for the surprise of the memory")
+    rows = np.arange(begin[first] - end[first], 0)
+    found, values = (
+        by_row(read, each)[rows] for each in (surprise_of(fitted.network, read, data.scaling), read.target)
+    )
+    most, columns = spans(found)[:MARKED], [str(name) for name in read.ids]
+    time = read.axis[read.offsets[1] + rows]
+    usual = shown if len(alike) == len(end) else shown_channels(len(alike), MOST_CHANNELS)
+    chosen = list(dict.fromkeys([*(span.channel for span in most), *usual]))[:MOST_CHANNELS]
+    plot = figures.surprise_plot(values, found, {c: columns[c] for c in chosen}, time, most)
     dates = [_words(stamp) for stamp in stamps(time)]
     table = [(span.peak, columns[span.channel], dates[span.begin], dates[span.end - 1]) for span in most]
     return {"plots": {**plots, "surprise": plot}, "spans": table, "every": figures.rows_per_point(len(found))}
 
 
-def _training(metrics: Mapping[str, Any], monitor: str) -> str:
+def _history(trained: Trained, metrics: Mapping[str, Any] | None) -> tuple[Sequence[Mapping[str, float]], int]:
+    """Losses per epoch, and the best epoch, counted from 1."""
+    if trained.job is not None and metrics is not None:
+        return history_of(trained.folder, trained.job.module), metrics["best_epoch"]
+    rows = [{"epoch": i} | row for i, row in enumerate(trained.history)]
+    name = "val_loss" if all("val_loss" in row for row in rows) else "train_loss"
+    return rows, 1 + min(range(len(rows)), key=lambda i: rows[i][name])
+
+
+def _training(trained: Trained, metrics: Mapping[str, Any] | None) -> str:
+    if metrics is None or trained.job is None:
+        _, best = _history(trained, None)
+        weights = sum(each.numel() for each in trained.fitted.network.parameters())
+        return f"Epochs: {len(trained.history)}. The weights are those of epoch {best}. {weights:,} parameters."
     return (
         f"Epochs: {metrics['epochs']}, {metrics['seconds_per_epoch']:.1f} s each on average. The weights are "
-        f"those of epoch {metrics['best_epoch']}, the best by {monitor}, with validation MSE {metrics['val_mse']:.4f}. "
-        f"{metrics['parameters']:,} parameters."
+        f"those of epoch {metrics['best_epoch']}, the best by {trained.job.module.monitor}, with validation MSE "
+        f"{metrics['val_mse']:.4f}. {metrics['parameters']:,} parameters."
     )
 
 
+def _config(trained: Trained) -> str:
+    if trained.job is not None:
+        return (trained.folder / runs.CONFIG).read_text(encoding="utf-8")
+    return json.dumps(trained.arguments, indent=1)
+
+
 def _facts(data: ForecastDataModule) -> list[tuple[str, str]]:
-    panel, time = data.panel, _time(data)
-    facts = [("series", f"{len(time):,} rows of {len(panel):,} channels ({data.provenance})")]
+    panel, lengths = data.panel, data.panel.lengths
+    long = f"{lengths[0]:,}" if not np.ptp(lengths) else f"{lengths.min():,} to {lengths.max():,}"
+    facts = [("series", f"{long} rows of {len(panel):,} channels ({data.provenance})")]
     if missing := int(np.isnan(panel.target).sum()):
         facts.append(("missing", f"{missing:,} of {panel.target.size:,} values, which count nowhere"))
-    if isinstance(time, pd.DatetimeIndex):
-        first, last = map(_words, stamps(time[[0, -1]]))
+    if isinstance(axis := panel.axis, pd.DatetimeIndex):
+        first, last = map(_words, stamps(pd.DatetimeIndex([axis.min(), axis.max()])))
         facts.append(("dates", f"{first} to {last}, {step_text(panel.freq)}"))
     facts.append(("windows", ", ".join(f"{split} {len(data.windows(split)):,}" for split in SPLITS)))
     packages = (f"{name} {version(name)}" for name in ("titans-seq", "torch", "lightning", "plotly"))

@@ -13,6 +13,7 @@ from titans_seq.cli.config import GROUPS, parse
 from titans_seq.cli.constructors import CALLBACKS, SECTIONS, complete
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tasks import Job, Task
+from titans_seq.cli.training import STOPPED
 from titans_seq.datamodules.common.files import user_path
 
 _MISSING = object()
@@ -26,7 +27,7 @@ def asked_of(folder: Path, config: DictConfig, words: Sequence[str]) -> DictConf
         key, value = override.key_or_group, override.value()
         if OmegaConf.select(known, key, default=_MISSING) is _MISSING:
             raise UsageError(f"unknown override {key!r}; {folder / runs.CONFIG} shows all keys")
-        OmegaConf.update(asked, key, value.text if isinstance(value, QuotedString) else value)
+        OmegaConf.update(asked, key, value.text if isinstance(value, QuotedString) else value, merge=False)
     return asked
 
 
@@ -58,7 +59,7 @@ def folder_to_resume(task: Task, config: DictConfig) -> Path:
 
 
 def settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[str]) -> None:
-    """Give the run's own configuration more epochs, if asked; anything else asked must agree with it."""
+    """Give the run's own configuration more epochs or time, if asked; anything else asked must agree with it."""
     known, keys = _completed(config), [word.lstrip("+~").split("=")[0] for word in words]
     nodes = config.trainer.get("num_nodes", 1)
     if nodes > 1 and "trainer.num_nodes" not in keys:
@@ -67,7 +68,7 @@ def settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[
             f"trainer.num_nodes={nodes}"
         )
     for key in keys:
-        if key in ("trainer.max_epochs", "quiet", "output", "experiment"):
+        if key in ("trainer.max_epochs", "trainer.max_time", "quiet", "output", "experiment"):
             continue
         if key == "trainer" or key.startswith("hydra"):  # no key of the run's record to compare with
             raise UsageError(f"{key}= does not go with --resume: the run {folder} keeps its configuration; drop it")
@@ -78,7 +79,9 @@ def settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[
     if "experiment" in keys:
         _check_experiment(folder, _completed(asked), known)
     config.quiet = asked.quiet
-    finished = (folder / runs.METRICS).exists()
+    if "trainer.max_time" in keys:
+        config.trainer.max_time = asked.trainer.max_time
+    finished = (folder / runs.METRICS).exists() and not _ran_out_of_time(folder)
     if "trainer.max_epochs" in keys:
         before, after = config.trainer.max_epochs, asked.trainer.max_epochs
         if after < before or (finished and after == before):
@@ -88,11 +91,15 @@ def settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[
         raise UsageError(f"{folder} is finished; give more --epochs to train on")
 
 
+def _ran_out_of_time(folder: Path) -> bool:
+    return runs.read_metrics(folder / runs.METRICS, ()).get("stopped") == STOPPED
+
+
 def _check_experiment(folder: Path, asked: DictConfig, known: DictConfig) -> None:
-    """An experiment sets keys of any section: all that is asked must be the run's own, but for the epochs."""
+    """An experiment sets keys of any section: all that is asked must be the run's own, but for its length."""
     for section in (*SECTIONS, "trainer", *CALLBACKS):
         mine, theirs = (OmegaConf.select(config, section) for config in (asked, known))
-        keys = {*(mine or ()), *(theirs or ())} - {"max_epochs"}
+        keys = {*(mine or ()), *(theirs or ())} - {"max_epochs", "max_time"}
         differ = next((key for key in sorted(keys) if (mine or {}).get(key) != (theirs or {}).get(key)), None)
         if differ is not None:
             raise UsageError(

@@ -1,6 +1,5 @@
 """A recorded model and the weights it belongs to: they are compared before any memory is taken."""
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from titans_seq import __version__
 from titans_seq.building import build_on_meta, first_difference
 from titans_seq.cli import recorded, registry
 from titans_seq.cli.errors import UsageError
+from titans_seq.cli.memory import machine_memory
 from titans_seq.cli.runs import CONFIG
 from titans_seq.training import TrainedModule
 
@@ -60,7 +60,7 @@ def _unfit(config: DictConfig, folder: Path, what: str = "") -> UsageError:
 
 def _require_room(made: nn.Module, folder: Path) -> None:
     needed = sum(weight.numel() for weight in made.parameters()) * (_LOADED if torch.cuda.is_available() else _TRAINED)
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = machine_memory()
     if needed > there:
         raise UsageError(
             f"the model of {folder / CONFIG} needs {needed / 2**30:,.0f} GiB, this machine has {there / 2**30:,.0f}"

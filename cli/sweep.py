@@ -64,7 +64,7 @@ def run_job(task: Task, config: DictConfig) -> float:
     quiet, config.quiet = config.quiet, True  # the bars of several jobs would run into each other
     metrics = fit(task, config, folder, show=False)
     if not quiet:
-        values = " ".join(f"{name} {metrics[name]:.4f}," for name in task.headline)
+        values = " ".join(f"{name} {metrics[name]:.4f}," for name in task.headline if name in metrics)
         print(printable(f"job {folder.name}: {values} {folder}", most=None))
     return metrics[task.headline[0]]
 
@@ -116,7 +116,7 @@ def _show(task: Task, folder: Path, keys: list[str]) -> None:
 
 def _name(value: object) -> object:
     """A section swept as a whole (model=memory,none) shows what tells it apart."""
-    if isinstance(value, DictConfig):
+    if isinstance(value, DictConfig) and "_target_" in value:
         named = (value.get(key) for key in ("mixer", "dataset", "csv", "bed", "fasta"))
         return next((name for name in named if name), value._target_.rpartition(".")[2])
     return value

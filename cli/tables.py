@@ -1,6 +1,6 @@
 """Results for people: rich tables on stdout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,20 @@ def show_record(title: str, record: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table with a head; numbers stand right."""
+def show_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, marked: Collection[tuple[int, int]] = ()
+) -> None:
+    """Print a table with a head; numbers stand right.
+
+    Args:
+        marked: row and column of cells that stand out, bold and with an asterisk.
+    """
     table = Table(title=_cell(title), title_justify="left")
     for i, name in enumerate(columns):
         numeric = any(isinstance(row[i], (int, float)) and not isinstance(row[i], bool) for row in rows)
         table.add_column(_cell(name), justify="right" if numeric else "left", overflow="fold", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*map(_cell, row))
+    for i, row in enumerate(rows):
+        table.add_row(*(_marked(cell) if (i, j) in marked else _cell(cell) for j, cell in enumerate(row)))
     console = Console()
     # a table wider than the terminal is cut or scrolls; folded numbers could not be read at all
     wanted = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum
@@ -51,6 +57,10 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else str(value)
+
+
+def _marked(value: Any) -> Text:
+    return Text("* ", style="bold green").append_text(_cell(value))
 
 
 def _cell(value: Any) -> Text:

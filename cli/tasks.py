@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from titans_seq.cli import checkpoints, runs
 from titans_seq.cli.config import Schema
 from titans_seq.cli.errors import UsageError
+from titans_seq.cli.tables import show_record
 from titans_seq.training import TrainedModule
 
 History = list[dict[str, float]]
@@ -21,13 +22,14 @@ History = list[dict[str, float]]
 
 @dataclass
 class Job:
-    """The objects of one run."""
+    """The objects of one run; fitted: what a task makes of the trained module, for all that follows."""
 
     task: "Task"
     config: DictConfig
     data: L.LightningDataModule
     module: TrainedModule
     trainer: L.Trainer
+    fitted: Any = None
 
 
 class Task(ABC):
@@ -80,8 +82,16 @@ class Task(ABC):
     def pictures(self, job: Job, history: History, best_epoch: int, folder: Path) -> list[Path]:
         """Draw what a finished training shows."""
 
-    def more(self, job: Job, tested: Mapping[str, float]) -> dict[str, Any]:
-        """What follows from the metrics of the test."""
+    def test(self, job: Job) -> dict[str, float]:
+        """Measure the trained module on the test split."""
+        return dict(job.trainer.test(job.module, datamodule=job.data, verbose=False)[0])
+
+    def show(self, metrics: Mapping[str, Any]) -> None:
+        """Print the metrics."""
+        show_record(self.title(metrics), metrics)
+
+    def more(self, job: Job, tested: Mapping[str, float], folder: Path) -> dict[str, Any]:
+        """What follows from the metrics of the test; None takes one away."""
         return {}
 
     def export(self, job: Job, folder: Path) -> list[Path]:

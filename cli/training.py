@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -70,6 +70,51 @@ class EpochLines(Callback):
         assert isinstance(pl_module, TrainedModule)
         words = (f"{name} {trainer.callback_metrics[name].item():.4f}" for name in pl_module.shown)
         print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}:", *words, file=sys.stderr, flush=True)
+
+
+class TimeLimit(Timer):
+    """Ends a training after `trainer.max_time`, inside an epoch too: that epoch is validated, and counts as one.
+
+    Each command has the whole time: a resumed run would otherwise end at once.
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        self._check_time_remaining(trainer)  # else another epoch would begin for one batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+    @property
+    def is_over(self) -> bool:
+        """Has it ended the training, or would it have?"""
+        return (self.time_remaining() or 0.0) <= 0
+
+    @classmethod
+    def of(cls, options: Mapping[Any, Any]) -> list[Callback]:
+        """The limit that options of the Trainer ask for, if they do."""
+        duration = options.get("max_time")
+        if duration is None:
+            return []
+        try:
+            duration = dict(duration) if isinstance(duration, Mapping) else duration
+            limit = cls(duration, verbose=False)
+        except (TypeError, OverflowError, MisconfigurationException) as error:
+            raise UsageError(f"trainer: max_time={duration}: {' '.join(str(error).split())}") from None
+        if limit.is_over:
+            raise UsageError(f"trainer.max_time={duration} leaves no time to train; give more, or null for no limit")
+        return [limit]
+
+
+STOPPED = "max_minutes"  # what `stopped` in the metrics says of a training that a TimeLimit ended
+
+
+def stopped(trainer: L.Trainer) -> dict[str, str]:
+    """What the metrics say of a training that ended before its last epoch for want of time."""
+    over = any(each.is_over for each in trainer.callbacks if isinstance(each, TimeLimit))  # type: ignore[attr-defined]
+    return {"stopped": STOPPED} if over else {}
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -6,12 +6,12 @@ if TYPE_CHECKING:
     from titans_seq.datamodules.common.errors import DataError, DataWarning
     from titans_seq.datamodules.common.files import data_folder
     from titans_seq.datamodules.forecast.catalog import DatasetCheck, DatasetInfo, check_dataset, list_datasets
-    from titans_seq.datamodules.forecast.csv_files import read_csv
-    from titans_seq.datamodules.forecast.data import ForecastDataModule
     from titans_seq.datamodules.forecast.download import download_dataset
     from titans_seq.datamodules.forecast.embedded import embedded_series
+    from titans_seq.datamodules.forecast.files import FileForm, Names, read_file, read_table
     from titans_seq.datamodules.forecast.panel import Columns, Panel
     from titans_seq.datamodules.forecast.reading import read_frame
+    from titans_seq.datamodules.forecast.table_data import ForecastDataModule
     from titans_seq.datamodules.genomics.data import DNAClassData, GenomeData
     from titans_seq.datamodules.genomics.labelled import Labelled
     from titans_seq.datamodules.language.long_context import LongContextData
@@ -24,10 +24,12 @@ __all__ = [
     "DataWarning",
     "DatasetCheck",
     "DatasetInfo",
+    "FileForm",
     "ForecastDataModule",
     "GenomeData",
     "Labelled",
     "LongContextData",
+    "Names",
     "Panel",
     "TextData",
     "check_dataset",
@@ -35,8 +37,9 @@ __all__ = [
     "download_dataset",
     "embedded_series",
     "list_datasets",
-    "read_csv",
+    "read_file",
     "read_frame",
+    "read_table",
 ]
 
 # Lightning, pandas and scikit-learn take seconds: no field imports the others'
@@ -44,10 +47,10 @@ _HOMES = {
     "common.errors": ("DataError", "DataWarning"),
     "common.files": ("data_folder",),
     "forecast.catalog": ("DatasetCheck", "DatasetInfo", "check_dataset", "list_datasets"),
-    "forecast.csv_files": ("read_csv",),
-    "forecast.data": ("ForecastDataModule",),
+    "forecast.table_data": ("ForecastDataModule",),
     "forecast.download": ("download_dataset",),
     "forecast.embedded": ("embedded_series",),
+    "forecast.files": ("FileForm", "Names", "read_file", "read_table"),
     "forecast.panel": ("Columns", "Panel"),
     "forecast.reading": ("read_frame",),
     "genomics.data": ("DNAClassData", "GenomeData"),

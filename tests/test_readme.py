@@ -16,7 +16,8 @@ from titans_seq.cli.main import parse
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = {"README": README} | {
-    name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("frames", "genomics", "gluonts", "language")
+    name: (ROOT / "docs" / f"{name}.md").read_text()
+    for name in ("frames", "forecaster", "forecasting", "genomics", "gluonts", "language")
 }
 TASKS = {
     ("fit", "forecast"): FORECAST,
@@ -34,7 +35,8 @@ def test_both_commands_stand_in_the_first_30_lines() -> None:
 
 
 def _example(page: str) -> dict[str, object]:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL))
+    assert code
     names: dict[str, object] = {}
     exec(code, names)  # noqa: S102  our own text
     return names
@@ -60,9 +62,17 @@ def test_the_language_example_runs() -> None:
 def test_the_pandas_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = _example("frames")
+    assert names["panel"].target.tolist() == [1234.5, 7]  # type: ignore[attr-defined]
     forecast, checked = names["forecast"], names["checked"]
     assert len(forecast) == 2 * 24 and len(checked) == 3 * 2 * 24  # type: ignore[arg-type]
     assert (tmp_path / "forecaster" / "config.json").is_file()
+
+
+def test_the_example_of_a_fitted_forecaster_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = _example("forecaster")
+    assert len(names["paths"]) == 2 * 24 * 100 and len(names["figure"].axes) == 2  # type: ignore[arg-type, attr-defined]
+    assert (tmp_path / "forecast.png").is_file()
 
 
 def test_the_gluonts_example_runs() -> None:

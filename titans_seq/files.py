@@ -12,6 +12,7 @@ from typing import Any
 from titans_seq.datamodules.common.files import remove_leftovers, unfinished_name
 
 _LARGEST_TEXT = 2**28  # bytes of JSON; tokenizers have some ten million
+_WINDOWS = os.name == "nt"  # opens no folders, and flushes only what is open for writing
 # of a flush of a folder: file systems that cannot do it, and folders that may be written but not listed
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)
 
@@ -107,7 +108,7 @@ def parse_json(text: str | bytes, place: str) -> Any:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -116,6 +117,8 @@ def _flush(path: Path) -> None:
 
 def _flush_folder(folder: Path) -> None:
     """The new name, too, is then on the disk."""
+    if _WINDOWS:
+        return
     try:
         _flush(folder)
     except OSError as error:

@@ -4,6 +4,7 @@ state.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,48 @@ def plot_training(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axes)
     return save(figure, path)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that can be compared.
+
+    Args:
+        title: what they have in common.
+        names: of the runs.
+        scores: metric -> the value of each run.
+        best: metric -> the best value; None: there is none.
+    """
+
+    title: str
+    names: Sequence[str]
+    scores: Mapping[str, Sequence[float]]
+    best: Mapping[str, float | None]
+
+
+def plot_comparison(groups: Sequence[Comparison], path: str | Path) -> Path:
+    """Draw a row of panels for each group, one panel per metric and one point per run, the best in another colour."""
+    sizes = [0.9 + 0.3 * len(group.names) for group in groups]
+    figure = Figure(figsize=(11, sum(sizes)), dpi=130, layout="constrained")
+    parts = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=sizes)[:, 0]
+    for part, group in zip(parts, groups, strict=True):
+        part.suptitle(group.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        panels = part.subplots(1, len(group.scores), sharey=True, squeeze=False)[0]
+        for axes, (metric, values) in zip(panels, group.scores.items(), strict=True):
+            colours = [RED if value == group.best[metric] else GREY for value in values]
+            axes.scatter(values, range(len(values)), c=colours, s=30)
+            for place, value in enumerate(values):
+                axes.annotate(
+                    f"{value:.4g}", (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=8
+                )
+            axes.set_title(metric, fontsize=9)
+            axes.set_ylim(len(values) - 0.5, -0.7)
+            axes.margins(x=0.15)
+            axes.grid(alpha=0.25, linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        panels[0].set_yticks(range(len(group.names)), group.names, fontsize=9)
+    return write(figure, path)
 
 
 def new_figure(panels: int, height: float | None = None) -> Figure:

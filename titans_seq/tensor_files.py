@@ -1,12 +1,13 @@
 """Tensors on disk, as safetensors: written whole, and known by a digest of every byte."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
+import safetensors.torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -48,13 +49,28 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     _verify(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            names, about = file.keys(), file.metadata()
-            if about is None or _DIGEST not in about:
-                raise ValueError(f"{path} is damaged: its digest is not among its metadata")
-            return {name: file.get_tensor(name) for name in names}, about
+        tensors, about = _read_bytes(path) if _is_not_utf8(path) else _read_file(path)
+        if about is None or _DIGEST not in about:
+            raise ValueError(f"{path} is damaged: its digest is not among its metadata")
+        return tensors, about
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118  it is no dict
+
+
+def _read_bytes(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """The same in memory: safetensors opens no path that is not UTF-8."""
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return safetensors.torch.load(content), header.get("__metadata__")
+
+
+def _is_not_utf8(path: Path) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in str(path))  # how Python keeps such bytes
 
 
 def _verify(path: Path) -> None:

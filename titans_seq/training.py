@@ -176,6 +176,12 @@ def keeping_best(module: L.LightningModule, monitor: str | None, *, in_root: boo
             module.load_state_dict(kept["state_dict"])
 
 
+def accelerator_of(asked: str = "auto") -> str:
+    """What to ask Lightning's Trainer for: its "auto" takes a Mac's MPS, which has no float64 for the metrics."""
+    by_itself = asked == "auto" and torch.backends.mps.is_available() and not torch.cuda.is_available()
+    return "cpu" if by_itself else asked
+
+
 def best_device(accelerator: str = "auto") -> torch.device:
     """Where models are used outside of a Trainer: a GPU of CUDA where training would take one, else the CPU."""
     return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")

@@ -3,7 +3,9 @@
 A step is an offset of pandas, or a whole number where rows are numbered.
 """
 
+import re
 import warnings
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -32,13 +34,15 @@ def to_step(freq: Any) -> Step | None:
     """
     if freq is None:
         return None
+    if isinstance(freq, timedelta | np.timedelta64):
+        freq = pd.tseries.frequencies.to_offset(pd.Timedelta(freq))
     if isinstance(freq, str):
         step = _offset(freq)
     elif isinstance(freq, BaseOffset):
         step = freq
     elif isinstance(freq, dict):
         given = dict(freq)
-        step = getattr(pd.offsets, given.pop("class"))(**given)
+        step = getattr(pd.offsets, given.pop("class"))(**given)  # "09:00" stands for a time of the day
     elif isinstance(freq, int | np.integer) and not isinstance(freq, bool):
         step = int(freq)
     else:
@@ -69,6 +73,7 @@ def plain_step(step: Step) -> str | int | dict[str, Any]:
 def _given(step: BaseOffset) -> dict[str, Any]:
     """The arguments of an offset; the holidays of a calendar count as its own."""
     given = {name: value for name, value in getattr(step, "kwds", {}).items() if name not in ("calendar", "offset")}
+    given |= {name: [f"{each:%H:%M}" for each in given[name]] for name in ("start", "end") if name in given}
     return given | {"holidays": [str(day) for day in given["holidays"]]} if "holidays" in given else given
 
 
@@ -88,12 +93,20 @@ def alias(step: BaseOffset) -> str:
 @lru_cache(maxsize=256)  # also since `catch_warnings`, which belongs to the process, disturbs fits in other threads
 def _offset(freq: str) -> BaseOffset:
     """The offset of an alias; old aliases such as "H" and "M" are taken as what they are called now."""
+    weeks = re.fullmatch(r"(\d*)W", freq)
+    if weeks:  # on whatever day the data have; for pandas it is Sunday
+        return pd.offsets.Week(int(weeks[1] or 1))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             return pd.tseries.frequencies.to_offset(freq)
     except ValueError:
         raise DataError(f"unknown pandas frequency {freq!r}; give e.g. 'h', 'D' or '15min'") from None
+
+
+def in_wall_time(step: Step) -> bool:
+    """Whether dates at this step are regular by the clock on the wall (days and longer), not in hours that pass."""
+    return not isinstance(step, int) and (isinstance(step, pd.offsets.Day) or not isinstance(step, pd.offsets.Tick))
 
 
 def _width(step: Step) -> int | None:
@@ -123,6 +136,8 @@ def find_step(dates: pd.DatetimeIndex) -> BaseOffset | None:
     clock = dates - dates.normalize()
     if usual.days >= 28 and (found := _months(dates, usual.days, even)) is not None:
         return found
+    if usual == pd.Timedelta(hours=1) and (found := _business_hours(dates)) is not None:
+        return found
     if (clock != clock[0]).any() or usual.days < 1:
         return pd.tseries.frequencies.to_offset(usual)
     weekday = dates.dayofweek
@@ -131,6 +146,15 @@ def find_step(dates: pd.DatetimeIndex) -> BaseOffset | None:
     if usual.days % 7 == 0 and even:
         return pd.offsets.Week(usual.days // 7, weekday=int(weekday[0]))
     return pd.offsets.Day(usual.days)
+
+
+def _business_hours(dates: pd.DatetimeIndex) -> BaseOffset | None:
+    """Hours of the same part of every weekday, of more than a week and full but for a few."""
+    first, last = int(dates.hour.min()), int(dates.hour.max())
+    if last - first > 14 or (dates.dayofweek > 4).any() or (dates[-1] - dates[0]).days < 7 or dates.minute.any():
+        return None
+    step = pd.offsets.BusinessHour(start=f"{first:02d}:00", end=f"{last + 1:02d}:00")
+    return step if len(dates) >= MOST * len(pd.date_range(dates[0], dates[-1], freq=step)) else None
 
 
 def _months(dates: pd.DatetimeIndex, days: int, even: bool) -> BaseOffset | None:

@@ -3,9 +3,7 @@
 L lookback, H horizon, N series.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +11,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from titans_seq.datamodules.common.data import SplitData
 from titans_seq.datamodules.common.errors import DataError, at_least
-from titans_seq.datamodules.common.files import EMBEDDED, base_name
-from titans_seq.datamodules.common.loaders import SPLITS, Batch, EpochShuffle, as_is, dealt, epoch_seed
-from titans_seq.datamodules.forecast.csv_files import read_csv, read_published_csv
-from titans_seq.datamodules.forecast.download import download_dataset
-from titans_seq.datamodules.forecast.embedded import ORIGIN, STRIDE, embedded_series
+from titans_seq.datamodules.common.loaders import Batch, EpochShuffle, as_is, dealt, epoch_seed
 from titans_seq.datamodules.forecast.panel import Panel, join_panels
-from titans_seq.datamodules.forecast.protocol import Benchmark, HoldOut, Protocol
-from titans_seq.datamodules.forecast.registry import UNVERIFIED, VERIFIED, find_spec, locate, missing
+from titans_seq.datamodules.forecast.protocol import HoldOut, Protocol
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
 
@@ -158,161 +151,6 @@ class PanelData(SplitData):
             return []
         most = len(self.val) if self.val_windows is None else self.val_windows
         return self.load(self.val.at(self.val.anchors.thin(most)), batch_size=self.eval_batch_size)
-
-
-class ForecastDataModule(PanelData):
-    """Windows of one table of series: a named data set, the embedded one, or a user's CSV.
-
-    The protocol is that of the long-term forecasting benchmark: ETT 12/4/4 months of 30 days, everything else 70/10/20;
-    validation and test begin `lookback` rows early; mean and deviation (ddof 0) of the train rows standardise every
-    row; every window of a split is used, the last batch however short. Only train batches are shuffled, in an order
-    fixed by seed and epoch. A batch of n windows holds one sample for each window and series (see `Windows`).
-
-    Args:
-        dataset: a name of the registry or "embedded", case ignored; None without csv is "embedded".
-        csv: a user's file instead (see `read_csv`).
-        lookback: rows seen.
-        horizon: rows to forecast.
-        batch_size: windows of a training batch.
-        eval_batch_size: of validation, test and prediction (metrics do not depend on it).
-        data_root: folder to use instead of $TITANS_SEQ_DATA or the user's cache folder.
-        seed: of the shuffles (the embedded series is always the same).
-        num_workers: of the loaders; windows are cut from memory, so 0 is usually fastest.
-
-    Attributes, after `setup`:
-        panel: raw values, one series per column. scaling: mean and deviation of each. name: the
-            data set's, or the stem of a user's file.
-
-    Raises:
-        DataError: at construction for contradictory or impossible arguments, at `prepare_data` or `setup` for data
-            that are missing, damaged, or too short.
-    """
-
-    panel: Panel
-    protocol: Benchmark
-
-    def __init__(
-        self,
-        dataset: str | None = None,
-        *,
-        csv: str | None = None,
-        lookback: int = 96,
-        horizon: int = 96,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        data_root: str | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-    ) -> None:
-        if dataset is not None and csv is not None:
-            raise DataError(f"give dataset or csv, not both; got dataset {dataset!r} and csv {str(csv)!r}")
-        embedded = csv is None and (dataset or EMBEDDED).lower() == EMBEDDED
-        self.spec = None if embedded or dataset is None else find_spec(dataset)
-        self.csv, self.data_root = csv, data_root
-        named = EMBEDDED if self.spec is None else self.spec.name
-        self.name = named if csv is None else base_name(csv)
-        self._restored: PanelScaling | None = None  # of a checkpoint
-        self._stage: str | None = None
-        if embedded:
-            protocol = Benchmark(stride=STRIDE, origin=ORIGIN)
-        else:
-            protocol = Benchmark(None if self.spec is None else self.spec.split)
-        super().__init__(
-            (),
-            protocol,
-            lookback=lookback,
-            horizon=horizon,
-            calendar=False,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-        )
-
-    @property
-    def provenance(self) -> str:
-        """Whether the series is what its name says: "generated", "own file", "verified" (by its sha256 when it is
-        read), or "unverified": no published checksum is known, so any file of the right shape is taken.
-        """
-        if self.csv is not None:
-            return "own file"
-        if self.spec is None:
-            return "generated"
-        return VERIFIED if self.spec.sha256 else UNVERIFIED
-
-    def prepare_data(self) -> None:
-        """Download the named data set if it is not at hand (once, see `download_dataset`)."""
-        if self.spec is not None and not hasattr(self, "panel"):  # Lightning asks before every fit, test, ...
-            download_dataset(self.spec.name, data_root=self.data_root, quiet=not sys.stderr.isatty())
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read, split and standardise; a repeated call does nothing.
-
-        For stage "predict" alone a series of any length is enough; series without a restored scale are then scaled by
-        all their rows, since what is forecast lies after the last of them.
-        """
-        if not hasattr(self, "panel"):
-            self.panel = self._read()
-        if self._stage == "fit" or (stage == "predict" and self._stage == stage):
-            return
-        self._stage = "predict" if stage == "predict" else "fit"
-        if stage == "predict":
-            own = PanelScaling.fit(self.panel, calendar=False) if self._restored is None else self._restored
-            self.scaling = own.with_series(self.panel)
-            return
-        self.protocol.require(str(self.name), int(self.panel.lengths[0]), self.lookback, self.horizon)
-        self.take([self.panel], self._restored)
-        for split in SPLITS:
-            if not len(self.windows(split)):
-                raise DataError(
-                    f"{self.name}: no window of lookback {self.lookback} + horizon {self.horizon} in {split}; its "
-                    f"windows start every {self.protocol.stride} rows, so choose a shorter horizon"
-                )
-
-    def _read(self) -> Panel:
-        if self.csv is not None:
-            return read_csv(self.csv)
-        if self.spec is None:
-            return embedded_series()
-        path = locate(self.spec, self.data_root)
-        if path is None:
-            raise missing(self.spec, self.data_root)
-        return read_published_csv(path, self.spec)
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """One window, that after the last row; its "future_target" has no steps."""
-        windows = windows_at_end(self.panel, self.scaling, self.lookback)
-        return self.load(windows, batch_size=self.eval_batch_size)
-
-    # checkpoint ------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the scaling; no class of ours in it."""
-        if self._stage is None:
-            return {}
-        about, arrays = self.scaling.pack()
-        return {"about": about, "arrays": {name: torch.from_numpy(array) for name, array in arrays.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Standardise series of these names as there, now and at a later `setup`; others by their own rows."""
-        if not state_dict:
-            return
-        try:
-            arrays = {name: tensor.numpy() for name, tensor in state_dict["arrays"].items()}
-            restored = PanelScaling.unpack(state_dict["about"], arrays)
-            if restored.numeric or restored.categories or restored.calendar or arrays.keys() != {"scales", "typical"}:
-                raise ValueError("a table has no covariates")
-            self._restored = restored
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError("the checkpoint is damaged: it holds no mean and scale for each series") from None
-        stage, self._stage = self._stage, None
-        if stage is not None:
-            self.setup(stage)
-
-
-def windows_at_end(panel: Panel, scaling: PanelScaling, lookback: int) -> Windows:
-    """One window of all series, after their last rows."""
-    return Windows(panel, scaling, lookback, 0, Anchors(np.arange(len(panel))[None], panel.lengths[:1]))
 
 
 class PanelBatches(IterableDataset[Batch]):

@@ -21,6 +21,7 @@ from titans_seq.datamodules.forecast.calendar import (
     to_periods,
 )
 from titans_seq.datamodules.forecast.cells import Where
+from titans_seq.datamodules.forecast.options import option
 
 MOST_STEPS = 10  # steps of the grid per row given, beyond which a date or the frequency must be wrong
 
@@ -83,7 +84,8 @@ def lay_out(
         worst = int(np.argmax(sparse))
         raise DataError(
             f"{rows.series(rows.firsts[worst])}{rows.lengths[worst]} rows lie over {steps[worst]} steps of "
-            f"{step_text(step)}; look for a wrong date near {rows.stamp(rows.widest(worst))}, or give the right freq="
+            f"{step_text(step)}; look for a wrong date near {rows.stamp(rows.widest(worst))}, or give the "
+            f"right {option('freq')}"
         )
     offsets = np.concatenate([[0], np.cumsum(steps)])
     return Grid(step, grid_times(rows.times[rows.firsts], steps, step), offsets, order, offsets[rows.codes] + place)
@@ -125,7 +127,7 @@ class _Rows:
         if same.any():
             row = int(np.argmax(same))
             hint = "" if self.ids is not None and len(self.ids) > 1 else (
-                "; of a long table make one column per series (DataFrame.pivot), or name its column of series (id_col=)"
+                f"; of a long table name the column of series by {option('id_col')}, or make one column per series"
             )  # fmt: skip
             rows = self.where(*sorted(self.order[row : row + 2].tolist()))
             raise DataError(f"{self.stamp(row)} is given twice{rows}; remove or merge the duplicates{hint}")
@@ -133,7 +135,7 @@ class _Rows:
     def find_step(self) -> Step:
         longest = self.times[self.codes == int(np.argmax(self.lengths))]
         if len(longest) < 2:
-            raise DataError(f"no series has two rows, so the step of {self.name!r} is unknown; give freq=")
+            raise DataError(f"no series has two rows, so the step of {self.name!r} is unknown; give {option('freq')}")
         if np.issubdtype(longest.dtype, np.integer):
             return int(pd.Series(np.diff(longest)).mode().iloc[0])
         step = find_step(pd.DatetimeIndex(longest))
@@ -152,13 +154,13 @@ class _Rows:
             start = "" if row == first else f" from {stamp_text(self.times[first])}"
             raise DataError(
                 f"{self.stamp(row)}{self.where(int(self.order[row]))} is not on the grid of {step_text(step)}{start}; "
-                "drop the row, round the time stamps, or give the right freq="
+                f"drop the row, round the time stamps, or give the right {option('freq')}"
             )
         inside = np.diff(place)[np.diff(self.codes) == 0]
         if len(inside) and inside.min() > 1:
             raise DataError(
-                f"no two rows are one step of {step_text(step)} apart, the nearest are {inside.min()} steps; give a "
-                "freq= that fits the data"
+                f"no two rows are one step of {step_text(step)} apart, the nearest are {inside.min()} steps; give "
+                f"{option('freq')} as it fits the data"
             )
         return self, place
 

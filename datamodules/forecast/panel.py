@@ -12,7 +12,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from titans_seq.datamodules.common.errors import DataError
-from titans_seq.datamodules.forecast.calendar import Step, future_times, plain_step, stamp_text, to_step
+from titans_seq.datamodules.forecast.calendar import Step, future_times, in_wall_time, plain_step, stamp_text, to_step
+from titans_seq.datamodules.forecast.dates import in_zone, known_period, known_zone, on_one_clock
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,16 @@ class Panel:
         ids: N names.
         freq: the step, an offset of pandas or a whole number for numbered rows.
         clock: R time stamps (or numbers), ascending inside a series; or those of one series if all have the same, as
-            the columns of a table, which would take as much memory as their values otherwise.
+            the columns of a table, which would take as much memory as their values otherwise. They are as `Stamps` has
+            them, without zone or period.
         offsets: N + 1; series i has rows offsets[i] to offsets[i + 1].
         target: float64 [R], NaN where missing.
         past_covariates, future_covariates: float64 [R, G] and [R, F], NaN where missing.
         static_covariates: one row per series.
         columns: the names it was read by.
         wide: whether it was a wide table, one column per series; forecasts go back into one.
+        zone: the name of the time zone that the time stamps had.
+        period: the alias of the periods that they were.
     """
 
     ids: pd.Index
@@ -71,6 +75,8 @@ class Panel:
     static_covariates: pd.DataFrame
     columns: Columns = field(default_factory=Columns)
     wide: bool = False
+    zone: str | None = None
+    period: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,17 +87,66 @@ class Panel:
 
     @property
     def times(self) -> pd.Index:
-        """The time stamps of all R rows."""
-        return self.clock if len(self.clock) == len(self.target) else self.stamps(np.arange(len(self.target)))
+        """The time stamps of all R rows, as they were given: of a zone, or periods."""
+        return self._given(self._all)
 
     def stamps(self, rows: Int[np.ndarray, " M"]) -> pd.Index:
-        """The time stamps of these rows."""
-        return self.clock[rows % max(1, len(self.clock))]
+        """The time stamps of these rows, as they were given."""
+        return self._given(self._at(rows))
+
+    @property
+    def dates(self) -> pd.DatetimeIndex:
+        """The time stamps of all R rows on the calendar where they were taken: periods by their start or end."""
+        return pd.DatetimeIndex(self._all if self.zone is None else self.times)
+
+    @property
+    def on_the_clock(self) -> pd.Index:
+        """The time stamps of all R rows as the clock has them."""
+        return self._all
+
+    @property
+    def axis(self) -> pd.Index:
+        """The time stamps of all R rows as pictures take them: dates, or whole numbers."""
+        return self._all if np.issubdtype(self.clock.dtype, np.integer) else self.dates
+
+    def on_clock(self, stamp: pd.Timestamp) -> pd.Timestamp:
+        """A time stamp as the clock has it; one without a zone means that of the panel.
+
+        Raises:
+            TypeError: it has a zone, and the panel has none.
+        """
+        if self.zone is None:
+            if stamp.tz is not None:
+                raise TypeError("a time zone where the data have none")
+            return stamp
+        if stamp.tz is None:  # an hour that a clock change leaves out or repeats: the next one, the first one
+            stamp = stamp.tz_localize(self.zone, ambiguous=True, nonexistent="shift_forward")
+        return stamp.tz_convert(self.zone if in_wall_time(self.freq) else "UTC").tz_localize(None)
+
+    @property
+    def first(self) -> pd.Index:
+        """The first time stamp of each series, as the clock has it."""
+        return self._at(self.offsets[:-1])
 
     @property
     def last(self) -> pd.Index:
-        """The last time stamp of each series."""
-        return self.stamps(self.offsets[1:] - 1)
+        """The last time stamp of each series, as the clock has it."""
+        return self._at(self.offsets[1:] - 1)
+
+    @property
+    def _all(self) -> pd.Index:
+        return self.clock if len(self.clock) == len(self.target) else self._at(np.arange(len(self.target)))
+
+    def _at(self, rows: Int[np.ndarray, " M"]) -> pd.Index:
+        return self.clock[rows % max(1, len(self.clock))]
+
+    def _given(self, clock: pd.Index) -> pd.Index:
+        if self.period is not None:
+            return pd.DatetimeIndex(clock).to_period(self.period)
+        if self.zone is None:
+            return clock
+        dates = pd.DatetimeIndex(clock)
+        return in_zone(dates, self.zone) if in_wall_time(self.freq) else dates.tz_localize("UTC").tz_convert(self.zone)
 
     @property
     def series(self) -> Int[np.ndarray, " R"]:
@@ -128,7 +183,7 @@ class Panel:
             clock = self.clock[rows]
         else:
             rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(first, lengths)
-            clock = self.stamps(rows)
+            clock = self._at(rows)
 
         def take(values: np.ndarray) -> np.ndarray:
             if not table:
@@ -167,8 +222,10 @@ class Panel:
             raise DataError(
                 f"series {later.ids[int(np.argmin(which))]} is new; only series observed from the start go on"
             )
-        last = self.last[which]
-        wanted, first = future_times(last, 1, self.freq), later.stamps(later.offsets[:-1])
+        if not on_one_clock(later.zone, self.zone, self.freq):
+            raise DataError(f"{self.columns.time!r} has a time zone in some rows only; give it to all or none")
+        last, first = self.last[which], later.first
+        wanted = future_times(last, 1, self.freq)
         wrong = np.asarray(first != wanted)
         if wrong.any():
             i = int(np.argmax(wrong))
@@ -179,7 +236,7 @@ class Panel:
                 "(give missing rows as NaN)"
             )
         return self._with_rows(
-            which[later.series], later.times, later.target, later.past_covariates, later.future_covariates
+            which[later.series], later._all, later.target, later.past_covariates, later.future_covariates
         )
 
     def extend(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
@@ -206,7 +263,7 @@ class Panel:
 
         return replace(
             self,
-            clock=pd.Index(both(self.times.to_numpy(), times.to_numpy())),
+            clock=pd.Index(both(self._all.to_numpy(), times.to_numpy())),
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             target=both(self.target, target),
             past_covariates=both(self.past_covariates, past),
@@ -223,7 +280,7 @@ def join_panels(panels: Sequence[Panel]) -> Panel:
     return replace(
         first,
         ids=first.ids.append([panel.ids for panel in others]),
-        clock=first.times.append([panel.times for panel in others]),
+        clock=first._all.append([panel._all for panel in others]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         target=np.concatenate([panel.target for panel in panels]),
         past_covariates=np.concatenate([panel.past_covariates for panel in panels]),
@@ -262,9 +319,11 @@ def pack_panel(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "dates": not np.issubdtype(panel.clock.dtype, np.integer),
         "static": {name: panel.static_covariates[name].tolist() for name in panel.static_covariates},
         "id": panel.columns.id,
+        "zone": panel.zone,
+        "period": panel.period,
     }
     arrays = {
-        "times": panel.times.to_numpy().astype(np.int64),
+        "times": panel._all.to_numpy().astype(np.int64),
         "offsets": panel.offsets,
         "target": panel.target,
         "past_covariates": panel.past_covariates,
@@ -274,7 +333,11 @@ def pack_panel(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def unpack_panel(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: Columns) -> Panel:
-    """The panel again; columns: its names, but for that of the series, which frames of one series lack."""
+    """The panel again; columns: its names, but for that of the series, which frames of one series lack.
+
+    Raises:
+        ValueError: there is no such step, time zone or period.
+    """
     times = arrays["times"]
     ids = pd.Index(about["ids"])
     return Panel(
@@ -288,4 +351,6 @@ def unpack_panel(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: 
         static_covariates=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
         columns=replace(columns, id=about["id"]),
         wide=about.get("wide", False),
+        zone=known_zone(about.get("zone")),
+        period=known_period(about.get("period")),
     )

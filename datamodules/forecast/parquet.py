@@ -6,7 +6,7 @@ R rows of all series, N series.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,16 +65,21 @@ class Parts(Sequence[Panel]):
 
 @contextmanager
 def opened_panels(
-    data: pd.DataFrame | pd.Series | str | Path, columns: Columns, step: Step | None, *, progress: bool = False
+    data: pd.DataFrame | pd.Series | str | Path,
+    columns: Columns,
+    step: Step | None,
+    *,
+    day_first: bool | None = None,
+    progress: bool = False,
 ) -> Iterator[Sequence[Panel]]:
     """The panel of a frame, or the panels of Parquet files, which are sorted into the folder for temporary files."""
     if not isinstance(data, str | Path):
-        yield [read_frame(data, columns, step)]
+        yield [read_frame(data, columns, step, day_first)]
         return
     if not str(data) or "://" in str(data):
         raise DataError(f"{str(data)!r} is not a path to Parquet files on this machine")
     with tempfile.TemporaryDirectory(prefix="titans-seq-") as folder:
-        yield sort_parquet(user_path(data), columns, step, Path(folder), progress=progress)
+        yield sort_parquet(user_path(data), columns, step, Path(folder), day_first=day_first, progress=progress)
 
 
 def sort_parquet(
@@ -84,6 +89,7 @@ def sort_parquet(
     folder: Path,
     *,
     part_rows: int | None = None,
+    day_first: bool | None = None,
     progress: bool = False,
 ) -> Parts:
     """Deal the rows of Parquet files, in any order, to parts of whole series drawn by chance, and check them as frames
@@ -98,8 +104,9 @@ def sort_parquet(
         columns: what to read; where the files lack an id column of the default name, they hold one series.
         freq: as of `read_panel`, found in the longest series if None.
         folder: an empty one, to keep.
-        part_rows: how many rows a part has, a million if None, but at least a 500th of all. progress: whether to draw
-            bars.
+        part_rows: how many rows a part has, a million if None, but at least a 500th of all.
+        day_first: as of `read_frame`.
+        progress: whether to draw bars.
 
     Raises:
         DataError: no such path, no Parquet, or what `read_panel` refuses; the message names series and time.
@@ -117,7 +124,7 @@ def sort_parquet(
         longest = int(place[rows.to_numpy().argmax()])  # tells the frequency of all
         order = [longest, *(i for i in range(parts) if i != longest)]
         for i in track(order, "checking series", disable=not progress):
-            freq = _check(folder / f"{PART}={i}", columns, freq, files[i], path)
+            freq = _check(folder / f"{PART}={i}", columns, freq, files[i], path, day_first)
     return Parts(files, columns)
 
 
@@ -132,28 +139,62 @@ def _told(path: Path, folder: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be sorted in {folder.parent}: {str(error).splitlines()[0]}") from None
 
 
+def read_parquet(path: Path, text: Collection[str]) -> pd.DataFrame:
+    """All rows and columns of a file or a folder; names of folders such as `unique_id=a` count as columns.
+
+    Args:
+        path: of the files.
+        text: names of folders that are none of numbers.
+
+    Raises:
+        DataError: no such path, or no Parquet.
+    """
+    with _unreadable(path):
+        folders = _folders(path, text)
+        table = _with_folders(path, folders, None).to_table()
+        frame: pd.DataFrame = table.to_pandas()
+    named = isinstance(frame.index, pd.DatetimeIndex) or frame.index.names != [None]
+    return frame.reset_index() if named else frame
+
+
 def _dataset(path: Path, columns: Columns) -> "ds.Dataset":
     """The files with the wanted columns, which all must have, and types that hold those of all."""
+    with _unreadable(path):
+        folders = _folders(path, () if columns.id is None else (columns.id,))
+        return _with_folders(path, folders, _schema(_with_folders(path, folders, None), columns, folders))
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """What pyarrow raises where it is absent, or where a path holds no Parquet, in one line."""
     try:
         import pyarrow as pa
-        import pyarrow.dataset as ds
     except ImportError:
         raise DataError("Parquet is read by pyarrow: pip install 'titans-seq[large-data]'") from None
     if not path.exists():
         raise DataError(f"no file or folder {path}; give a DataFrame, or Parquet files")
     try:
-        dataset = ds.dataset(path, format="parquet", partitioning="hive")
-        if not dataset.files:
-            raise DataError(f"{path} holds no Parquet file")
-        keys = ds.get_partition_keys(next(dataset.get_fragments()).partition_expression)
-        folders = pa.schema([dataset.schema.field(name) for name in keys])
-        if columns.id in keys:  # "01" is a name and no number
-            place = folders.get_field_index(columns.id)
-            folders = folders.set(place, pa.field(columns.id, pa.string()))
-        schema = _schema(dataset, columns, folders)
-        return ds.dataset(path, schema, format="parquet", partitioning=ds.partitioning(folders, flavor="hive"))
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _folders(path: Path, text: Collection[str]) -> "pa.Schema":
+    """Columns that are names of folders; "01" is a name and no number in those that are `text`."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    dataset = ds.dataset(path, format="parquet", partitioning="hive")
+    if not dataset.files:
+        raise DataError(f"{path} holds no Parquet file")
+    keys = ds.get_partition_keys(next(dataset.get_fragments()).partition_expression)
+    return pa.schema([pa.field(name, pa.string()) if name in text else dataset.schema.field(name) for name in keys])
+
+
+def _with_folders(path: Path, folders: "pa.Schema", schema: "pa.Schema | None") -> "ds.Dataset":
+    import pyarrow.dataset as ds
+
+    return ds.dataset(path, schema, format="parquet", partitioning=ds.partitioning(folders, flavor="hive"))
 
 
 def _schema(dataset: "ds.Dataset", columns: Columns, folders: "pa.Schema") -> "pa.Schema":
@@ -168,7 +209,7 @@ def _schema(dataset: "ds.Dataset", columns: Columns, folders: "pa.Schema") -> "p
             raise DataError(
                 f"{fragment.path}: {both[0]!r} is a column of the file and a name of its folders; one must go"
             )
-        require_columns(pd.Index([*found.names, *folders.names]), columns, fragment.path)
+        require_columns(pd.Index([*found.names, *folders.names]), columns.names, fragment.path)
         for name in columns.names:
             if name in found.names:
                 field, before = pa.field(name, _plain_type(found.field(name).type)), known.get(name)
@@ -269,14 +310,16 @@ def _deal(
             stopped.set()
 
 
-def _check(rows: Path, columns: Columns, freq: Step | str | None, file: Path, path: Path) -> Step:
+def _check(
+    rows: Path, columns: Columns, freq: Step | str | None, file: Path, path: Path, day_first: bool | None
+) -> Step:
     """Make a panel of a part's rows, in the order of the series' names, and write it in their place; its frequency."""
     import pyarrow.dataset as ds
 
     frame = ds.dataset(rows, format="feather").to_table().to_pandas()
     try:
         # rows are numbered as they were sorted, which says nothing to anyone
-        panel = read_panel(frame, columns, freq, where=lambda *_: "")
+        panel = read_panel(frame, columns, freq, where=lambda *_: "", day_first=day_first)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     panel = panel.take(panel.ids.argsort())

@@ -6,6 +6,7 @@ R rows of all series one after another, N series, F future covariates, G past on
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,23 @@ from jaxtyping import Float
 
 from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.forecast.calendar import Step, future_times, stamp_text, to_periods, to_step
-from titans_seq.datamodules.forecast.cells import (
-    Where,
-    frame_rows,
-    is_date_text,
-    not_a_number,
-    read_times,
-    to_numbers,
-)
+from titans_seq.datamodules.forecast.cells import Where, frame_rows, not_a_number, to_numbers
+from titans_seq.datamodules.forecast.dates import is_date_text, on_one_clock, read_times
 from titans_seq.datamodules.forecast.grid import lay_out
+from titans_seq.datamodules.forecast.native import to_pandas
+from titans_seq.datamodules.forecast.options import option
 from titans_seq.datamodules.forecast.panel import Columns, Panel, from_columns, named
+from titans_seq.datamodules.forecast.time_columns import UNNAMED, counts_rows
+
+TEXT_COVARIATE = "; covariates that change in time are numbers: make a column of 0 and 1 for each of its values"
+WHOLE = r"0|-?[1-9]\d{0,17}"  # text that is the same as a number
 
 # reading -------------------------------------------------------------------------------------------------------------
 
 
-def read_frame(df: pd.DataFrame | pd.Series, columns: Columns, freq: Any = None) -> Panel:
+def read_frame(
+    df: pd.DataFrame | pd.Series, columns: Columns, freq: Any = None, day_first: bool | None = None
+) -> Panel:
     """Read a frame of any shape: long; wide (one series per column); or a series of values.
 
     A frame is long if it has the id column, or if beside time, target and covariates it has no column. Time may stand
@@ -36,29 +39,36 @@ def read_frame(df: pd.DataFrame | pd.Series, columns: Columns, freq: Any = None)
     does not name are not read.
 
     Args:
-        df: the frame.
+        df: the frame, of pandas, polars, or any library that narwhals knows or that exports Arrow.
         columns: names of a long frame's columns; the id column may be absent unless it was renamed.
         freq: the step as `to_step` reads it; None finds it in the longest series.
+        day_first: whether 01/02/2024 is the first of February; None: as it makes the dates regular.
 
     Raises:
         DataError: something in the frame is wrong; the message names column, series and row.
 
     Warns:
-        DataWarning: as `wide_panel` and `read_dates`; dates stand for periods.
+        DataWarning: as `read_wide` and `read_dates`; dates stand for periods.
     """
     frame = _with_columns(df, columns)
     _once(frame.columns, "the frame")
     table = isinstance(df, pd.Series) and not isinstance(df.index, pd.MultiIndex)  # of one column
     if not table and _is_long(frame, columns):
-        return read_panel(frame, named(columns, frame.columns), freq)
+        return read_panel(frame, named(columns, frame.columns), freq, day_first=day_first)
     if columns.past_covariates or columns.future_covariates or columns.static_covariates:
         raise DataError(
             f"covariates need a long frame with columns {columns.id!r}, {columns.time!r} and {columns.target!r}"
         )
-    return _read_wide(frame, columns, to_step(freq))
+    return _read_table(frame, columns, to_step(freq), day_first)
 
 
-def read_panel(frame: pd.DataFrame, columns: Columns, freq: Any = None, where: Where = frame_rows) -> Panel:
+def read_panel(
+    frame: pd.DataFrame,
+    columns: Columns,
+    freq: Any = None,
+    where: Where = frame_rows,
+    day_first: bool | None = None,
+) -> Panel:
     """Read a long frame.
 
     Rows may come in any order; a time stamp that is absent between a series' first and last row is a missing row. NaN
@@ -69,6 +79,7 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: Any = None, where: W
         columns: names of its columns.
         freq: the step as `to_step` reads it; None finds it in the longest series.
         where: names rows in messages.
+        day_first: as of `read_frame`.
 
     Raises:
         DataError: a column is absent or not numeric, a value is infinite, a time stamp is missing, double or off the
@@ -77,9 +88,10 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: Any = None, where: W
     if not len(frame):
         raise DataError("the frame has no rows")
     step = to_step(freq)
-    require_columns(frame.columns, columns)
+    require_columns(frame.columns, columns.names)
     codes, ids = _codes(frame, columns)
-    grid = lay_out(read_times(frame[columns.time], step, where), step, columns.time, where, codes, ids)
+    stamps = read_times(frame[columns.time], step, where, day_first)
+    grid = lay_out(stamps.values, step, columns.time, where, codes, ids)
 
     def dense(names: Sequence[str]) -> Float[np.ndarray, "R K"]:
         out = np.empty((grid.offsets[-1], len(names)))
@@ -97,37 +109,67 @@ def read_panel(frame: pd.DataFrame, columns: Columns, freq: Any = None, where: W
         future_covariates=dense(columns.future_covariates),
         static_covariates=_static(frame, columns, codes[grid.order], ids, grid.order, where),
         columns=columns,
+        zone=stamps.zone,
+        period=stamps.period,
     )
 
 
-def wide_panel(
-    times: np.ndarray, values: Float[np.ndarray, "C T"], names: Sequence[Any], columns: Columns, step: Step | None,
+def read_wide(
+    frame: pd.DataFrame,
+    columns: Columns,
+    step: Step | None,
     where: Where = frame_rows,
-) -> Panel:  # fmt: skip
-    """The panel of C columns that share their time stamps, which may come in any order.
+    day_first: bool | None = None,
+) -> Panel:
+    """Read a wide frame: time in its column, each other column a series; rows may come in any order.
+
+    Raises:
+        DataError: as `read_panel`.
 
     Warns:
         DataWarning: the first column is the index that pandas writes (it has no name and numbers the rows, of which
             some may have been dropped since); it is left out.
     """
-    if len(names) > 1 and names[0] == "Unnamed: 0" and _counts_rows(values[0]):
+    times = frame[columns.time]
+    frame = frame.drop(columns=columns.time)
+    if len(frame.columns) and frame.columns[0] == UNNAMED and counts_rows(frame[UNNAMED]):
         warnings.warn(
-            f"the first column {names[0]!r} counts the rows and is left out; write files by to_csv(..., index=False)",
+            f"the first column {UNNAMED!r} counts the rows and is left out; write files by to_csv(..., index=False)",
             DataWarning,
             stacklevel=4,
         )
-        names, values = names[1:], values[1:]
-    grid = lay_out(times, step, columns.time, where)
-    return from_columns(grid.times, grid.dense(values), names, columns, grid.step)
+        frame = frame.drop(columns=UNNAMED)
+    if not len(frame.columns):
+        raise DataError("the frame has no column of values")
+    _require_names(frame.columns, "the header of a wide frame")
+    stamps = read_times(times, step, where, day_first)
+    values = np.empty((len(frame.columns), len(frame)))
+    for i, name in enumerate(frame.columns):
+        values[i], wrong = to_numbers(frame[name])
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            # that of the names of series, in a long frame
+            text = f"if it names the series give {option('id_col', name)}" if wrong.all() else "correct it"
+            raise DataError(
+                f"column {name!r}, {stamp_text(stamps.values[row])}{where(row)}: "
+                f"{not_a_number(frame[name].iloc[row])}; "
+                f"{text}, or leave the column out: in a wide frame every column is a series"
+            )
+    grid = lay_out(stamps.values, step, columns.time, where)
+    panel = from_columns(grid.times, grid.dense(values), frame.columns, columns, grid.step)
+    return replace(panel, zone=stamps.zone, period=stamps.period)
 
 
-def _counts_rows(values: Float[np.ndarray, " T"]) -> bool:
-    whole = not np.isnan(values).any() and (values >= 0).all() and (values % 1 == 0).all()
-    return bool(whole) and len(np.unique(values)) == len(values)
-
-
-def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[np.ndarray, "N S F"] | None:
+def read_future(
+    future: pd.DataFrame | None, panel: Panel, steps: int, day_first: bool | None = None
+) -> Float[np.ndarray, "N S F"] | None:
     """Covariates over the `steps` rows after each series' last one, from a long frame of id, time and those columns.
+
+    Args:
+        future: the frame; None where there are no future covariates.
+        panel: the rows before.
+        steps: how many rows of each series.
+        day_first: as of `read_frame`.
 
     Raises:
         DataError: the frame, a column, a series, a row or a value is missing; the message names it.
@@ -135,25 +177,29 @@ def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     columns = panel.columns
     if not columns.future_covariates:
         if future is not None:
-            raise DataError("future was given, but future_covariates names no column of it")
+            raise DataError("future rows were given, but there are no future covariates; leave them out")
         return None
     if future is None:
         raise DataError(
-            f"the covariates {', '.join(columns.future_covariates)} are needed over the horizon; give them as future="
+            f"the covariates {', '.join(columns.future_covariates)} are needed over the horizon; give their rows by "
+            "--future FILE (future= in Python)"
         )
     future = _with_columns(future, columns)
     key = [columns.id] if columns.id is not None else []
     for name in (*key, columns.time, *columns.future_covariates):
         if name not in future.columns:
-            raise DataError(f"future has no column {name!r}; it has: {_listed(future.columns)}")
+            raise DataError(f"future has no column {name!r}; it has: {listed(future.columns)}")
     ahead = future_times(panel.last, steps, panel.freq)
     names = panel.ids.repeat(steps)
-    times = read_times(future[columns.time], panel.freq, frame_rows)
+    stamps = read_times(_in_zone_of(panel, future[columns.time]), panel.freq, frame_rows, day_first)
+    if not on_one_clock(stamps.zone, panel.zone, panel.freq):
+        raise DataError(f"future and the data must both have a time zone in {columns.time!r}, or neither")
+    times = stamps.values
     if not ahead.isin(times).all() and (periods := to_periods(times, panel.freq)) is not None:
         times = periods
     given, wanted = pd.Index(times), ahead
     if columns.id is not None:
-        given = pd.MultiIndex.from_arrays([future[columns.id], times])
+        given = pd.MultiIndex.from_arrays([_names_as_in(panel, future[columns.id]), times])
         wanted = pd.MultiIndex.from_arrays([names, ahead])
     if given.has_duplicates:
         raise DataError(f"future has two rows for {_shown(given[given.duplicated()][0])}")
@@ -173,17 +219,30 @@ def read_future(future: pd.DataFrame | None, panel: Panel, steps: int) -> Float[
     return values.reshape(len(panel), steps, -1)
 
 
+def _names_as_in(panel: Panel, column: pd.Series) -> pd.Series:
+    """Names of series: a file may have them as text where those of the panel are whole numbers."""
+    text = column.astype(str)
+    if not pd.api.types.is_integer_dtype(panel.ids.dtype) or not text.str.fullmatch(WHOLE).all():
+        return column
+    return text.astype(np.int64)
+
+
+def _in_zone_of(panel: Panel, column: pd.Series) -> pd.Series:
+    zoned = isinstance(column.dtype, pd.DatetimeTZDtype) and panel.zone is not None
+    return column.dt.tz_convert(panel.zone) if zoned else column
+
+
 # shapes of frames ----------------------------------------------------------------------------------------------------
 
 
 def _with_columns(df: Any, columns: Columns) -> pd.DataFrame:
-    """The frame with ids and time in columns, where its index holds them."""
+    """The frame, of any library, with ids and time in columns, where its index holds them."""
+    df, _ = to_pandas(df)
     if isinstance(df, pd.Series):
         target = columns.target if df.name is None or isinstance(df.index, pd.MultiIndex) else df.name
         df = df.to_frame(target)
     if not isinstance(df, pd.DataFrame):
-        hint = "; give df.to_pandas()" if hasattr(df, "to_pandas") else ""
-        raise DataError(f"a pandas DataFrame is needed; got {type(df).__module__}.{type(df).__name__}{hint}")
+        raise DataError(f"a frame of pandas, polars or Arrow is needed; got {type(df).__module__}.{type(df).__name__}")
     if not len(df):
         raise DataError("the frame has no rows")
     if isinstance(df.columns, pd.MultiIndex):
@@ -213,36 +272,22 @@ def _is_long(frame: pd.DataFrame, columns: Columns) -> bool:
         return False
     if others and columns.target != usual.target and columns.id == usual.id:
         raise DataError(
-            f"beside {columns.target!r} the frame has columns {_listed(others)}; drop them, name them as "
-            "covariates, or the column of series as id_col=; to forecast each column leave target_col= out"
+            f"beside {columns.target!r} the frame has columns {listed(others)}; drop them, name them as "
+            f"covariates, or the column of series by {option('id_col')}; to forecast each column leave target_col= out"
         )
     return not others or columns.id != usual.id
 
 
-def _read_wide(frame: pd.DataFrame, columns: Columns, step: Step | None) -> Panel:
-    if columns.time in frame.columns:
-        times, frame = frame[columns.time], frame.drop(columns=columns.time)
-    else:
+def _read_table(frame: pd.DataFrame, columns: Columns, step: Step | None, day_first: bool | None) -> Panel:
+    """A wide frame with time in its column or index."""
+    if columns.time not in frame.columns:
         dates = [name for name in frame.columns if _holds_dates(frame[name])]
         if dates:
-            raise DataError(f"column {dates[0]!r} holds dates; say so by time_col={dates[0]!r}")
+            raise DataError(f"column {dates[0]!r} holds dates; say so by {option('time_col', dates[0])}")
         if not pd.api.types.is_integer_dtype(frame.index.dtype):
             raise DataError(f"a wide frame needs dates in its index or a column {columns.time!r}")
-        times = frame.index.to_series(name=columns.time)
-    if not len(frame.columns):
-        raise DataError("the frame has no column of values")
-    _require_names(frame.columns, "the header of a wide frame")
-    stamps = read_times(times, step, frame_rows)
-    values = np.empty((len(frame.columns), len(frame)))
-    for i, name in enumerate(frame.columns):
-        values[i], wrong = to_numbers(frame[name])
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise DataError(
-                f"column {name!r}, {stamp_text(stamps[row])}{frame_rows(row)}: {not_a_number(frame[name].iloc[row])}; "
-                "in a wide frame every column is a series; where this one names them, say so by id_col="
-            )
-    return wide_panel(stamps, values, frame.columns, columns, step)
+        frame = frame.rename_axis(columns.time).reset_index()
+    return read_wide(frame, columns, step, day_first=day_first)
 
 
 def _holds_dates(column: pd.Series) -> bool:
@@ -258,7 +303,7 @@ def _numbers(frame: pd.DataFrame, name: str, columns: Columns, where: Where, wha
         series = "" if columns.id is None else f"series {frame[columns.id].iloc[row]}, "
         raise DataError(
             f"{what}column {name!r}, {series}{columns.time} {frame[columns.time].iloc[row]}{where(row)}: "
-            f"{not_a_number(frame[name].iloc[row])}"
+            f"{not_a_number(frame[name].iloc[row])}{'' if name == columns.target else TEXT_COVARIATE}"
         )
     return numbers
 
@@ -266,13 +311,13 @@ def _numbers(frame: pd.DataFrame, name: str, columns: Columns, where: Where, wha
 # pieces --------------------------------------------------------------------------------------------------------------
 
 
-def require_columns(names: pd.Index, columns: Columns, what: str = "the frame") -> None:
+def require_columns(names: pd.Index, wanted: Sequence[str], what: str = "the frame") -> None:
     """Refuse absent and duplicate names, and names with two roles."""
     _once(names, what)
-    for name in columns.names:
+    for name in wanted:
         if name not in names:
-            raise DataError(f"{what} has no column {name!r}; it has: {_listed(names)}")
-    twice = [name for name in columns.names if columns.names.count(name) > 1]
+            raise DataError(f"{what} has no column {name!r}; it has: {listed(names)}")
+    twice = [name for name in wanted if wanted.count(name) > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} has two roles; name each column once")
 
@@ -327,7 +372,7 @@ def _static(
     return pd.DataFrame(found, index=pd.RangeIndex(len(ids)))
 
 
-def _listed(names: Sequence[Any] | pd.Index) -> str:
+def listed(names: Sequence[Any] | pd.Index) -> str:
     return ", ".join(map(str, names[:12])) + (", ..." if len(names) > 12 else "")
 
 

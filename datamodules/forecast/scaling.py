@@ -3,7 +3,7 @@
 R rows of all series, N series, F future covariates (calendar included), G past ones, E static ones.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import alias
+from titans_seq.datamodules.forecast.holiday_features import checked_holidays, holiday_features
 from titans_seq.datamodules.forecast.panel import Panel
+from titans_seq.datamodules.forecast.transforms import TargetTransform, plain_transform, transform_of
+from titans_seq.datamodules.forecast.weights import without_weight
 
 FEW = 8  # values: fewer say nothing of how far a series moves
 BLOCK_ROWS = 2**18  # standardised at a time
@@ -35,6 +38,11 @@ class PanelScaling:
         numbers: fitted on them; None without any.
         categories: values of each textual static covariate.
         calendar: whether time stamps give covariates.
+        transform: of the target, before it is standardised; None: the target itself.
+        holidays: codes whose holidays are covariates, see `holiday_features`.
+        weight: column among the past covariates that weights rows in the loss and is no covariate; None while nothing
+            is trained.
+        usual_weight: the weight that counts as 1; None: the mean of those above 0 of a panel.
     """
 
     scales: pd.DataFrame
@@ -44,14 +52,25 @@ class PanelScaling:
     numbers: StandardScaler | None
     categories: dict[str, list[str]]
     calendar: bool
+    transform: TargetTransform | None = None
+    holidays: tuple[str, ...] = ()
+    weight: str | None = None
+    usual_weight: float | None = None
 
     @classmethod
-    def fit(cls, panels: Panel | Iterable[Panel], *, calendar: bool) -> "PanelScaling":
+    def fit(
+        cls,
+        panels: Panel | Iterable[Panel],
+        *,
+        calendar: bool,
+        transform: TargetTransform | None = None,
+        holidays: tuple[str, ...] = (),
+    ) -> "PanelScaling":
         """Learn from all rows of one panel or of several, which are looked at one after the other."""
         moments, covariates, numbers = [], _ColumnScalers(), _ColumnScalers()
         categories: dict[str, set[str]] = {}
         for panel in [panels] if isinstance(panels, Panel) else panels:
-            moments.append(_moments(panel))
+            moments.append(_moments(panel, transform))
             covariates.learn(np.concatenate([panel.past_covariates, panel.future_covariates], axis=1))
             numeric = list(panel.static_covariates.select_dtypes("number"))
             numbers.learn(panel.static_covariates[numeric].to_numpy(dtype=np.float64))
@@ -67,6 +86,8 @@ class PanelScaling:
             numbers=numbers.scaler(),
             categories={name: sorted(values) for name, values in categories.items()},
             calendar=calendar and not isinstance(panel.freq, int),
+            transform=transform,
+            holidays=holidays,
         )
 
     def with_series(self, history: Panel) -> "PanelScaling":
@@ -75,27 +96,67 @@ class PanelScaling:
         if not new.any():
             return self
         others = self.scales.drop(index=history.ids[new], errors="ignore")
-        return replace(self, scales=pd.concat([others, _scales(_moments(history), self.typical)[new]]))
+        return replace(self, scales=pd.concat([others, _scales(_moments(history, self.transform), self.typical)[new]]))
 
     def of_target(self, panel: Panel) -> Float[np.ndarray, "N 2"]:
-        """Mean and deviation of each series, NaN where it has no value; all must be known, see `with_series`."""
-        place = self.scales.index.get_indexer(panel.ids)
-        if (place < 0).any():
-            raise KeyError(f"no scale of series {panel.ids[int(np.argmin(place))]!r}")
-        return self.scales.to_numpy()[place]
+        """Mean and deviation of each series, NaN where it had no value or is unknown, see `with_series`."""
+        return self.scales.reindex(panel.ids).to_numpy()
+
+    def learned(self, panel: Panel, rows: slice) -> Float[np.ndarray, " r"]:
+        """The target of some rows as it is learned, before it is standardised.
+
+        Raises:
+            DataError: a value is outside of the domain of the transform.
+        """
+        return _learned(panel, rows, self.transform)
+
+    def to_units(self, moments: Float[np.ndarray, "B 2"], points: Float[np.ndarray, "B H"]) -> Float[np.ndarray, "B H"]:
+        """Standardised forecasts in the units of the data; moments: of their series, see `of_target`."""
+        mean, deviation = moments.T[..., None]
+        values = points * deviation + mean
+        return values if self.transform is None else self.transform.to_units(values)
+
+    def samples(self, moments: Float[np.ndarray, "B 2"], values: Float[np.ndarray, "B M"]) -> Float[np.ndarray, "B M"]:
+        """As `to_units`, for draws: those of counts are counts."""
+        found = self.to_units(moments, values)
+        return np.rint(found) if self.transform is not None and self.transform.whole else found
+
+    def interval(
+        self, moments: Float[np.ndarray, "B 2"], bounds: Float[np.ndarray, "B H P 2"]
+    ) -> Float[np.ndarray, "B H P 2"]:
+        """As `to_units`, for lower and upper bounds."""
+        mean, deviation = moments.T[..., None, None, None]
+        values = bounds * deviation + mean
+        return values if self.transform is None else self.transform.interval(values)
 
     def features(self, panel: Panel) -> tuple[Float[np.ndarray, "R FG"], int]:
         """Covariates of every row, future ones first, and how many of those there are.
 
         Each covariate is followed by a mark, 1 where it is missing.
         """
+        panel = without_weight(panel, self.weight)
         both = np.concatenate([panel.past_covariates, panel.future_covariates], axis=1)
         if self.covariates is not None:
             both = self.covariates.transform(both)
         past, future = np.split(both, [panel.past_covariates.shape[1]], axis=1)
         calendar = calendar_features(panel) if self.calendar else np.empty((len(both), 0))
-        ahead = np.concatenate([calendar, _marked(future)], axis=1)
+        ahead = np.concatenate([calendar, holiday_features(panel, self.holidays), _marked(future)], axis=1)
         return np.concatenate([ahead, _marked(past)], axis=1), ahead.shape[1]
+
+    def groups(self, panel: Panel) -> list[tuple[str, str, list[int]]]:
+        """Name and kind ("past", "future", "static", "calendar") of each covariate, and its columns in `features` or,
+        of static ones, in `static`.
+        """
+        columns = without_weight(panel, self.weight).columns
+        one_row = panel.rows(np.zeros(len(panel), dtype=np.int64), np.ones(len(panel), dtype=np.int64))
+        sizes = [("calendar", "calendar", calendar_features(one_row).shape[1])] if self.calendar else []
+        each = [holiday_features(one_row, [code]).shape[1] for code in self.holidays]
+        sizes += [(f"holidays {code}", "calendar", size) for code, size in zip(self.holidays, each, strict=True)]
+        sizes += [(name, "future", 2) for name in columns.future_covariates]  # the value and its mark
+        sizes += [(name, "past", 2) for name in columns.past_covariates]
+        static = [(name, "static", 1) for name in self.numeric]
+        static += [(name, "static", len(values)) for name, values in self.categories.items()]
+        return [group for group in (*_placed(sizes), *_placed(static)) if group[2]]
 
     def static(self, panel: Panel) -> Float[np.ndarray, "N E"]:
         """Static covariates, standardised or one-hot; a category that training has not seen is all zeros.
@@ -126,6 +187,8 @@ class PanelScaling:
             "numeric": self.numeric,
             "categories": self.categories,
             "calendar": self.calendar,
+            "transform": plain_transform(self.transform),
+            "holidays": list(self.holidays),
         }
         arrays = {"scales": self.scales.to_numpy(np.float64), "typical": np.array(self.typical)}
         for name, scaler in (("covariates", self.covariates), ("numbers", self.numbers)):
@@ -160,10 +223,22 @@ class PanelScaling:
             numbers=_scaler_of(arrays, "numbers"),
             categories=about["categories"],
             calendar=about["calendar"],
+            transform=transform_of(about["transform"]),
+            holidays=checked_holidays(about["holidays"]),
         )
 
 
-def _moments(panel: Panel) -> pd.DataFrame:
+def _placed(sizes: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, list[int]]]:
+    """Columns that follow each other, so many of each."""
+    ends = np.cumsum([size for *_, size in sizes], dtype=int)
+    return [(name, kind, list(range(end - size, end))) for (name, kind, size), end in zip(sizes, ends, strict=True)]
+
+
+def _learned(panel: Panel, rows: slice, transform: TargetTransform | None) -> Float[np.ndarray, " r"]:
+    return panel.target[rows] if transform is None else transform.of_rows(panel, rows)
+
+
+def _moments(panel: Panel, transform: TargetTransform | None) -> pd.DataFrame:
     """Number, mean and deviation (ddof 0) of the observed values of each series, NaN without any.
 
     Raises:
@@ -173,7 +248,8 @@ def _moments(panel: Panel) -> pd.DataFrame:
     for which in blocks_of_series(panel.offsets):
         begin, end = panel.offsets[which.start], panel.offsets[which.stop]
         starts, lengths = panel.offsets[which] - begin, panel.lengths[which]
-        values = panel.target[begin:end]
+        rows = slice(int(begin), int(end))
+        values = _learned(panel, rows, transform)
         seen = ~np.isnan(values)
         with np.errstate(over="ignore", invalid="ignore"):
             count[which] = np.add.reduceat(seen.astype(np.int64), starts)
@@ -235,7 +311,7 @@ def calendar_features(panel: Panel) -> Float[np.ndarray, "R K"]:
         functions = time_features_from_frequency_str(freq)
     except (ValueError, RuntimeError):
         raise DataError(f"freq {freq!r} has no calendar covariates; give calendar=False") from None
-    times = pd.DatetimeIndex(panel.times)
+    times = panel.dates
     stacked = [np.asarray(function(times), dtype=np.float64) for function in functions]
     return np.stack(stacked, axis=-1) if stacked else np.empty((len(times), 0))
 

@@ -18,6 +18,7 @@ from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.common.loaders import Batch
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.scaling import PanelScaling, blocks_of_series
+from titans_seq.datamodules.forecast.weights import row_weights
 
 EACH_TIME = 4096  # windows that are looked at together
 
@@ -54,7 +55,8 @@ class Windows(Dataset[Batch]):
     sample per window and series, window after window: past_target [B, L], future_target [B, H], `index` [B] (the first
     row to forecast, counted inside the series); past_observed_values and future_observed_values, absent where every
     row of every window is observed; past_features [B, L, F + G], future_features [B, H, F] and static_features [B, E],
-    absent where there are none.
+    absent where there are none; past_weights [B, L] and future_weights [B, H] where rows have weights; of counts `unit`
+    [B, 2], the mean and deviation of the series.
 
     Args:
         panel: values.
@@ -76,7 +78,12 @@ class Windows(Dataset[Batch]):
         features, self.ahead = scaling.features(panel)
         self.static = torch.from_numpy(scaling.static(panel).astype(np.float32))
         self.target, self.features = torch.zeros(size), torch.zeros(size, features.shape[1])
-        scales, blocks = scaling.of_target(panel), list(blocks_of_series(panel.offsets))
+        self.moments = scales = scaling.of_target(panel)
+        counts = scaling.transform is not None and scaling.transform.whole
+        self.units = torch.from_numpy(np.nan_to_num(scales, nan=1.0)) if counts else None
+        weights = row_weights(panel, scaling.weight, scaling.usual_weight)
+        self.weights = torch.zeros(0 if weights is None else size)  # empty: all rows weigh the same
+        blocks = list(blocks_of_series(panel.offsets))
         rows_of = [slice(panel.offsets[which.start], panel.offsets[which.stop]) for which in blocks]
         # a series without any value in training has no scale: what came of it later counts as missing
         gaps = np.isnan(scales).any() or any(np.isnan(panel.target[rows]).any() for rows in rows_of)
@@ -86,9 +93,11 @@ class Windows(Dataset[Batch]):
                 np.arange(rows.start, rows.stop)
                 + np.repeat(self.begins[which] - panel.offsets[which], panel.lengths[which])
             )
-            values, observed = _standardised(panel, scales, which, rows)
+            values, observed = _standardised(panel, scaling, scales, which, rows)
             self.target[place] = torch.from_numpy(values)
             self.features[place] = torch.from_numpy(features[rows].astype(np.float32))
+            if weights is not None:
+                self.weights[place] = torch.from_numpy(weights[rows].astype(np.float32))
             if gaps:
                 self.observed[place] = torch.from_numpy(observed)
         self._show(anchors)
@@ -140,6 +149,10 @@ class Windows(Dataset[Batch]):
             batch |= {"future_features": ahead} if self.ahead else {}
         if self.static.shape[1]:
             batch["static_features"] = self.static[series]
+        if len(self.weights):
+            batch |= self._cut("weights", self.weights, start)
+        if self.units is not None:
+            batch["unit"] = self.units[series].float()
         return batch
 
     def targets(self) -> Float[np.ndarray, "B H"]:
@@ -148,6 +161,21 @@ class Windows(Dataset[Batch]):
         found = self._cut("target", self.target, places[0])["future_target"].double()
         seen = torch.ones(1) if self.whole else self._observed(*places)["future_observed_values"]
         return torch.where(seen > 0, found, torch.nan).numpy()
+
+    @property
+    def weigh(self) -> bool:
+        """Whether any target of these windows has a weight above 0."""
+        if not len(self.weights):
+            return True
+        first = self._starts(slice(None))[0].ravel() + self.lookback
+        total = np.concatenate([[0.0], self.weights.double().cumsum(0).numpy()])
+        return bool((total[first + self.horizon] > total[first]).any())
+
+    def standardised(self, counts: Float[np.ndarray, "B ..."]) -> Float[np.ndarray, "B ..."]:
+        """Numbers in counts for each sample of these windows, on the scale of `targets`."""
+        assert self.units is not None
+        mean, deviation = self.units[self.anchors.series.ravel()].numpy().T.reshape(2, -1, *[1] * (counts.ndim - 1))
+        return (counts - mean) / deviation
 
     def _observed(self, start: Tensor, series: Tensor, first: Tensor) -> Batch:
         if len(self.observed):
@@ -167,11 +195,11 @@ class Windows(Dataset[Batch]):
 
 
 def _standardised(
-    panel: Panel, scales: Float[np.ndarray, "N 2"], which: slice, rows: slice
+    panel: Panel, scaling: PanelScaling, scales: Float[np.ndarray, "N 2"], which: slice, rows: slice
 ) -> tuple[Float[np.ndarray, " r"], Bool[np.ndarray, " r"]]:
     """Standardised values of some series, 0 where missing, and which are observed."""
     mean, scale = np.repeat(scales[which], panel.lengths[which], axis=0).T
-    values = panel.target[rows]
+    values = scaling.learned(panel, rows)
     observed = ~np.isnan(values) & ~np.isnan(mean)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.where(observed, (values - mean) / scale, 0.0).astype(np.float32)

@@ -22,9 +22,11 @@ from titans_seq.datamodules.forecast.registry import DatasetSpec, find_spec
 
 DATA = os.environ.get("TITANS_SEQ_DATA")  # before the tests' own folder takes its place
 METRICS = {
-    "dataset", "data", "lookback", "horizon", "mixer", "seed", "test_windows", "scale", "drop_last", "test_loss",
-    "test_mse", "test_mae", "val_loss", "val_mse", "val_mae", "epochs", "best_epoch", "parameters", "fit_seconds",
-    "seconds_per_epoch",
+    "dataset", "data", "series", "lookback", "horizon", "mixer", "output", "seed", "test_windows", "scale", "drop_last",
+    "test_mse", "test_mae", "test_mase", "test_smape", "test_crps", "test_coverage_80", "test_coverage_95",
+    "baseline", "season", "baseline_mse", "baseline_mae", "baseline_mase", "baseline_smape", "baseline_crps",
+    "baseline_coverage_80", "baseline_coverage_95", "val_loss", "val_mse", "val_mae", "epochs", "best_epoch",
+    "parameters", "fit_seconds", "seconds_per_epoch",
 }  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def test_metrics_say_what_was_measured(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) == METRICS
     assert (metrics["dataset"], metrics["mixer"], metrics["epochs"]) == ("embedded", "memory", 2)
-    assert metrics["data"] == "generated"
+    assert (metrics["data"], metrics["series"], metrics["output"]) == ("generated", 16, "quantiles")
     assert metrics["scale"] == "standardised" and metrics["drop_last"] is False
     assert 1 <= metrics["best_epoch"] <= 2 and metrics["test_windows"] > 0 and metrics["parameters"] > 0
 
@@ -71,7 +73,13 @@ def test_default_folder_names_the_run_and_counts(workdir: Path) -> None:
 def test_results_are_last_on_stdout_also_when_quiet(tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "forecast", *tiny, "--output", "out"]) == 0
     out, err = capfd.readouterr()
-    assert "test_mse" in out and out.splitlines()[-1].split()[-1] == "out/surprise.png"
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    row = next(line for line in out.splitlines() if "MSE, standardised" in line)
+    change = 100 * (metrics["test_mse"] / metrics["baseline_mse"] - 1)
+    said = f"{abs(change):.1f} % {'better' if change < 0 else 'worse'}"
+    scores = [f"{metrics[name]:.4f}" for name in ("test_mse", "baseline_mse")]
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == [*scores, said]
+    assert out.splitlines()[-1].split()[-1] == "out/surprise.png"
     assert err == ""
 
 

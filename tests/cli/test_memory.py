@@ -28,4 +28,4 @@ def test_ten_thousand_columns_are_refused(
 def test_traffic_fits_on_a_small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ForecastModule(SimbaForecaster(lookback=96, horizon=96))
     monkeypatch.setattr(os, "sysconf", lambda name: 2**12 if name == "SC_PAGE_SIZE" else 24 * 2**18)
-    require_memory(module, torch.randn(862, 96), 64, PEAK_OF_MEMORY, torch.device("cpu"))
+    require_memory(module, {"past_target": torch.randn(862, 96)}, 64, PEAK_OF_MEMORY, torch.device("cpu"))

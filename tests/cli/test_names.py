@@ -43,7 +43,9 @@ def test_a_forecaster_of_such_columns(odd_csv: Path, tiny: list[str], capsys: py
         for own in ([], ["--csv", odd_csv.name]):
             assert main([*command, "--quiet", "--checkpoint", str(run), *own]) == 0
             assert r"\udcff" in _printed(capsys)
-    assert list(pd.read_csv(run / "predict" / "forecast.csv").columns[1:]) == COLUMNS
+    bounds = [f"-{side}-{level}" for level in (80, 95) for side in ("lo", "hi")]
+    columns = list(pd.read_csv(run / "predict" / "forecast.csv").columns[1:])
+    assert columns == [f"{name}{bound}" for name in COLUMNS for bound in ("", *bounds)]
     assert main(["report", str(run), "--quiet"]) == 0
     assert "$x_$" in _printed(capsys)
     assert r"\udcff $x_$ [red]" in (run / "report.html").read_text(encoding="utf-8")
@@ -68,7 +70,7 @@ def test_a_long_cell_is_not_echoed(workdir: Path, capsys: pytest.CaptureFixture[
     Path("long.csv").write_text("date,a\n2024-01-01,1\n2024-01-02," + "x" * 10**6 + "\n")
     assert main(["fit", "forecast", "--csv", "long.csv"]) == 2
     err = capsys.readouterr().err
-    assert len(err) < 2100 and "column 'a' in line 3" in err and "is not a number; correct it" in err
+    assert len(err) < 2100 and "column 'a'" in err and "(line 3)" in err and "is not a number; correct it" in err
 
 
 def test_an_encoding_without_the_character(workdir: Path) -> None:
@@ -78,3 +80,18 @@ def test_an_encoding_without_the_character(workdir: Path) -> None:
     assert done.returncode == 2 and rb"invalid choice: '\xe9\udcff'" in done.stderr
     done = subprocess.run([*command, "data", "list"], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, b"") and b"ETTh1" in done.stdout
+
+
+def test_a_description_of_such_columns_and_a_comparison_of_such_runs(
+    odd_csv: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "describe", odd_csv.name]) == 0
+    assert r"\x1b[31m" in _printed(capsys)
+    assert len(list(Path().glob("*-described.png"))) == 1
+    runs = [f"{COLUMNS[0]}-{seed}" for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        words = ["--csv", odd_csv.name, "--lookback", "16", "--horizon", "8", "--seed", str(seed), "--output", run]
+        assert main(["fit", "forecast", *tiny, *words]) == 0
+    assert main(["compare", *runs, "--csv", "compared.csv"]) == 0
+    assert "a $x_$ b-0" in _printed(capsys)
+    assert Path("compare.png").is_file() and "a $x_$ b-1" in Path("compared.csv").read_text(encoding="utf-8")

@@ -1,12 +1,15 @@
-"""help, doctor, data, lightning."""
+"""help, version, doctor, data, lightning."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+import titans_seq
 from titans_seq.cli.checkpoints import load_checkpoint
 from titans_seq.cli.main import main
 from titans_seq.kernels import support
@@ -36,6 +39,13 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.startswith("usage: titans-seq")
     assert "forecast" not in words or "examples:" in out
+
+
+def test_version_without_pytorch() -> None:
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'lightning', 'pandas', 'hydra']))"
+    code = f"{blocked}; from titans_seq.cli.main import main; main(['--version'])"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"titans-seq {titans_seq.__version__}\n"
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from networks import network_of
+from networks import MIDDLE, intervals_of, margins_of, network_of, quantiles_of
 from omegaconf import OmegaConf
 
 from titans_seq import TitansForecaster
@@ -35,21 +35,29 @@ def test_test_repeats_the_metrics_of_the_run(finished: Path, tmp_path: Path) -> 
 
 
 def test_predict_is_the_network_on_the_last_rows(trained: Path, own_csv: Path) -> None:
-    """Computed again from the checkpoint alone: scale by hand, run the network, scale back."""
+    """Computed again from the checkpoint alone: scale by hand, run the network, scale back. The intervals are moved as
+    far as the validation windows ask for.
+    """
     assert main(["predict", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0
     made = pd.read_csv(trained / "predict" / "forecast.csv")
     table = pd.read_csv(own_csv)
-    assert list(made.columns) == list(table.columns)
+    sides = ["-lo-80", "-hi-80", "-lo-95", "-hi-95"]
+    assert list(made.columns) == ["date", *(name + side for name in ("sales", "visits") for side in ("", *sides))]
     assert list(made["date"]) == [f"{day:%Y-%m-%d}" for day in pd.date_range("2024-06-28", periods=8)]
 
     network = network_of(trained)
     values = table[["sales", "visits"]].to_numpy()
     mean, scale = values[:105].mean(axis=0), values[:105].std(axis=0)  # 70 % of 150 rows
-    past = torch.tensor((values[-16:] - mean) / scale, dtype=torch.float32).T
-    with torch.no_grad():
-        raw, loc, spread = network(past)
-    expected = (raw[..., 0] * spread + loc).T.numpy() * scale + mean
-    np.testing.assert_allclose(made[["sales", "visits"]], expected, rtol=1e-5)
+    values = (values - mean) / scale
+    held_out = range(105, 120 - 8 + 1)
+    known = quantiles_of(network, np.concatenate([values[row - 16 : row].T for row in held_out]))
+    truth = np.concatenate([values[row : row + 8].T for row in held_out])
+    found = quantiles_of(network, values[-16:].T)
+    moved = intervals_of(found, {level: margins_of(known, truth, level) for level in (80, 95)})
+    columns = [found[..., MIDDLE], *(moved[level][..., side] for level in (80, 95) for side in (0, 1))]
+    for name, column in zip(["", *sides], columns, strict=True):
+        expected = column.T * scale + mean
+        np.testing.assert_allclose(made[[f"sales{name}", f"visits{name}"]], expected, rtol=1e-5, err_msg=name)
 
 
 def test_predict_takes_any_columns_and_short_files(trained: Path, own_csv: Path) -> None:
@@ -59,8 +67,11 @@ def test_predict_takes_any_columns_and_short_files(trained: Path, own_csv: Path)
     frame.to_csv("short.csv", index=False)
     assert main(["predict", "forecast", "--checkpoint", str(trained), "--csv", "short.csv", "--output", "out"]) == 0
     made = pd.read_csv("out/forecast.csv")
-    assert list(made.columns) == ["date", "sales", "visits", "extra"] and len(made) == 8
+    assert [name for name in made if "-" not in name] == ["date", "sales", "visits", "extra"] and len(made) == 8
     assert made["extra"].between(-30, 60).all()
+    for name in ("sales", "visits", "extra"):
+        order = [f"{name}-lo-95", f"{name}-lo-80", name, f"{name}-hi-80", f"{name}-hi-95"]
+        assert (made[order].diff(axis=1).iloc[:, 1:] >= 0).all().all()
     assert {path.name for path in Path("out").iterdir()} == {"forecast.csv", "forecast.png", "surprise.png"}
 
     data = ForecastDataModule(csv="short.csv", lookback=16, horizon=8)
@@ -104,10 +115,13 @@ def test_a_run_holds_a_forecaster_for_pandas(trained: Path, own_csv: Path) -> No
     model = TitansForecaster.load(trained / "model")
     assert main(["predict", "forecast", "--checkpoint", str(trained), "--quiet"]) == 0
     made = pd.read_csv(trained / "predict" / "forecast.csv", index_col="date", parse_dates=True)
-    assert list(made.columns) == ["sales", "visits"]
-    pd.testing.assert_frame_equal(model.predict(), made, check_freq=False, rtol=1e-6)
     frame = pd.read_csv(own_csv, index_col="date", parse_dates=True)
-    pd.testing.assert_frame_equal(model.predict(frame), made, check_freq=False, rtol=1e-6)
+    for found in (model.predict(level=(80, 95)), model.predict(frame)):
+        assert list(found.columns)[:3] == [("sales", "forecast"), ("sales", "lo-80"), ("sales", "hi-80")]
+        found.columns = [name if kind == "forecast" else f"{name}-{kind}" for name, kind in found.columns]
+        pd.testing.assert_frame_equal(found, made, check_freq=False, rtol=1e-6)
+    bare = model.predict(level=None)
+    pd.testing.assert_frame_equal(bare, made[["sales", "visits"]], check_freq=False, check_names=False, rtol=1e-6)
     assert len(model.fit(frame).history_) == 1 + 1  # it goes on
 
 
@@ -133,23 +147,39 @@ class Bare(nn.Linear):
 def test_a_network_of_ones_own(
     own_csv: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[list[str]], str]
 ) -> None:
-    """It trains, forecasts and has its pictures; what it must have is said before it trains."""
+    """It trains, forecasts with intervals and has its pictures; what it must have is said before it trains."""
     (workdir / "own_networks.py").write_text(OWN)
     monkeypatch.syspath_prepend(workdir)
     fit = ["fit", "forecast", "--csv", own_csv.name, "--lookback", "16", "--horizon", "8", "--epochs", "1", "--quiet",
            "model=none", "~model.mixer", "trainer.limit_train_batches=2"]  # fmt: skip
     said = refused([*fit, "--output", "bare", "model._target_=own_networks.Bare"])
     assert "model: Bare must have the attribute lookback, here 16" in said and not Path("bare").exists()
-    assert main([*fit, "--output", "own", "model._target_=own_networks.Linear"]) == 0
+    fit.append("model._target_=own_networks.Linear")
+    said = refused([*fit, "--output", "own"])
+    assert (
+        "Linear gives 1 number per step, of which training.output=quantiles needs 13; give --output-type huber" in said
+    )
+    fit += ["--output-type", "huber"]
+    assert "--seeds needs a network of ours" in refused([*fit, "--output", "own", "--seeds", "2"])
+    assert main([*fit, "--output", "own"]) == 0
     assert {"training.png", "forecast.png"} < {path.name for path in Path("own").iterdir()}
     predict = ["predict", "forecast", "--checkpoint", "own", "--trust", "own_networks.Linear", "--quiet"]
     assert main(predict) == 0
     weights = torch.load("own/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     values = pd.read_csv(own_csv)[["sales", "visits"]].to_numpy()
     mean, scale = values[:105].mean(axis=0), values[:105].std(axis=0)
-    expected = (values[-16:] - mean).T / scale[:, None] @ weights["network.map.weight"].numpy().T
-    expected = (expected + weights["network.map.bias"].numpy()).T * scale + mean
-    np.testing.assert_allclose(pd.read_csv("own/predict/forecast.csv")[["sales", "visits"]], expected, rtol=1e-4)
+    values = (values - mean) / scale
+
+    def forecast(past: np.ndarray) -> np.ndarray:
+        return past @ weights["network.map.weight"].numpy().T + weights["network.map.bias"].numpy()
+
+    made = pd.read_csv("own/predict/forecast.csv")
+    expected = forecast(values[-16:].T).T * scale + mean
+    np.testing.assert_allclose(made[["sales", "visits"]], expected, rtol=1e-4)
+    held_out = range(105, 120 - 8 + 1)
+    errors = [np.abs(forecast(values[row - 16 : row].T) - values[row : row + 8].T) for row in held_out]
+    margin = np.sort(np.concatenate(errors), axis=0)[14 - 1, :, None]  # 80 % of 16 + 1
+    np.testing.assert_allclose(made[["sales-hi-80", "visits-hi-80"]], expected + margin * scale, rtol=1e-4)
 
 
 def test_a_file_that_was_moved(trained: Path, own_csv: Path, refused: Callable[[list[str]], str]) -> None:

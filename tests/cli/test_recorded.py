@@ -242,7 +242,7 @@ def _changed(finished: Path, workdir: Path, *changes: tuple[str, str]) -> Path:
         ("depth: 2", "depth: 32", "network.blocks.0.mixer.memory"),
         ("mixer: memory", "mixer: none", "model.heads is not an option of SimbaForecaster"),
         ("horizon: 96", "horizon: 1048576", "choose a shorter lookback or horizon"),
-        ("horizon: 96", "horizon: 97", "network.head.weight: 97 x 96, 96 x 96 in the checkpoint"),
+        ("horizon: 96", "horizon: 97", "network.head.weight: 1261 x 96, 1248 x 96 in the checkpoint"),
         ("  lookback: 96\n  horizon: 96\n  mixer", "  lookback: 48\n  horizon: 96\n  mixer", "the windows have 96"),
         ("heads: 2", "heads: 0", "heads must be"),
         ("limit_train_batches: 2", "limit_test_batches: 0", "limit_test_batches=0 does not go with a run"),

@@ -96,7 +96,8 @@ def test_extending_a_finished_run_can_be_interrupted(
 
 def test_metrics_are_those_of_the_best_epoch(options: list[str]) -> None:
     """A rate far too high after a good start: the last weights, averaged or not, are not those that are tested."""
-    rising = ["training.learning_rate=0.3", "--epochs", "4", "early_stopping.patience=50", "averaging.decay=0.5"]
+    rising = ["--output-type", "huber", "training.learning_rate=0.3", "--epochs", "4"]
+    rising += ["early_stopping.patience=50", "averaging.decay=0.5"]
     assert main([*options, *rising, "--output", "run"]) == 0
     path = Path("run/metrics.json")
     metrics = json.loads(path.read_text())

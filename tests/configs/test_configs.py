@@ -32,6 +32,7 @@ from titans_seq.datamodules import (
     list_datasets,
 )
 from titans_seq.forecast import ForecastModule, SimbaForecaster
+from titans_seq.forecast.outputs import make_output, raw_size
 from titans_seq.genomics import DNAEncoder, DNAModule, KmerClassifier
 from titans_seq.language import VARIANTS, LanguageModel, LanguageModule
 from titans_seq.mixers import MIXERS, WITH_MEMORY
@@ -102,6 +103,8 @@ def _network(config: DictConfig) -> Any:
         given = {"class_names": ("a", "b")}
     if config.model._target_.endswith("LanguageModel"):
         given = {"vocabulary": 256}
+    if config.model._target_.endswith("SimbaForecaster"):
+        given = {"outputs": raw_size(make_output(config.training.output))}
     return build(config.model, "model", **given)
 
 

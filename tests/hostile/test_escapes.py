@@ -269,7 +269,7 @@ def mine(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_class_of_the_user_is_named_again(
     typed: str, name: str, mine: None, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", "forecast", *TINY, *SHORT, typed, "--output", "run"]) == 0
+    assert main(["fit", "forecast", *TINY, *SHORT, typed, "training.output=huber", "--output", "run"]) == 0
     resume = ["fit", "forecast", "--quiet", "--resume", "--output", "run"]
     for words in (["test", "forecast", "--quiet", "--checkpoint", "run"], [*resume, "--epochs", "2"]):
         del sys.modules["mine"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from titans_seq import MemoryState, load_state, save_state
 from titans_seq.datamodules import DataError
-from titans_seq.datamodules.forecast.csv_files import read_csv
+from titans_seq.datamodules.forecast.files import read_file
 from titans_seq.datamodules.genomics.genome import Genome
 from titans_seq.datamodules.genomics.intervals import read_bed
 from titans_seq.datamodules.genomics.labelled import read_sequences
@@ -121,7 +121,7 @@ def _is_one_line(error: Exception) -> bool:
 def test_any_csv_is_a_panel_or_a_data_error(head: str, data: bytes) -> None:
     with _file("x.csv", head.encode() + data) as path:
         try:
-            panel = read_csv(path)
+            panel = read_file(path)
         except DataError as error:
             assert str(path) in str(error)
             return

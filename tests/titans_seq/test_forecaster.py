@@ -8,6 +8,7 @@ import pytest
 import torch
 from disks import no_file_beyond
 from gluonts.torch.distributions import NegativeBinomialOutput, QuantileOutput, StudentTOutput
+from hourly_frames import COVARIATES, SMALL, H, ahead, frame
 from signed import change_config, change_tensors
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -16,41 +17,6 @@ from titans_seq import TitansForecaster
 from titans_seq.datamodules import DataError, DataWarning
 from titans_seq.forecast.metrics import evaluate
 from titans_seq.tensor_files import write_tensors
-
-H = 6
-SMALL = {
-    "horizon": H, "lookback": 24, "network": {"dim": 8}, "max_epochs": 2, "steps_per_epoch": 15, "batch_size": 16,
-    "accelerator": "cpu", "val_size": 24,
-}  # fmt: skip
-
-
-def frame(lengths=(160, 130, 150), seed=0, gaps=True) -> pd.DataFrame:
-    """Hourly series of different sizes with a daily cycle, driven by a price known ahead."""
-    random, parts = np.random.default_rng(seed), []
-    for i, n in enumerate(lengths):
-        price, size = random.standard_normal(n), 10.0**i
-        y = size * (3 + np.sin(np.arange(n) * 2 * np.pi / 12) + 0.5 * price + 0.1 * random.standard_normal(n))
-        part = pd.DataFrame({
-            "unique_id": f"s{i}", "ds": pd.date_range("2024", periods=n, freq="h"), "y": y, "price": price,
-            "temp": random.standard_normal(n), "kind": "ab"[i % 2], "size": float(i),
-        })  # fmt: skip
-        if gaps:
-            part.loc[random.choice(n - 1, 8, replace=False), "y"] = np.nan
-            part = part.drop(index=random.choice(np.arange(1, n - 1), 5, replace=False))
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
-
-
-COVARIATES = {"past_covariates": ["temp"], "future_covariates": ["price"], "static_covariates": ["kind", "size"]}
-
-
-def ahead(data: pd.DataFrame, price=0.0) -> pd.DataFrame:
-    last = data.groupby("unique_id", sort=False)["ds"].max()
-    parts = [
-        pd.DataFrame({"unique_id": name, "ds": pd.date_range(end, periods=H + 1, freq="h")[1:]})
-        for name, end in last.items()
-    ]
-    return pd.concat(parts, ignore_index=True).assign(price=price)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +139,7 @@ DAMAGE = {
     "cut weights": (lambda f: (f / "model.safetensors").write_text("x" * 40), "is damaged"),
     "other version": (
         lambda f: change_config(f, lambda config: config.update(version=9)),
-        "was written by titans-seq .* in format 9; this is .*, which reads format 3",
+        "was written by titans-seq .* in format 9; this is .*, which reads format 5",
     ),
     "other size": (lambda f: with_network(f, "dim", 16), "do not fit each other: the weights do not fit the model"),
     "changed": (
@@ -192,6 +158,14 @@ DAMAGE = {
     "NaN": (
         lambda f: change_tensors(f / "model.safetensors", lambda w: {k: v * float("nan") for k, v in w.items()}),
         "not all weights are finite",
+    ),
+    "text for a level": (
+        lambda f: change_config(f, lambda config: config["levels"].__setitem__(0, "50")),
+        r"do not fit each other: levels must be percentages",
+    ),
+    "no zone": (
+        lambda f: change_config(f, lambda config: config.update(zone="Europe/Atlantis")),
+        "do not fit each other: zone must be the name of a time zone; got 'Europe/Atlantis'",
     ),
     "no series": (
         lambda f: change_tensors(f / "series.safetensors", lambda w: {"a": next(iter(w.values()))}),
@@ -321,7 +295,7 @@ def test_scores_do_not_depend_on_the_batch_size(size, monkeypatch):
         return evaluate(found.merge(truth, on=["ds", "unique_id"]))
 
     whole = scores()
-    monkeypatch.setattr("titans_seq.forecast.fitted.EVAL_SAMPLES", size)
+    monkeypatch.setattr("titans_seq.forecast.inference.EVAL_SAMPLES", size)
     assert scores() == pytest.approx(whole, rel=1e-5)
     exact = (model.predict(level=None).to_numpy() - wide.iloc[-H:].to_numpy()) ** 2
     assert whole["mse"] == pytest.approx(exact.mean(), rel=1e-5)
@@ -349,8 +323,8 @@ def test_intervals_of_every_output(data, output, conformal):
     assert np.isfinite(found.iloc[:, 2:]).all().all()
     assert (found["Titans-lo-95"] < found["Titans-lo-50"]).all()
     assert (found["Titans-hi-50"] < found["Titans-hi-95"]).all()
-    if conformal:
-        with pytest.raises(ValueError, match="level 99 was not calibrated"):
+    if output == "quantiles" and not conformal:
+        with pytest.raises(ValueError, match="too few for an interval of 99 %"):
             model.predict(level=[99])
 
 
@@ -399,7 +373,7 @@ WRONG = {
     "lookback text": ({"lookback": "96"}, "lookback must be a whole number; got '96'"),
     "output": ({"output": "gauss"}, "output must be one of"),
     "counts": ({"output": NegativeBinomialOutput()}, "output must be a name or one of .*; got NegativeBinomialOutput"),
-    "levels of the output": ({"levels": (50, 98)}, "quantiles from 0.025 to 0.975, too few for an interval of 98 %"),
+    "output without a middle": ({"output": QuantileOutput([0.6, 0.9])}, "from 0.6 to 0.9, too few for a middle"),
     "val_size": ({"val_size": 3}, "val_size must be 0 or at least the horizon 6; got 3"),
     "no validation": ({"val_size": 0}, "give val_size > 0 or conformal=False"),
     "levels": ({"levels": [80, 120]}, "levels must be percentages from 1 to below 100; got 120"),

@@ -20,11 +20,11 @@ class Span:
 def spans(surprise: Float[np.ndarray, "T C"], *, share: float = 0.01, join: int = 16) -> list[Span]:
     """Where the surprise is among the highest `share` of all rows and channels, the most surprising first.
 
-    join: spans with fewer rows than this between them are one.
+    surprise: NaN where a shorter series has no row. join: spans with fewer rows than this between them are one.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1; got {share}")
-    high = surprise > np.quantile(surprise, 1 - share)
+    high = surprise > np.nanquantile(surprise, 1 - share)
     found = []
     for channel in range(surprise.shape[1]):
         # closing fills gaps of up to join - 1 rows; beyond the ends nothing is high

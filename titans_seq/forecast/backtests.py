@@ -7,6 +7,7 @@ import pandas as pd
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.parquet import Parts
+from titans_seq.datamodules.forecast.weights import without_weight
 from titans_seq.forecast.fitted import FittedForecaster
 
 
@@ -19,6 +20,7 @@ def backtest(
     step: int | None = None,
     refit: bool = False,
     level: Sequence[float] = (),
+    weight: str | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Forecast the last `windows` cutoffs of each series, and set them beside what came; one frame per cutoff.
 
@@ -30,6 +32,7 @@ def backtest(
         step: rows between cutoffs; None is the horizon.
         refit: whether to train before each cutoff, or before the first alone.
         level: percentages of intervals.
+        weight: column of the panels that weights rows when a forecaster is trained.
 
     Raises:
         DataError: no series is long enough.
@@ -49,7 +52,8 @@ def backtest(
     for cut in cuts:
         if fitted is None or refit:
             fitted = fit(_until(panels, cut))
-        found = [fitted.backtest(panel, cut, level) for panel in panels if (panel.lengths > cut).any()]
+        long_enough = (without_weight(panel, weight) for panel in panels if (panel.lengths > cut).any())
+        found = [fitted.backtest(panel, cut, level) for panel in long_enough]
         yield pd.concat(found, ignore_index=True)
 
 

@@ -38,7 +38,7 @@ from titans_seq.forecast.network import SimbaForecaster
 from titans_seq.forecast.outputs import arguments, make_output, raw_size
 from titans_seq.forecast.sampling import SeededSampler, Shuffled
 from titans_seq.forecast.series_inputs import CATEGORIES, KNOWN, PAST, STATIC, SeriesInputs, time_features_of
-from titans_seq.training import keeping_best, quiet_training
+from titans_seq.training import accelerator_of, keeping_best, quiet_training
 
 FEATURES = "features"  # the splitter makes past_features and future_features of it, the network's names
 STUDENT_T = StudentTOutput()
@@ -346,7 +346,7 @@ class TitansEstimator(PyTorchLightningEstimator):
         return trainer
 
     def _make_trainer(self, best: ModelCheckpoint) -> L.Trainer:
-        options = dict(self.trainer_kwargs)
+        options = self.trainer_kwargs | {"accelerator": accelerator_of(self.trainer_kwargs["accelerator"])}
         given = options.pop("callbacks", None) or []
         given = [given] if isinstance(given, Callback) else given
         kept = [] if options.get("enable_checkpointing") is False else [best]

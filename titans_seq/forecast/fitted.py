@@ -3,35 +3,38 @@
 W windows, H horizon, P levels.
 """
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 
 from titans_seq.blocks import ModelState
-from titans_seq.building import build_with_weights
-from titans_seq.datamodules.common.errors import DataError, DataWarning
-from titans_seq.datamodules.forecast.panel import Columns, Panel, pack_panel, unpack_panel
+from titans_seq.datamodules.common.errors import at_least
+from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.reading import read_future
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.windows import Anchors, Windows
-from titans_seq.forecast.conformal import Conformal
+from titans_seq.forecast.conformal import GRID, Conformal, margins
+from titans_seq.forecast.frames import (
+    empty_series,
+    require_known,
+    surprise_frame,
+    warn_of_empty,
+    warn_of_forgotten,
+    wide_frame,
+)
+from titans_seq.forecast.inference import MOST_CALIBRATED, forecasts, thinned
 from titans_seq.forecast.module import ForecastModule
-from titans_seq.forecast.network import SimbaForecaster, on_device
-from titans_seq.forecast.outputs import PointOutput, point, quantiles
-from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
+from titans_seq.forecast.network import SimbaForecaster
+from titans_seq.forecast.outputs import require_levels
+from titans_seq.forecast.paths import error_correlation
 from titans_seq.forecast.stream import Stream, surprise_of
-from titans_seq.model_folders import WEIGHTS, read_folder, write_folder
 
-KIND, VERSION, SERIES = "forecaster", 3, "series.safetensors"
-EVAL_SAMPLES = 1024  # per step of prediction
-MOST_CALIBRATED = 2_000_000  # steps of windows; more of them are thinned out evenly
+GRID_CALIBRATED = 100_000  # steps for a hundred levels, at a microsecond per quantile of a Student-t
+MOST_BOUNDS = 20_000_000  # numbers: those of all steps are held at once
 AT_ONCE = 1_000_000  # rows of series that are made ready for prediction together
 
 
@@ -47,6 +50,10 @@ class FittedForecaster:
         conformal: how far intervals are moved; None: they are the model's own.
         stream: what was observed; None: nothing.
         alias: name of the forecast's column.
+        correlation: of the errors of neighbouring steps, for sample paths; None: unknown.
+        others: further networks, trained from other seeds; forecasts are means over all.
+        day_first: whether 01/02/2024 is the first of February in frames of future covariates; None: as it makes the
+            dates regular.
     """
 
     module: ForecastModule
@@ -56,6 +63,14 @@ class FittedForecaster:
     conformal: Conformal | None = None
     stream: Stream | None = None
     alias: str = "Titans"
+    correlation: float | None = None
+    others: tuple[ForecastModule, ...] = ()
+    day_first: bool | None = None
+
+    @property
+    def modules(self) -> tuple[ForecastModule, ...]:
+        """All members of the ensemble; one without `others`."""
+        return (self.module, *self.others)
 
     @property
     def network(self) -> SimbaForecaster:
@@ -74,31 +89,60 @@ class FittedForecaster:
         panels: Iterable[Panel] | None = None,
         future: pd.DataFrame | None = None,
         level: Sequence[float] = (),
+        horizon: int | None = None,
     ) -> pd.DataFrame:
-        """Forecast the H steps after the last row of each series.
+        """Forecast the steps after the last row of each series.
 
         Args:
             panels: the series' rows up to now, of series known or new; None: as they ended in training, or as observed.
             future: future covariates over the horizon, where there are any.
-            level: percentages of intervals, ascending.
+            level: percentages of intervals, ascending. With conformal any up to 99.9.
+            horizon: steps, at most H; None is H. The first steps are the same whatever it is.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Of a wide panel one column per series, or with
             intervals columns (series, "forecast" | "lo-80" | ...).
         """
-        if panels is None and self.stream is not None:
-            stream = self.stream
-            warn_of_empty(_empty(stream.rows, stream.scaling))
-            return self.to_frame(self._predicted(stream.rows, future, level, stream.scaling, stream.older))
-        parts, empty, wide = [], [], False
-        for panel in [self.tail] if panels is None else panels:
-            wide = panel.wide
-            for part in panel.split(AT_ONCE):
-                scaling = self.scaling.with_series(part)
-                empty += _empty(part, scaling)
-                parts.append(self._predicted(part.tail(self.context), future, level, scaling))
+        steps, parts, empty, wide = self.steps(horizon), [], [], False
+        for past, scaling, state in self.histories(panels):
+            wide = past.wide
+            empty += empty_series(past, scaling)
+            ahead = self.ahead(past, future, steps)
+            parts.append(self.frame(ahead, past.lengths, self.at(ahead, past.lengths, scaling, level, state), steps))
         warn_of_empty(empty)
         return self.to_frame(pd.concat(parts, ignore_index=True), wide)
+
+    def future_frame(self, panels: Iterable[Panel] | None = None, horizon: int | None = None) -> pd.DataFrame:
+        """The rows that `predict(future=...)` asks for: id, time, and NaN for each future covariate.
+
+        Args:
+            panels, horizon: as of `predict`.
+        """
+        steps = self.steps(horizon)
+        parts = []
+        for past, _, _ in self.histories(panels):
+            ahead = past.extend(steps)
+            empty = {name: np.full(len(past) * steps, np.nan) for name in past.columns.future_covariates}
+            parts.append(self.frame(ahead, past.lengths, empty, steps))
+        return pd.concat(parts, ignore_index=True)
+
+    def histories(self, panels: Iterable[Panel] | None) -> Iterator[tuple[Panel, PanelScaling, ModelState | None]]:
+        """The rows that a forecast begins with, a part of the series after the other, how they are standardised, and
+        the memory's state before them.
+        """
+        if panels is None and self.stream is not None:
+            yield self.stream.rows, self.stream.scaling, self.stream.older
+            return
+        for panel in [self.tail] if panels is None else panels:
+            for part in panel.split(AT_ONCE):
+                yield part.tail(self.context), self.scaling.with_series(part), None
+
+    def ahead(self, past: Panel, future: pd.DataFrame | None, steps: int) -> Panel:
+        """The rows with the horizon behind them."""
+        known = read_future(future, past, steps, self.day_first)
+        if known is not None:  # what lies beyond is not looked at
+            known = np.pad(known, ((0, 0), (0, self.network.horizon - steps), (0, 0)), constant_values=np.nan)
+        return past.extend(self.network.horizon, known)
 
     def backtest(self, panel: Panel, cut: int, level: Sequence[float]) -> pd.DataFrame:
         """Forecast the H rows that begin `cut` rows before the end of each series that is longer, beside what came."""
@@ -107,10 +151,10 @@ class FittedForecaster:
         past = history.tail(self.context)
         horizon = self.network.horizon
         rows = (long_enough.offsets[:-1] + long_enough.lengths - cut)[:, None] + np.arange(horizon)
-        _require_known(long_enough, rows)
+        require_known(long_enough, rows)
         ahead = past.extend(horizon, long_enough.future_covariates[rows])
         found = self.at(ahead, past.lengths, self.scaling.with_series(history), level)
-        frame = self._frame(ahead, past.lengths, found)
+        frame = self.frame(ahead, past.lengths, found)
         place = frame.columns.get_loc(self.alias)
         frame.insert(place, "cutoff", np.repeat(past.times[past.offsets[1:] - 1], horizon))
         frame.insert(place, panel.columns.target, long_enough.target[rows.ravel()])
@@ -121,17 +165,26 @@ class FittedForecaster:
         wide = self.tail.wide if wide is None else wide
         return wide_frame(frame, self.tail.columns, alias or self.alias) if wide else frame
 
-    def _predicted(
-        self,
-        past: Panel,
-        future: pd.DataFrame | None,
-        level: Sequence[float],
-        scaling: PanelScaling,
-        state: ModelState | None = None,
-    ) -> pd.DataFrame:
-        horizon = self.network.horizon
-        ahead = past.extend(horizon, read_future(future, past, horizon))
-        return self._frame(ahead, past.lengths, self.at(ahead, past.lengths, scaling, level, state))
+    def steps(self, horizon: int | None) -> int:
+        """How many steps are asked for; None: all that were learned.
+
+        Raises:
+            ValueError: the model has not learned so many.
+        """
+        most = self.network.horizon
+        if horizon is None:
+            return most
+        at_least(1, horizon=horizon)
+        if horizon > most:
+            raise ValueError(f"horizon must be at most {most}, which the forecaster was fitted for; got {horizon}")
+        return horizon
+
+    def _calibrated(self, level: Sequence[float]) -> list[float]:
+        """The levels whose intervals are given for these."""
+        if self.conformal is not None:
+            return self.conformal.covering(level)
+        require_levels(self.module.output, level)
+        return list(level)
 
     def at(
         self,
@@ -142,33 +195,71 @@ class FittedForecaster:
         state: ModelState | None = None,
     ) -> dict[str, np.ndarray]:
         """Columns of the forecast of every series from its row `first` on, in the units of the data, [N * H] each."""
-        past = self.context if state is None else 2 * self.network.lookback
-        anchors = Anchors(np.arange(len(panel))[:, None], first)
-        windows = Windows(panel, scaling, past, self.network.horizon, anchors)
-        points, bounds = forecasts(self.module, windows, level, state)
-        if self.conformal is not None:
-            bounds = self.conformal.apply(points, bounds, level)
-        mean, deviation = scaling.of_target(panel).T
-        points = points * deviation[:, None] + mean[:, None]
-        bounds = bounds * deviation[:, None, None, None] + mean[:, None, None, None]
+        points, bounds = self.standardised(panel, first, scaling, level, state)
+        moments = scaling.of_target(panel)
+        points, bounds = scaling.to_units(moments, points), scaling.interval(moments, bounds)
         columns = {self.alias: points.ravel()}
         for i, percent in enumerate(level):
             for j, side in enumerate(("lo", "hi")):
                 columns[f"{self.alias}-{side}-{percent:g}"] = bounds[:, :, i, j].ravel()
         return columns
 
-    def _frame(self, panel: Panel, first: np.ndarray, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-        horizon = self.network.horizon
-        rows = ((panel.offsets[:-1] + first)[:, None] + np.arange(horizon)).ravel()
-        key: dict[str, Any] = {} if panel.columns.id is None else {panel.columns.id: panel.ids.repeat(horizon)}
-        return pd.DataFrame(key | {panel.columns.time: panel.times[rows]} | columns)
+    def standardised(
+        self,
+        panel: Panel,
+        first: np.ndarray,
+        scaling: PanelScaling,
+        level: Sequence[float],
+        state: ModelState | None,
+    ) -> tuple[Float[np.ndarray, "N H"], Float[np.ndarray, "N H P 2"]]:
+        """As `at`, points and bounds of intervals as they were learned: standardised."""
+        past = self.context if state is None else 2 * self.network.lookback
+        anchors = Anchors(np.arange(len(panel))[:, None], first)
+        windows = Windows(panel, scaling, past, self.network.horizon, anchors)
+        return self._standardised(windows, level, state)
+
+    def _standardised(
+        self, windows: Windows, level: Sequence[float], state: ModelState | None = None
+    ) -> tuple[Float[np.ndarray, "B H"], Float[np.ndarray, "B H P 2"]]:
+        given = self._calibrated(level)
+        points, bounds = forecasts(self.modules, windows, given, state)
+        return points, bounds if self.conformal is None else self.conformal.apply(points, bounds, given)
+
+    def on(
+        self, windows: Windows, scaling: PanelScaling, level: Sequence[float]
+    ) -> tuple[Float[np.ndarray, "B H"], Float[np.ndarray, "B H P 2"]]:
+        """Points and bounds of the forecast of every sample of some windows, in the units of the data.
+
+        Args:
+            windows: as the network sees them.
+            scaling: that they were made with.
+            level: percentages of intervals, ascending.
+        """
+        points, bounds = self._standardised(windows, level)
+        moments = windows.moments[windows.anchors.series.ravel()]
+        return scaling.to_units(moments, points), scaling.interval(moments, bounds)
+
+    def frame(
+        self, panel: Panel, first: np.ndarray, columns: dict[str, np.ndarray], steps: int | None = None
+    ) -> pd.DataFrame:
+        """The first steps of the forecasts from these rows on, or all."""
+        steps = steps or self.network.horizon
+        rows = ((panel.offsets[:-1] + first)[:, None] + np.arange(steps)).ravel()
+        key: dict[str, Any] = {} if panel.columns.id is None else {panel.columns.id: panel.ids.repeat(steps)}
+        first_steps = {name: values.reshape(len(panel), -1)[:, :steps].ravel() for name, values in columns.items()}
+        return pd.DataFrame(key | {panel.columns.time: panel.times[rows]} | first_steps)
 
     # the memory ------------------------------------------------------------------------------------------------------
 
     def observe(self, panel: Panel) -> None:
-        """Let the memory learn from new rows, without training; all or nothing."""
+        """Let the memory learn from new rows, without training; all or nothing.
+
+        Raises:
+            ValueError: there are several networks.
+        """
+        self.require_one_memory()
         if self.stream is None:
-            _warn_of_forgotten(panel, self.tail)
+            warn_of_forgotten(panel, self.tail)
             begun = Stream.begin(self.network, panel, self.scaling.with_series(panel))
             self.stream = begun.catch_up(self.network)
         else:
@@ -179,186 +270,46 @@ class FittedForecaster:
 
         Returns:
             Long: id, time, "surprise". Of a wide panel one column per series.
+
+        Raises:
+            ValueError: there are several networks.
         """
+        self.require_one_memory()
         parts, wide = [], False
         for panel in panels:
             wide = panel.wide
-            found = surprise_of(self.network, panel, self.scaling.with_series(panel))
-            columns = panel.columns
-            key: dict[str, Any] = {} if columns.id is None else {columns.id: panel.ids.repeat(panel.lengths)}
-            parts.append(pd.DataFrame(key | {columns.time: panel.times, "surprise": found}))
+            parts.append(surprise_frame(panel, surprise_of(self.network, panel, self.scaling.with_series(panel))))
         return self.to_frame(pd.concat(parts, ignore_index=True), wide, "surprise")
+
+    def require_one_memory(self) -> None:
+        """Raise a ValueError if there are several networks: each has a memory of its own."""
+        if self.others:
+            raise ValueError(
+                f"observe and surprise need one memory, and a forecaster of {len(self.modules)} seeds has as many; "
+                "use seeds=1"
+            )
 
     # intervals -------------------------------------------------------------------------------------------------------
 
     def calibrate(self, windows: Windows, levels: Sequence[float]) -> None:
-        """Move intervals of these percentages until they cover as they should on these windows, or many of them."""
-        asked = sorted(levels)
-        windows = windows.at(windows.anchors.thin(max(1, MOST_CALIBRATED // self.network.horizon)))
-        _, bounds = forecasts(self.module, windows, asked)
-        self.conformal = Conformal.fit(windows.targets(), bounds, levels=asked)
-
-    # files -----------------------------------------------------------------------------------------------------------
-
-    def save(self, folder: Path, about: dict[str, Any] | None = None) -> Path:
-        """Write a folder that `load` reads.
+        """Move intervals until they cover as they should on these windows, or many samples of them.
 
         Args:
-            about: what else to keep, as JSON can hold it.
-
-        Raises:
-            ValueError: a name or an option cannot be written as JSON.
-            OSError: the disk is full, or refuses it.
+            windows: with targets the network was not trained on.
+            levels: percentages that all windows count for, up to two million steps; for the others of `GRID` fewer do.
         """
-        header, arrays = pack_panel(self.tail)
-        scaling, more = self.scaling.pack()
-        arrays |= more
-        if self.conformal is not None:
-            arrays["margin"] = self.conformal.margin
-        config = {
-            **header,
-            **scaling,
-            "columns": vars(self.tail.columns),
-            "network": self.network.options,
-            "output": plain_output(self.module.output),
-            "learning": {name: getattr(self.module, name) for name in ("learning_rate", "weight_decay")},
-            "train_blocks": self.train_blocks,
-            "levels": None if self.conformal is None else self.conformal.levels,
-            "alias": self.alias,
-            "about": about or {},
-        }
-        series = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        tensors = {WEIGHTS: self.network.state_dict(), SERIES: series}
-        write_folder(folder, KIND, VERSION, config, tensors)
-        return folder
+        exact, grid = sorted(levels), list(GRID)
+        target, points, bounds = self._scored(windows, exact, MOST_CALIBRATED)
+        found = Conformal.fit(target, bounds, levels=exact, points=points)
+        target, points, bounds = self._scored(windows, grid, GRID_CALIBRATED)
+        self.conformal = found.joined(Conformal(grid, margins(target, bounds, grid, points)))
 
-    @classmethod
-    def load(cls, folder: Path) -> tuple["FittedForecaster", dict[str, Any]]:
-        """What `save` wrote, on the CPU, and its `about`.
+    def learn_correlation(self, windows: Windows) -> None:
+        """Measure how errors of neighbouring steps are correlated, on windows as of `calibrate`."""
+        windows = thinned(windows, GRID_CALIBRATED)
+        self.correlation = error_correlation(windows.targets() - forecasts(self.modules, windows, ())[0])
 
-        Raises:
-            ValueError: the folder or one of its files is missing, damaged or of another version.
-        """
-        config, (weights, series) = read_folder(folder, KIND, VERSION, [WEIGHTS, SERIES])
-        arrays = {name: tensor.numpy() for name, tensor in series.items()}
-        try:
-            return cls._rebuilt(config, weights, arrays), dict(config["about"])
-        except WRONG as error:
-            raise ValueError(f"the files in {folder} do not fit each other: {first_line(error)}") from None
-
-    @classmethod
-    def _rebuilt(cls, config: dict[str, Any], weights: dict[str, Any], arrays: dict[str, Any]) -> "FittedForecaster":
-        network = build_with_weights(SimbaForecaster, config["network"], weights)
-        names: dict[str, Any] = config["columns"]
-        lists = {key: tuple(name) for key, name in names.items() if isinstance(name, list)}
-        columns = Columns(**(names | lists))
-        conformal = None
-        if config["levels"] is not None:
-            conformal = Conformal(config["levels"], arrays["margin"])
-            if conformal.margin.shape != (len(conformal.levels), network.horizon) or np.isnan(conformal.margin).any():
-                raise ValueError(f"margin must be {(len(conformal.levels), network.horizon)}, without NaN")
-        _require_rows(config["ids"], arrays)
-        return cls(
-            module=ForecastModule(network, output=output_of(config["output"]), **config["learning"]).eval(),
-            scaling=PanelScaling.unpack(config, arrays),
-            tail=unpack_panel(config, arrays, columns),
-            train_blocks=config["train_blocks"],
-            conformal=conformal,
-            alias=config["alias"],
-        )
-
-
-@torch.inference_mode()
-def forecasts(
-    module: ForecastModule, windows: Windows, level: Sequence[float], state: ModelState | None = None
-) -> tuple[Float[np.ndarray, "W H"], Float[np.ndarray, "W H P 2"]]:
-    """Standardised point forecasts, and bounds of intervals.
-
-    Args:
-        module: of the network.
-        windows: of one series each, or as many samples as there are.
-        level: percentages of the intervals.
-        state: of the memory before each window; None begins anew.
-    """
-    output, sides = module.output, [side for p in level for side in (0.5 - p / 200, 0.5 + p / 200)]
-    points, bounds = [], []
-    each = max(1, EVAL_SAMPLES // windows.anchors.series.shape[1])
-    for begin in range(0, len(windows), each):
-        chosen = slice(begin, min(begin + each, len(windows)))
-        batch = on_device(windows.__getitems__(range(chosen.start, chosen.stop)), module.network)
-        found = module.forecast(batch, None if state is None else state.select(chosen))
-        here = point(output, *found)
-        points.append(here.double().cpu().numpy())
-        if isinstance(output, PointOutput):
-            bounds.append(np.repeat(points[-1][..., None], len(sides), axis=-1))
-        elif sides:
-            bounds.append(quantiles(output, *found, sides).double().cpu().numpy())
-    together = np.concatenate(points)
-    both = np.concatenate(bounds) if sides else np.empty((*together.shape, 0))
-    return together, both.reshape(*together.shape, len(level), 2)
-
-
-def wide_frame(frame: pd.DataFrame, columns: Columns, alias: str) -> pd.DataFrame:
-    """A long frame of forecasts with one column per series."""
-    id_name = columns.id or "unique_id"
-    order = frame[id_name].unique()
-    table = frame.pivot(index=columns.time, columns=id_name)
-    table.columns = table.columns.swaplevel()
-    plain = table.columns.get_level_values(1).unique()
-    names = {name: "forecast" if name == alias else str(name).removeprefix(f"{alias}-") for name in plain}
-    table = table.rename(columns=names, level=1).reindex(columns=[(s, names[n]) for s in order for n in plain])
-    table.columns.names = [None, None]
-    return table.droplevel(1, axis=1) if len(plain) == 1 else table
-
-
-def _empty(panel: Panel, scaling: PanelScaling) -> list[Any]:
-    """Names of series without any value."""
-    return panel.ids[np.isnan(scaling.of_target(panel)[:, 0])].tolist()
-
-
-def warn_of_empty(names: list[Any]) -> None:
-    """Say that these series' forecasts are missing."""
-    if names:
-        warnings.warn(
-            f"{len(names)} series have no value at all, the first is {names[0]}: their forecasts are NaN",
-            DataWarning,
-            stacklevel=4,
-        )
-
-
-def _require_known(panel: Panel, rows: np.ndarray) -> None:
-    """A future covariate must be there where there is something to score, as `predict` demands it."""
-    lost = np.isnan(panel.future_covariates[rows]).any(axis=-1) & ~np.isnan(panel.target[rows])
-    if lost.any():
-        i, step = np.argwhere(lost)[0]
-        row = rows[i, step]
-        name = panel.columns.future_covariates[int(np.argmax(np.isnan(panel.future_covariates[row])))]
-        raise DataError(
-            f"column {name!r} is missing in series {panel.ids[i]} at {panel.times[row]}, which is to be forecast"
-        )
-
-
-def _warn_of_forgotten(first: Panel, fitted: Panel) -> None:
-    place = fitted.ids.get_indexer(first.ids)
-    last = fitted.times[fitted.offsets[1:][place] - 1]
-    later = (place >= 0) & np.asarray(first.times[first.offsets[:-1]] > last)
-    if later.any():
-        warnings.warn(
-            f"{int(later.sum())} series begin after the rows of fit, the first is {first.ids[int(np.argmax(later))]}: "
-            "the memory knows nothing of those; observe(df) the rows of fit first",
-            DataWarning,
-            stacklevel=4,
-        )
-
-
-def _require_rows(ids: Any, arrays: dict[str, np.ndarray]) -> None:
-    """The arrays must have one entry per row, and rows for every series."""
-    if not all(isinstance(name, str | int | float) for name in ids):
-        raise ValueError("ids must be texts or numbers")
-    times, offsets = arrays["times"], arrays["offsets"]
-    rising = offsets.dtype == times.dtype == np.int64 and offsets.shape == (len(ids) + 1,) and times.ndim == 1
-    if not rising or offsets[0] != 0 or offsets[-1] != len(times) or (np.diff(offsets) < 1).any():
-        raise ValueError("the rows are not those of the series")
-    for name in ("target", "past_covariates", "future_covariates"):
-        if len(arrays[name]) != len(times):
-            raise ValueError(f"{name} has {len(arrays[name])} rows; there are {len(times)} times")
+    def _scored(self, windows: Windows, level: Sequence[float], most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Targets, points and bounds of at most so many steps, fewer of many levels."""
+        windows = thinned(windows, min(most, MOST_BOUNDS // (2 * len(level))))
+        return windows.targets(), *forecasts(self.modules, windows, level)

@@ -1,87 +1,60 @@
 """A forecaster for people with frames, in scikit-learn's manner: fit, predict, backtest, save."""
 
-import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import pandas as pd
-from gluonts.torch.distributions import Output
-from sklearn.base import BaseEstimator, clone
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from torch import nn
 
 from titans_seq.datamodules.common.errors import DataError
 from titans_seq.datamodules.forecast.calendar import Step, to_step
-from titans_seq.datamodules.forecast.data import PanelData
-from titans_seq.datamodules.forecast.panel import Columns, Panel, join_panels
+from titans_seq.datamodules.forecast.panel import Columns, Panel
 from titans_seq.datamodules.forecast.parquet import opened_panels
-from titans_seq.datamodules.forecast.protocol import HoldOut
-from titans_seq.datamodules.forecast.reading import read_frame
 from titans_seq.datamodules.forecast.scaling import PanelScaling
-from titans_seq.draws import Draws
-from titans_seq.forecast.arguments import architecture, check_arguments, known_output
+from titans_seq.datamodules.forecast.weights import with_weight
+from titans_seq.forecast.arguments import ForecasterArguments, architecture, check_arguments, known_output
 from titans_seq.forecast.backtests import backtest
+from titans_seq.forecast.charts import draw_forecasts
 from titans_seq.forecast.conformal import LEVEL, chosen_levels
+from titans_seq.forecast.diagnostics import fitted_values, residuals
 from titans_seq.forecast.fitted import FittedForecaster
-from titans_seq.forecast.fitting import make_module, train
+from titans_seq.forecast.fitting import fit_panels
+from titans_seq.forecast.forecaster_files import load_forecaster, save_forecaster
+from titans_seq.forecast.importance import importance
 from titans_seq.forecast.module import ForecastModule
-from titans_seq.forecast.saving import WRONG, first_line, output_of, plain_output
+from titans_seq.forecast.native_frames import frames_as_given
+from titans_seq.forecast.samples import draw_samples
+from titans_seq.forecast.saving import WRONG, first_line, optional_text, output_of, plain_output
 from titans_seq.forecast.stream import load_stream, save_stream
+from titans_seq.forecast.weighted_frames import weighted, without_weight_column
 from titans_seq.model_folders import CONFIG
-from titans_seq.training import best_device, quiet_training
+from titans_seq.training import best_device
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
 Data: TypeAlias = Frame | str | Path  # a path: of Parquet files
-LEAST_VALIDATED = 256  # windows per epoch
 
 
-class TitansForecaster(BaseEstimator):
+@frames_as_given(
+    "fit", "predict", "observe", "surprise", "backtest", "make_future_frame", "fitted_values", "residuals",
+    "importance", "plot",
+)  # fmt: skip
+class TitansForecaster(ForecasterArguments):
     """Forecast many series, each with gaps, covariates and a length of its own, by one network with the neural memory.
 
     Frames are long (columns `unique_id`, `ds`, `y`, names by argument; without an id column one series) or wide (time
-    in the index or in the time column, one series per column); forecasts come back in the same shape and in the units
-    of the data. Time stamps that are absent and values that are NaN are masked, never filled. Nothing after a cutoff
-    enters any scaling, input or forecast before it. Long tables that do not fit into memory are given as the path of a
-    folder of Parquet files.
+    in the index or in the time column, one series per column), of pandas, polars or Arrow; forecasts come back in the
+    same shape, library and units. Time stamps that are absent and values that are NaN are masked, never filled. Nothing
+    after a cutoff enters any scaling, input or forecast before it. Long tables beyond memory are Parquet files by path.
 
         model = TitansForecaster(horizon=24, freq="h").fit(df)
         model.predict(level=(80, 95))
 
-    Args:
-        horizon: steps to forecast.
-        freq: pandas alias of the step, or a whole number where time is numbered; None finds it.
-        lookback: steps the network sees, at least 16; None is the larger of 96 and two horizons. Shorter series are
-            padded by mask.
-        output: "quantiles" (pinball loss, never crossing), "student_t", "mse", "mae", "huber" (one value), or an
-            `Output` of GluonTS's with a density over all numbers (Student-t, normal, Laplace) or with quantiles.
-        conformal: whether intervals are widened or narrowed until they cover as they should on the validation rows
-            (split conformal).
-        levels: percentages of the intervals to calibrate, for conformal.
-        val_size: last rows of each series for early stopping and calibration; None is the larger of two horizons and 15
-            % of the median length; 0 trains on all rows (conformal=False then).
-        val_windows: windows of those rows that each epoch is validated on, evenly spread; None: as many as it trains
-            on, at least 256. Calibration uses up to two million of their steps.
-        past_covariates: columns known up to now.
-        future_covariates: columns also known over the horizon.
-        static_covariates: columns with one value per series.
-        calendar: whether hour, weekday, ... of the time stamps are covariates.
-        id_col, time_col, target_col: names of a long frame's columns.
-        alias: name of the forecast's column.
-        mixer: one of `titans_seq.mixers.MIXERS`, "none", or a callable that makes a module `[B, N, D] -> [B, N, D]`
-            from the width D. With a module of your own, `fit` seeds PyTorch's global generators, from which its dropout
-            draws, and sets them back at the end. This is not safe while other threads draw or fit such modules.
-        network: more options of `SimbaForecaster` and of the mixer, e.g. {"dim": 64, "depth": 3}.
-        max_epochs: maximum number of epochs.
-        steps_per_epoch: batches per epoch.
-        patience: epochs without a better validation loss after which training stops.
-        train_blocks: consecutive lookbacks to train on, with the memory carried from one to the next as `observe`
-            carries it; the context is then `train_blocks` lookbacks long.
-        batch_size, learning_rate, weight_decay, seed: of training. The same seed on the same machine gives the same
-            model, also beside fits in other threads, unless `mixer` is a callable.
-        accelerator: as of Lightning's Trainer.
-        progress: whether to draw a bar while training.
+    The constructor's arguments: see `ForecasterArguments.__init__`, which `help` shows below.
 
     `fit` on a fitted forecaster continues from its weights and scaling; `sklearn.base.clone` gives a fresh one.
 
@@ -94,106 +67,103 @@ class TitansForecaster(BaseEstimator):
     history_: list[dict[str, float]]
     fits_: int
     built_: dict[str, Any]
-
-    def __init__(
-        self,
-        horizon: int = 24,
-        freq: str | int | pd.tseries.offsets.BaseOffset | None = None,
-        *,
-        lookback: int | None = None,
-        output: str | Output = "quantiles",
-        conformal: bool = True,
-        levels: Sequence[float] = (50, 80, 90, 95),
-        val_size: int | None = None,
-        val_windows: int | None = None,
-        past_covariates: Sequence[str] = (),
-        future_covariates: Sequence[str] = (),
-        static_covariates: Sequence[str] = (),
-        calendar: bool = True,
-        id_col: str = "unique_id",
-        time_col: str = "ds",
-        target_col: str = "y",
-        alias: str = "Titans",
-        mixer: str | Callable[[int], nn.Module] = "memory",
-        network: dict[str, Any] | None = None,
-        train_blocks: int = 1,
-        max_epochs: int = 20,
-        steps_per_epoch: int = 200,
-        patience: int = 3,
-        batch_size: int = 64,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 1e-2,
-        seed: int = 0,
-        accelerator: str = "auto",
-        progress: bool = False,
-    ) -> None:
-        self.horizon = horizon
-        self.freq = freq
-        self.lookback = lookback
-        self.output = output
-        self.conformal = conformal
-        self.levels = levels
-        self.val_size = val_size
-        self.val_windows = val_windows
-        self.past_covariates = past_covariates
-        self.future_covariates = future_covariates
-        self.static_covariates = static_covariates
-        self.calendar = calendar
-        self.id_col = id_col
-        self.time_col = time_col
-        self.target_col = target_col
-        self.alias = alias
-        self.mixer = mixer
-        self.network = network
-        self.train_blocks = train_blocks
-        self.max_epochs = max_epochs
-        self.steps_per_epoch = steps_per_epoch
-        self.patience = patience
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.seed = seed
-        self.accelerator = accelerator
-        self.progress = progress
+    weight_: str | None  # column of weights that `fit` was given by name
 
     # the interface ---------------------------------------------------------------------------------------------------
 
-    def fit(self, df: Data, y: None = None) -> Self:
+    def fit(self, df: Data, y: None = None, sample_weight: str | ArrayLike | None = None) -> Self:
         """Train on a frame; a fitted forecaster trains further.
 
         Args:
             df: long or wide frame, a series with dates in its index, or the path of Parquet files that hold a long
                 table; memory then holds a part of the series at a time.
             y: not used; scikit-learn's pipelines pass it.
+            sample_weight: of the rows in the loss: the name of a column, or a number of at least 0 for each row of a
+                long frame. Only ratios count. A row of weight 0 trains nothing and selects no epoch; it is still seen
+                as the past of later rows, and counts in scalings and calibration. Later frames may hold the column,
+                which is then not read but by `backtest`.
 
         Raises:
             DataError: something in the frame is wrong; the message names column, series and row.
             ValueError: an argument of the constructor is wrong.
         """
         check_arguments(self)
-        with self._opened(df, self._known_step()) as panels:
-            return self._fit_panels(panels)
+        df, columns, weight = weighted(df, self.columns, sample_weight)
+        with self._opened(df, self._known_step(), columns) as panels:
+            self._fit_panels(panels, weight)
+        self.weight_ = sample_weight if isinstance(sample_weight, str) else self._weight
+        return self
 
     def predict(
-        self, df: Data | None = None, future: pd.DataFrame | None = None, level: Sequence[float] | None = LEVEL
+        self,
+        df: Data | None = None,
+        future: pd.DataFrame | None = None,
+        level: Sequence[float] | None = LEVEL,
+        *,
+        horizon: int | None = None,
+        num_samples: int | None = None,
+        seed: int = 0,
     ) -> pd.DataFrame:
-        """Forecast the `horizon` steps after the last row of each series.
+        """Forecast the steps after the last row of each series.
 
         Args:
             df: the series' rows up to now, of series known or new, as of `fit`; None: as they ended there.
             future: known covariates over the horizon (id, time and their columns), where there are any.
-            level: percentages of intervals; None for none. The default falls back on the calibrated `levels` where 80
-                and 95 are not among them, and on none for a model of one value without conformal.
+            level: percentages of intervals; None for none. With conformal any up to 99.9, also without refitting. The
+                default falls back on `levels` where 80 and 95 are not among them, and on none for a model of one value
+                without conformal.
+            horizon: steps, at most the fitted horizon; None is that. `future` need not reach further.
+            num_samples: sample paths of each series instead of points and intervals (`titans_seq.forecast.paths`): at
+                each step they have the forecast's quantiles; how steps depend on each other was measured on the
+                validation rows.
+            seed: of these draws.
 
         Returns:
             Long: id, time, forecast, then `-lo-` and `-hi-` columns. Wide: one column per series, or with intervals
-            columns (series, "forecast" | "lo-80" | ...). Of Parquet files in the order of the series' names.
+            columns (series, "forecast" | "lo-80" | ...). Of Parquet files in the order of the series' names. Samples
+            are long: id, time, "sample", forecast.
         """
         fitted, asked = self._require_fitted(), self._levels(level)
-        if df is None:
-            return fitted.predict(None, future, asked)
+        with self._rows(df) as panels:
+            if num_samples is not None:
+                found = draw_samples(fitted, num_samples, panels, future, horizon, seed)
+            else:
+                found = fitted.predict(panels, future, asked, horizon)
+            return self._ordered(found, panels)
+
+    def make_future_frame(self, df: Data | None = None, horizon: int | None = None) -> pd.DataFrame:
+        """The rows to fill in for `predict(future=...)`: id, time, and NaN for each future covariate.
+
+        Args:
+            df, horizon: as of `predict`.
+        """
+        with self._rows(df) as panels:
+            return self._ordered(self._require_fitted().future_frame(panels, horizon), panels)
+
+    def fitted_values(self, df: Data, step: int = 1) -> pd.DataFrame:
+        """Each row forecast from the rows up to `step` before it, beside what it is.
+
+        No row has two fitted values. The forecaster keeps the last rows of the series only, so the rows are given
+        again. Those of `fit` were trained on: their residuals are smaller than errors of forecasts, which `backtest`
+        gives.
+
+        Args:
+            df: as of `fit`.
+            step: how far ahead, at most the horizon.
+
+        Returns:
+            Long frame: id, time, the target, the forecast, and "residual", the target minus the forecast. Rows with
+            nothing observed before them in reach of the lookback are absent.
+        """
+        fitted = self._require_fitted()
         with self._opened(df, fitted.tail.freq) as panels:
-            return self._ordered(fitted.predict(panels, future, asked), panels)
+            return self._ordered(fitted_values(fitted, panels, step), panels)
+
+    def residuals(self, df: Data, step: int = 1) -> pd.DataFrame:
+        """Target minus fitted value, see `fitted_values`: id, time, "residual"."""
+        fitted = self._require_fitted()
+        with self._opened(df, fitted.tail.freq) as panels:
+            return self._ordered(residuals(fitted, panels, step), panels)
 
     def observe(self, df: Frame) -> Self:
         """Let the memory learn from new rows, without training: `predict()` then follows them.
@@ -209,7 +179,7 @@ class TitansForecaster(BaseEstimator):
         fitted = self._require_fitted()
         if isinstance(df, str | Path):
             raise DataError("observe takes a frame: the memories of all its series are held at once")
-        fitted.observe(read_frame(df, self.columns, fitted.tail.freq))
+        fitted.observe(self._read(df))
         return self
 
     def reset(self) -> Self:
@@ -232,6 +202,7 @@ class TitansForecaster(BaseEstimator):
             ValueError: no such state, a damaged one, or that of another model.
         """
         fitted = self._require_fitted()
+        fitted.require_one_memory()
         fitted.stream = load_stream(Path(path), fitted.network, self.columns, fitted.scaling)
         return self
 
@@ -260,7 +231,7 @@ class TitansForecaster(BaseEstimator):
         """Forecast the last `windows` cutoffs of each series as if each were now, and set them beside what came.
 
         A fresh forecaster with these settings is trained on the rows before the first cutoff (with `refit`, before
-        each); this one stays as it is.
+        each); this one stays as it is. Where `fit` was given a column of weights, the rows need it here too.
 
         Args:
             windows: how many cutoffs. step: rows between them; None is the horizon. The last window ends with the
@@ -271,13 +242,57 @@ class TitansForecaster(BaseEstimator):
             too short for a window are absent from it.
         """
         check_arguments(self)
-        asked = self._levels(level)
-        with self._opened(df, self._known_step()) as panels:
+        asked, weight = self._levels(level), self._weight
+        columns = self.columns if weight is None else with_weight(self.columns, weight)
+        with self._opened(df, self._known_step(), columns) as panels:
             found = backtest(
-                panels, lambda rows: clone(self)._fit_panels(rows).fitted_,
-                horizon=self.horizon, windows=windows, step=step, refit=refit, level=asked,
+                panels, lambda rows: clone(self)._fit_panels(rows, weight).fitted_,
+                horizon=self.horizon, windows=windows, step=step, refit=refit, level=asked, weight=weight,
             )  # fmt: skip
             return pd.concat([self._ordered(part, panels) for part in found], ignore_index=True)
+
+    def importance(self, df: Data, *, repeats: int = 5, seed: int = 0) -> pd.DataFrame:
+        """How much the loss grows when a covariate's values are exchanged between windows (permutation importance).
+
+        Args:
+            df: rows with targets, as of `fit`; rows the network was not trained on tell more.
+            repeats: permutations whose mean is taken.
+            seed: of the permutations.
+
+        Returns:
+            "covariate" (also "calendar" and holidays), "kind", "increase" of the loss, its "deviation" between
+            permutations, and its "share" of the loss; the largest first. About 0 or less: not used. Covariates that
+            tell the same stand in for each other.
+        """
+        fitted = self._require_fitted()
+        with self._opened(df, fitted.tail.freq) as panels:
+            return importance(fitted, panels, repeats=repeats, seed=seed)
+
+    def plot(
+        self,
+        df: Frame | None = None,
+        forecast: pd.DataFrame | None = None,
+        series: Sequence[Any] | None = None,
+        level: Sequence[float] | None = LEVEL,
+    ) -> Figure:
+        """A picture of history, forecast and intervals; `figure.savefig("forecast.png")` writes it.
+
+        Args:
+            df: the rows; None: as they ended in `fit`, or as observed. Rows beyond the forecast's beginning are drawn
+                as what came.
+            forecast: what `predict` or `backtest` gave; None: `predict(df)`, which needs `future` where there are
+                future covariates.
+            series: names of the series to show; None: the first four.
+            level: of the intervals, where `forecast` is None.
+        """
+        fitted = self._require_fitted()
+        if isinstance(df, str | Path):
+            raise DataError("plot takes a frame; read the series to be drawn first")
+        kept = fitted.tail if fitted.stream is None else fitted.stream.rows
+        panel = kept if df is None else self._read(df)
+        if forecast is None:
+            forecast = fitted.predict(None if df is None else [panel], None, self._levels(level))
+        return draw_forecasts(panel, forecast, alias=self.alias, rows=fitted.network.lookback, series=series)
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted forecaster to a folder: JSON and safetensors; nothing is pickled."""
@@ -287,8 +302,8 @@ class TitansForecaster(BaseEstimator):
         arguments = self.get_params() | {"output": plain_output(self.output)}
         if isinstance(self.freq, pd.tseries.offsets.BaseOffset):
             arguments["freq"] = None  # the series keep it
-        about = {"arguments": arguments, "fits": self.fits_, "history": self.history_}
-        return fitted.save(Path(folder), about)
+        about = {"arguments": arguments, "fits": self.fits_, "history": self.history_, "weight": self._weight}
+        return save_forecaster(fitted, Path(folder), about)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -297,18 +312,20 @@ class TitansForecaster(BaseEstimator):
         Raises:
             ValueError: the folder or one of its files is missing, damaged or of another version.
         """
-        fitted, about = FittedForecaster.load(Path(folder))
+        fitted, about = load_forecaster(Path(folder))
         try:
             arguments = about["arguments"]
             model = cls(**arguments | {"output": output_of(arguments["output"])})
             check_arguments(model)
             model.fits_, model.history_ = about["fits"], about["history"]
+            model.weight_ = optional_text(about.get("weight"), "weight")
             network = fitted.network
-            if (model._lookback, model.horizon) != (network.lookback, network.horizon):
+            if (model.lookback_rows, model.horizon) != (network.lookback, network.horizon):
                 raise ValueError("lookback and horizon are not those of the network")
         except WRONG as error:
             raise ValueError(f"{Path(folder) / CONFIG} is damaged: {first_line(error)}") from None
-        fitted.module.to(best_device(model.accelerator))
+        for module in fitted.modules:
+            module.to(best_device(model.accelerator))
         model.fitted_, model.built_ = fitted, architecture(model)
         return model
 
@@ -322,27 +339,33 @@ class TitansForecaster(BaseEstimator):
 
     # reading ---------------------------------------------------------------------------------------------------------
 
-    @property
-    def columns(self) -> Columns:
-        """Names of a long frame's columns."""
-        return Columns(
-            self.id_col, self.time_col, self.target_col,
-            tuple(self.past_covariates), tuple(self.future_covariates), tuple(self.static_covariates),
-        )  # fmt: skip
-
-    @property
-    def _lookback(self) -> int:
-        return self.lookback if self.lookback is not None else max(96, 2 * self.horizon)
-
     def _known_step(self) -> Step | None:
         return self.fitted_.tail.freq if hasattr(self, "fitted_") else None
 
-    def _opened(self, data: Data, freq: Step | None) -> AbstractContextManager[Sequence[Panel]]:
-        step = to_step(self.freq) if freq is None else freq
-        return opened_panels(data, self.columns, step, progress=self.progress)
+    @property
+    def _weight(self) -> str | None:
+        return getattr(self, "weight_", None)
 
-    def _ordered(self, frame: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
-        return frame if len(panels) == 1 else frame.sort_values(self.id_col, kind="stable", ignore_index=True)
+    def _opened(
+        self, data: Data, freq: Step | None, columns: Columns | None = None
+    ) -> AbstractContextManager[Sequence[Panel]]:
+        step, columns = to_step(self.freq) if freq is None else freq, columns or self.columns
+        data = without_weight_column(data, columns, self._weight)
+        return opened_panels(data, columns, step, day_first=self.day_first, progress=self.progress)
+
+    def _read(self, df: Frame) -> Panel:
+        with self._opened(df, self._require_fitted().tail.freq) as panels:
+            return panels[0]
+
+    def _rows(self, df: Data | None) -> AbstractContextManager[Sequence[Panel] | None]:
+        """The rows that are given; None: those the forecaster keeps."""
+        step = self._require_fitted().tail.freq
+        return nullcontext() if df is None else self._opened(df, step)
+
+    def _ordered(self, frame: pd.DataFrame, panels: Sequence[Panel] | None) -> pd.DataFrame:
+        if panels is None or len(panels) == 1:
+            return frame
+        return frame.sort_values(self.id_col, kind="stable", ignore_index=True)
 
     def _levels(self, level: Sequence[float] | None) -> list[float]:
         return chosen_levels(known_output(self.output), self.levels if self.conformal else None, level)
@@ -356,44 +379,16 @@ class TitansForecaster(BaseEstimator):
                 f"{changed[0]} was {self.built_[changed[0]]!r} when the forecaster was fitted; set it back, or "
                 "clone() and fit anew"
             )
-        self.fitted_.alias = self.alias
+        self.fitted_.alias, self.fitted_.day_first = self.alias, self.day_first
         return self.fitted_
 
     # training --------------------------------------------------------------------------------------------------------
 
-    def _fit_panels(self, panels: Sequence[Panel]) -> Self:
-        again = self._require_fitted() if hasattr(self, "fitted_") else None
-        draws = Draws(self.seed + getattr(self, "fits_", 0))
-        protocol = HoldOut.of(panels, self.horizon, self.val_size)
-        options = {"mixer": self.mixer, **(self.network or {})}
-        data = PanelData(
-            panels, protocol, lookback=self._lookback * self.train_blocks, horizon=self.horizon,
-            calendar=self.calendar, scaling=None if again is None else again.scaling, batch_size=self.batch_size,
-            steps_per_epoch=self.steps_per_epoch, seed=draws.seed, generator=draws.on("cpu"),
-            val_windows=self.val_windows or max(LEAST_VALIDATED, self.steps_per_epoch * self.batch_size),
-        )  # fmt: skip
-        if self.conformal and data.val is None:
-            raise DataError(
-                f"no series has the {protocol.val_rows + 2 * self.horizon} rows that it takes to hold some out and "
-                "calibrate intervals on them: give conformal=False, a smaller val_size, or longer series"
-            )
-        with draws.building():
-            fresh = None if again else make_module(data, known_output(self.output), self._lookback, options)
-            module = fresh or copy.deepcopy(again.module).train()  # type: ignore[union-attr]
-        module.learning_rate, module.weight_decay = self.learning_rate, self.weight_decay
-        tail = join_panels([panel.tail(self._lookback * self.train_blocks) for panel in panels])
-        tail = tail if len(panels) == 1 else tail.take(tail.ids.argsort())
-        fitted = FittedForecaster(module, data.scaling, tail, self.train_blocks, alias=self.alias)
-        with quiet_training(), draws.dropping(module.network):
-            history = train(
-                module, data, max_epochs=self.max_epochs, patience=self.patience, accelerator=self.accelerator,
-                progress=self.progress,
-            )  # fmt: skip
-            if self.conformal and data.val is not None:
-                fitted.calibrate(data.val, self.levels)
+    def _fit_panels(self, panels: Sequence[Panel], weight: str | None = None) -> Self:
+        again, fits = (self._require_fitted(), self.fits_) if hasattr(self, "fitted_") else (None, 0)
+        fitted, history = fit_panels(self, panels, again, fits, weight)
         # all at once: an error or Ctrl-C above leaves the forecaster as it was
-        self.fitted_ = fitted
+        self.fitted_, self.fits_ = fitted, fits + 1
         self.history_ = [*getattr(self, "history_", []), *history]
-        self.fits_ = getattr(self, "fits_", 0) + 1
         self.built_ = architecture(self)
         return self

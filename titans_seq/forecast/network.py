@@ -158,7 +158,8 @@ class SimbaForecaster(nn.Module):
             )
         if lookback < patch_size:
             raise ValueError(
-                f"lookback must be at least patch_size; got lookback {lookback} and patch_size {patch_size}"
+                f"lookback must be at least patch_size; got lookback {lookback} and patch_size {patch_size}: give a "
+                "longer lookback (shorter series are padded), or a smaller patch_size and patch_stride"
             )
         if not isinstance(min_scale, int | float) or not 0 <= min_scale < torch.inf:
             raise ValueError(f"min_scale must be a number of at least 0; got {min_scale!r}")
@@ -336,7 +337,7 @@ def blocks_of(batch: dict[str, Tensor], lookback: int, horizon: int) -> list[dic
         raise ValueError(f"past_target must be of whole blocks of {lookback} steps; got {length}")
     whole = {
         name: torch.cat([batch[f"past_{name}"], batch[f"future_{name}"]], dim=1)
-        for name in ("target", "observed_values") if f"future_{name}" in batch
+        for name in ("target", "observed_values", "weights") if f"future_{name}" in batch
     }  # fmt: skip
     if "future_features" in batch:
         known = batch["past_features"][..., : batch["future_features"].shape[-1]]
@@ -346,7 +347,7 @@ def blocks_of(batch: dict[str, Tensor], lookback: int, horizon: int) -> list[dic
         end = begin + lookback
         past = {name: value[:, begin:end] for name, value in batch.items() if name.startswith("past_")}
         future = {f"future_{name}": value[:, end : end + horizon] for name, value in whole.items()}
-        parts.append({name: batch[name] for name in ("static_features",) if name in batch} | past | future)
+        parts.append({name: batch[name] for name in ("static_features", "unit") if name in batch} | past | future)
     return parts
 
 

@@ -5,18 +5,28 @@ forecasts of them; any `gluonts.torch.distributions.Output` of one number per st
 lacks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gluonts.core.component import validated
 from gluonts.model.forecast_generator import ForecastGenerator, QuantileForecastGenerator
-from gluonts.torch.distributions import LaplaceOutput, NormalOutput, Output, QuantileOutput, StudentTOutput
+from gluonts.torch.distributions import (
+    LaplaceOutput,
+    NegativeBinomialOutput,
+    NormalOutput,
+    Output,
+    QuantileOutput,
+    StudentTOutput,
+)
 from gluonts.torch.distributions.distribution_output import DistributionOutput
 from jaxtyping import Float
+from scipy.stats import nbinom
 from torch import Tensor
+from torch.distributions import NegativeBinomial
 
 LOSSES = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.smooth_l1_loss}
 QUANTILES = (0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975)
@@ -77,26 +87,77 @@ class MonotoneQuantileOutput(QuantileOutput):
         return (torch.cat([below, centre, above], dim=-1),)
 
 
+class CountOutput(NegativeBinomialOutput):
+    """A negative binomial of counts, which is told the mean and the deviation of the lookback in counts.
+
+        mean = scale softplus(loc / scale + level),    variance = mean + (scale softplus(spread))^2
+
+    Far from 0 the mean is loc + scale * level, as that of a normal output. GluonTS's own form multiplies by the scale
+    alone, and cannot say how a series moves around its mean. Loss and quantiles are of the counts themselves, so `loc`
+    and `scale` must be in counts. In float64: log-densities of nearly Poisson counts are differences of large numbers.
+    """
+
+    args_dim: ClassVar[dict[str, int]] = {"level": 1, "spread": 1}
+
+    @classmethod
+    def domain_map(cls, level: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return level.squeeze(-1), F.softplus(spread).squeeze(-1)
+
+    def distribution(
+        self, distr_args: tuple[Tensor, ...], loc: Tensor | None = None, scale: Tensor | None = None
+    ) -> NegativeBinomial:
+        level, spread = (each.double() for each in distr_args)
+        loc = torch.zeros_like(level) if loc is None else loc.double().clamp(min=0)
+        scale = torch.ones_like(level) if scale is None else scale.double()
+        mean = scale * F.softplus(loc / scale + level).clamp(min=1e-6)
+        total = (mean / (scale * spread)).square().clamp(min=1e-6, max=1e8)
+        return NegativeBinomial(total_count=total, logits=(mean / total).log())
+
+    def loss(
+        self,
+        target: Tensor,
+        distr_args: tuple[Tensor, ...],
+        loc: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        return super().loss(target.double(), distr_args, loc=loc, scale=scale).to(target.dtype)
+
+
 # of standardised series: a density over all numbers, or quantiles. By name, since a saved forecaster names its output
 OUTPUTS: dict[str, type[Output]] = {
     cls.__name__: cls
-    for cls in (MonotoneQuantileOutput, PointOutput, QuantileOutput, StudentTOutput, NormalOutput, LaplaceOutput)
+    for cls in (
+        MonotoneQuantileOutput,
+        PointOutput,
+        QuantileOutput,
+        StudentTOutput,
+        NormalOutput,
+        LaplaceOutput,
+        CountOutput,
+    )
 }
 
 
+DISTRIBUTIONS: dict[str, Callable[[], Output]] = {
+    "student_t": StudentTOutput, "normal": NormalOutput, "negative_binomial": CountOutput,
+}  # fmt: skip
+
+
 def make_output(name: str | Output) -> Output:
-    """An output by name ("quantiles", "student_t", or "mse", "mae", "huber" for one value), or the given one."""
+    """An output by name, or the given one: "quantiles", a distribution ("student_t", "normal", "negative_binomial" for
+    counts), or one value ("mse", "mae", "huber").
+    """
     if isinstance(name, Output):
         if name.event_shape != ():
             raise ValueError(f"output must be of one number per step; got {name!r}")
         return name
     if name == "quantiles":
         return MonotoneQuantileOutput(list(QUANTILES))
-    if name == "student_t":
-        return StudentTOutput()
+    if isinstance(name, str) and name in DISTRIBUTIONS:
+        return DISTRIBUTIONS[name]()
     if isinstance(name, str) and name in LOSSES:
         return PointOutput(name)
-    raise ValueError(f"output must be one of quantiles, student_t, {', '.join(LOSSES)}; got {name!r}")
+    raise ValueError(f"output must be one of quantiles, {', '.join((*DISTRIBUTIONS, *LOSSES))}; got {name!r}")
 
 
 def output_arguments(output: Output) -> dict[str, Any]:
@@ -114,6 +175,21 @@ def require_levels(output: Output, levels: Sequence[float]) -> None:
         if sides[0] < low - 1e-9 or sides[1] > high + 1e-9:
             what = f"an interval of {level:g} %" if level else "a middle"
             raise ValueError(f"output has quantiles from {low:g} to {high:g}, too few for {what}")
+
+
+def learned_level(output: Output) -> float:
+    """The widest interval in percent that the output itself gives."""
+    if not isinstance(output, QuantileOutput):
+        return 100.0
+    return 200 * min(0.5 - min(output.quantiles), max(output.quantiles) - 0.5)
+
+
+def within(output: Output, levels: Sequence[float]) -> list[float]:
+    """Quantile levels, those beyond the learned ones moved to the outermost of these."""
+    if not isinstance(output, QuantileOutput):
+        return list(levels)
+    low, high = min(output.quantiles), max(output.quantiles)
+    return [min(max(level, low), high) for level in levels]
 
 
 def raw_size(output: Output) -> int:
@@ -154,8 +230,17 @@ def quantiles(
             "a forecast of one value per step has no quantiles; train with output='quantiles' or 'student_t'"
         )
     distribution: Any = output.distribution(args, loc=loc, scale=scale)
+    if isinstance(distribution, NegativeBinomial):
+        return _quantiles_of_counts(distribution, levels)
     found = [distribution.icdf(torch.full_like(loc, level).expand(*args[0].shape)) for level in levels]
     return torch.stack(found, dim=-1)
+
+
+def _quantiles_of_counts(distribution: NegativeBinomial, levels: Sequence[float]) -> Tensor:
+    """Whole numbers; PyTorch has no inverse of this distribution."""
+    total, failure = distribution.total_count.cpu().numpy(), torch.sigmoid(-distribution.logits).cpu().numpy()
+    found = nbinom.ppf(np.array(levels), total[..., None], failure[..., None])
+    return torch.from_numpy(found).to(distribution.logits.device)
 
 
 def _between(known: Sequence[float], values: Tensor, levels: Sequence[float]) -> Tensor:

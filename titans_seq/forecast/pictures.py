@@ -4,6 +4,7 @@ L lookback, H horizon, C channels.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.dates as mdates
@@ -59,23 +60,76 @@ def plot_forecast(
     chosen = shown_channels(len(columns))
     figure = new_figure(len(chosen))
     panels = figure.subplots(len(chosen), sharex=True, squeeze=False)[:, 0]
-    lookback = len(past)
-    bands = sorted((intervals or {}).items(), reverse=True)  # the widest first
-    joined = slice(lookback - 1, None)  # lines start at the last row seen, so that nothing gapes
     for axes, channel in zip(panels, chosen, strict=True):
-        for (level, bounds), alpha in zip(bands, np.linspace(0.12, 0.28, len(bands)), strict=True):
-            low, high = (np.concatenate([past[-1:, channel], bound[:, channel]]) for bound in bounds)
-            label = f"{level:g} % interval"
-            axes.fill_between(axis[joined], low, high, color=FORECAST, alpha=alpha, linewidth=0, label=label)
-        _line(axes, axis[:lookback], past[:, channel], HISTORY, "history")
-        for values, colour, label in ((truth, TRUTH, "truth"), (forecast, FORECAST, "forecast")):
-            if values is not None:
-                _line(axes, axis[joined], np.concatenate([past[-1:, channel], values[:, channel]]), colour, label)
-        axes.axvspan(axis[lookback - 1], axis[-1], color=FORECAST, alpha=0.05, linewidth=0)
+        here = {level: bounds[:, :, channel] for level, bounds in (intervals or {}).items()}
+        known = None if truth is None else truth[:, channel]
+        _forecast(axes, axis, past[:, channel], forecast[:, channel], known, here)
         axes.set_ylabel(columns[channel])
-    _time_axis(panels[-1], axis)
+    time_axis(panels[-1], axis)
     _head(figure, panels[0], title, len(columns), chosen)
     return save(figure, path)
+
+
+@dataclass(frozen=True)
+class SeriesForecast:
+    """A series before its forecast, and the forecast: what a panel of a picture shows.
+
+    Args:
+        name: of the series.
+        axis: L + H time stamps or numbers.
+        past: [L] values.
+        forecast: [H] points.
+        truth: [H], NaN where unknown; None: nothing is known.
+        intervals: level in percent -> lower and upper bounds [2, H].
+    """
+
+    name: str
+    axis: pd.Index
+    past: Float[np.ndarray, " L"]
+    forecast: Float[np.ndarray, " H"]
+    truth: Float[np.ndarray, " H"] | None
+    intervals: Mapping[float, Float[np.ndarray, "2 H"]]
+
+
+def draw_series(shown: Sequence[SeriesForecast], *, title: str, count: int) -> Figure:
+    """Draw series with times of their own, one below the other.
+
+    Args:
+        shown: the series.
+        title: one line.
+        count: how many series there are in all.
+    """
+    figure = new_figure(len(shown), height=1.2 + 2.2 * len(shown))
+    panels = figure.subplots(len(shown), squeeze=False)[:, 0]
+    for axes, each in zip(panels, shown, strict=True):
+        _forecast(axes, each.axis, each.past, each.forecast, each.truth, each.intervals)
+        axes.set_ylabel(each.name)
+        time_axis(axes, each.axis)
+    _head(figure, panels[0], title, count, list(range(len(shown))))
+    return figure
+
+
+def _forecast(
+    axes: Axes,
+    axis: pd.Index,
+    past: Float[np.ndarray, " L"],
+    forecast: Float[np.ndarray, " H"],
+    truth: Float[np.ndarray, " H"] | None,
+    intervals: Mapping[float, Float[np.ndarray, "2 H"]],
+) -> None:
+    """One series: intervals, the widest first, then the lines."""
+    lookback = len(past)
+    joined = slice(lookback - 1, None)  # lines start at the last row seen, so that nothing gapes
+    bands = sorted(intervals.items(), reverse=True)
+    for (level, bounds), alpha in zip(bands, np.linspace(0.12, 0.28, len(bands)), strict=True):
+        low, high = (np.concatenate([past[-1:], bound]) for bound in bounds)
+        label = f"{level:g} % interval"
+        axes.fill_between(axis[joined], low, high, color=FORECAST, alpha=alpha, linewidth=0, label=label)
+    _line(axes, axis[:lookback], past, HISTORY, "history")
+    for values, colour, label in ((truth, TRUTH, "truth"), (forecast, FORECAST, "forecast")):
+        if values is not None:
+            _line(axes, axis[joined], np.concatenate([past[-1:], values]), colour, label)
+    axes.axvspan(axis[lookback - 1], axis[-1], color=FORECAST, alpha=0.05, linewidth=0)
 
 
 def plot_surprise(
@@ -111,8 +165,20 @@ def plot_surprise(
             if span.channel == channel:
                 for axes in (above, below):
                     axes.axvspan(axis[span.begin], axis[span.end - 1], color=FORECAST, alpha=0.25, linewidth=1)
-    _time_axis(panels[-1], axis)
+    time_axis(panels[-1], axis)
     _head(figure, panels[0], title, len(columns), chosen, handles=[panels[0].lines[0], panels[1].lines[0]])
+    return save(figure, path)
+
+
+def plot_importance(table: pd.DataFrame, path: str | Path, *, title: str) -> Path:
+    """Draw how much the loss grows without each covariate, the most important first, with the deviation over draws."""
+    table = table.sort_values("share")
+    figure = new_figure(1, height=1.2 + 0.35 * len(table))
+    axes = figure.subplots()
+    names = [f"{name} ({kind})" for name, kind in zip(table["covariate"], table["kind"], strict=True)]
+    spread = table["deviation"] * (table["share"] / table["increase"].where(table["increase"] != 0)).abs()
+    axes.barh(names, 100 * table["share"], xerr=100 * spread.fillna(0.0), color=TRUTH, height=0.6)
+    axes.set(xlabel="increase of the loss, %", title=f"{title}: importance of covariates")
     return save(figure, path)
 
 
@@ -133,7 +199,8 @@ def _head(
     pictures.head(figure, title + shown, handles or axes.get_legend_handles_labels()[0])
 
 
-def _time_axis(axes: Axes, axis: pd.Index) -> None:
+def time_axis(axes: Axes, axis: pd.Index) -> None:
+    """Label the panel below by dates or row numbers."""
     if isinstance(axis, pd.DatetimeIndex):
         locator = mdates.AutoDateLocator(minticks=4, maxticks=9)
         axes.xaxis.set_major_locator(locator)
@@ -141,4 +208,5 @@ def _time_axis(axes: Axes, axis: pd.Index) -> None:
         axes.set_xlabel("time")
     else:
         axes.set_xlabel("row")
-    axes.set_xlim(axis[0], axis[-1])
+    if len(axis) > 1:
+        axes.set_xlim(axis[0], axis[-1])

@@ -1,9 +1,12 @@
 """The calendar: which step dates have, what follows them, and how a step is kept."""
 
 import json
+from datetime import timedelta
 
+import numpy as np
 import pandas as pd
 import pytest
+from dateutil.relativedelta import MO
 from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from titans_seq.datamodules import DataError
@@ -16,6 +19,7 @@ def dates(begin: str, periods: int, freq, lost: int | None = None) -> pd.Datetim
 
 
 MONTHLY = pd.DateOffset(months=1)
+EXCHANGE = pd.offsets.BusinessHour(start="10:00", end="16:00")
 QUARTERS = pd.to_datetime([f"{year}-{day}" for year in (1970, 1971) for day in ("01-01", "04-02", "07-02", "10-01")])
 STEPS = {
     "15 minutes": (dates("2024", 5, "15min"), "15min", "2024-01-01 01:15"),
@@ -43,6 +47,8 @@ STEPS = {
     "years": (dates("1990-06-30", 9, "YE-JUN", 3), "YE-JUN", "1999-06-30"),
     "quarters that drift": (QUARTERS, "QS-JAN", "1972-01-01"),
     "three quarters that drift": (QUARTERS[:3], "QS-JAN", "1970-10-01"),
+    "business hours": (dates("2024-01-01 09:00", 90, "bh", 5), "bh", "2024-01-16 11:00"),
+    "exchange hours": (dates("2024-01-01 10:00", 90, EXCHANGE), EXCHANGE, "2024-01-22 10:00"),
     "300 years": (dates("1700", 300, "YS"), "YS-JAN", "2000-01-01"),
 }  # fmt: skip
 
@@ -62,6 +68,8 @@ def test_one_date_has_no_step():
 HOLIDAYS = pd.offsets.CustomBusinessDay(holidays=["2024-01-15", "2024-02-02"])
 KEPT = [
     "15min", "2B", "QS-FEB", "WOM-3FRI", 7, MONTHLY, HOLIDAYS, pd.offsets.CustomBusinessDay(2, weekmask="Sun Mon Tue"),
+    "W", "3W", timedelta(hours=2), pd.Timedelta("90s"), np.timedelta64(1, "D"), EXCHANGE,
+    pd.offsets.CustomBusinessHour(holidays=["2024-02-01"]),
     pd.offsets.CustomBusinessDay(calendar=USFederalHolidayCalendar()), pd.offsets.LastWeekOfMonth(weekday=4),
 ]  # fmt: skip
 
@@ -73,6 +81,11 @@ def test_steps_are_kept_in_json(step):
     assert again == step
     last = pd.Index([4, 5]) if isinstance(step, int) else dates("2024-01-31", 2, step)
     assert list(future_times(last, 5, again)) == list(future_times(last, 5, step))
+
+
+@pytest.mark.parametrize("first", ["2024-01-31", "2024-02-01", "2024-02-04"])
+def test_weeks_are_those_of_the_data(first):
+    assert list(future_times(pd.DatetimeIndex([first]), 2, to_step("W"))) == list(dates(first, 3, "7D")[1:])
 
 
 def test_holidays_are_no_business_days():
@@ -88,7 +101,7 @@ def test_holidays_are_no_business_days():
         ("-1D", "freq must be a step forward"),
         (True, "or a whole number; got True"),
         (1.5, "or a whole number; got 1.5"),
-        (pd.offsets.BusinessHour(start="10:00"), "cannot be saved"),
+        (pd.DateOffset(weekday=MO(1)), "cannot be saved"),
     ],
 )
 def test_what_is_no_step(freq, message):

@@ -1,157 +1,30 @@
-"""A user's CSV: what is read, and one line for each thing that may be wrong with it."""
+"""Files of published data sets: read block by block, and known by their shape."""
 
-import gzip
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from titans_seq.datamodules import DataError, DataWarning, Panel, read_csv
 from titans_seq.datamodules.forecast import csv_files
-from titans_seq.datamodules.forecast.csv_files import csv_shape
+from titans_seq.datamodules.forecast.csv_files import csv_shape, read_published_csv
 
 Write = Callable[..., Path]
-
-
-def _table(*rows: str, header: str = "date,a,b") -> str:
-    return "\n".join([header, *rows, ""])
-
-
-def _values(panel: Panel) -> np.ndarray:
-    return panel.target.reshape(len(panel), -1).T
-
-
-GOOD = _table("2024-01-01,1,2", "2024-01-02,3,4.5", "2024-01-03,-1e3,0")
-
-
-def test_reads_values_columns_dates_and_step(write_csv: Write) -> None:
-    panel = read_csv(write_csv(GOOD))
-    assert (list(panel.ids), panel.columns.time, panel.freq, panel.wide) == (["a", "b"], "date", "D", True)
-    assert panel.target.dtype == np.float64
-    np.testing.assert_array_equal(_values(panel), [[1, 2], [3, 4.5], [-1000, 0]])
-    assert list(panel.times) == 2 * list(pd.date_range("2024-01-01", periods=3))
+GOOD = "date,a,b\n2024-01-01,1,2\n2024-01-02,3,4.5\n2024-01-03,-1e3,0\n"
 
 
 @pytest.mark.parametrize("block", [1, 7, 10**6])
-def test_blocks_do_not_change_what_is_read(write_csv: Write, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_blocks_do_not_change_what_is_read(write_csv: Write, toy, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    spec, _ = toy(checksum=False)
     path = write_csv(rows=23)
     monkeypatch.setattr(csv_files, "_BLOCK_VALUES", block)
-    panel = read_csv(path)
+    monkeypatch.setattr(csv_files, "_BLOCK_ROWS", 1)
+    panel = read_published_csv(path, replace(spec, rows=23, channels=3, frequency="h"))
     whole = pd.read_csv(path, parse_dates=["date"])
-    np.testing.assert_array_equal(_values(panel), whole[["c0", "c1", "c2"]].to_numpy())
+    np.testing.assert_array_equal(panel.target.reshape(3, -1).T, whole[["c0", "c1", "c2"]].to_numpy())
     assert list(panel.times[: len(whole)]) == list(whole["date"])
-
-
-def test_gz_bom_crlf_and_blank_lines_read_alike(write_csv: Write, tmp_path: Path) -> None:
-    expected = read_csv(write_csv(GOOD)).target
-    packed = tmp_path / "packed.csv.gz"
-    packed.write_bytes(gzip.compress(("\ufeff" + GOOD.replace("\n", "\r\n") + "\r\n,,\r\n").encode()))
-    panel = read_csv(packed)
-    assert list(panel.ids) == ["a", "b"]
-    np.testing.assert_array_equal(panel.target, expected)
-    for ends in ("\n\n", "\r"):
-        np.testing.assert_array_equal(read_csv(write_csv(GOOD.replace("\n", ends))).target, expected)
-
-
-@pytest.mark.parametrize("name", ["date", "Timestamp", "DATETIME", "ds", " time", "Month", "utc", ""])
-def test_date_column_may_stand_anywhere_under_any_name(write_csv: Write, name: str) -> None:
-    panel = read_csv(write_csv(_table("1,2024-01-01,2", "3,2024-01-02,4", header=f"a,{name},b")))
-    assert (list(panel.ids), panel.columns.time) == (["a", "b"], name or "date")
-    assert list(panel.times[:2]) == list(pd.date_range("2024-01-01", periods=2))
-
-
-def test_years_are_dates_where_the_column_is_called_so(write_csv: Write) -> None:
-    panel = read_csv(write_csv(_table("1700,1,2", "1701,3,4", "1703,5,6", header="Year,a,b")))
-    assert (panel.freq, panel.times[3], np.isnan(panel.target).sum()) == ("YS", pd.Timestamp("1703"), 2)
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("2024-01-12 23:00", "2024-01-13 00:00"),
-        ("2024-01-12T23:00:00", "2024-01-13T00:00:00"),
-        ("2024/1/12 23:00", "2024/1/13 0:00"),
-        ("01/12/2024 23:00", "01/13/2024 00:00"),
-        ("12/01/2024 23:00", "13/01/2024 00:00"),
-        ("12.01.2024 23:00:00", "13.01.2024 00:00:00"),
-        ("2024-01-12T23:00:00+00:00", "2024-01-13T00:00:00+00:00"),
-        ("2024-01-12 23:00:00Z", "2024-01-13 00:00:00Z"),
-        ("1/12/2024 11:00 PM", "1/13/2024 12:00 AM"),
-        ("Jan 12 2024 23:00", "Jan 13 2024 00:00"),
-    ],
-)
-def test_date_formats(write_csv: Write, first: str, second: str) -> None:
-    panel = read_csv(write_csv(_table(f"{first},1,2", f"{second},3,4")))
-    assert list(panel.times[:2].astype(str)) == ["2024-01-12 23:00:00", "2024-01-13 00:00:00"]
-
-
-def test_clock_change_is_ordered_by_its_offsets(write_csv: Write) -> None:
-    rows = [f"2024-10-27T{clock},1,2" for clock in ("01:00:00+02:00", "02:00:00+02:00", "02:00:00+01:00")]
-    with pytest.warns(DataWarning, match="column 'date' has times with offsets; they are read as UTC"):
-        panel = read_csv(write_csv(_table(*rows)))
-    assert list(panel.times[:3]) == list(pd.date_range("2024-10-26 23:00", periods=3, freq="h"))
-
-
-def test_empty_cells_and_missing_rows_are_missing(write_csv: Write) -> None:
-    panel = read_csv(write_csv(_table("2024-01-01,1,5", "2024-01-02,,6", "2024-01-05,NA,", "2024-01-04,7,8")))
-    nan = np.nan
-    np.testing.assert_array_equal(_values(panel), [[1, 5], [nan, 6], [nan, nan], [7, 8], [nan, nan]])
-
-
-BAD = {
-    "empty": ("", "is empty"),
-    "header only": ("date,a,b\n", "has a header but no rows"),
-    "no dates": (_table("1,2", header="a,b"), r"no column of dates: call it one of date, .*\(found: a, b\)$"),
-    "semicolons": (_table("2024-01-01;1", header="date;a"), "separated by commas"),
-    "no column": (_table("2024-01-01", header="date"), "no numeric column"),
-    "no numeric column": (_table("2024-01-01,x,y", "2024-01-02,x,y"), "no numeric column"),
-    "text": (
-        _table("2024-01-01,1,2", "2024-01-02,3,high"),
-        "column 'b' in line 3: 'high' is not a number; correct it or drop the column",
-    ),
-    "text after a blank line": (_table("2024-01-01,1,2", "", "2024-01-02,x,3"), "column 'a' in line 4"),
-    "decimal comma": (
-        _table('2024-01-01,"1,5",2', "2024-01-02,2,3"),
-        "column 'a' in line 2: '1,5' is not a number; write decimals with a point",
-    ),
-    "infinite": (_table("2024-01-01,1,2", "2024-01-02,1,-inf"), "column 'b' in line 3: -inf is not a finite number"),
-    "not a date": (_table("2024-01-01,1,2", "soon,3,4"), r"column 'date' \(line 3\): cannot parse 'soon' as a date"),
-    "no date in a row": (_table("2024-01-01,1,2", ",3,4"), r"column 'date' \(line 3\) has no date"),
-    "epoch seconds": (_table("1704067200,1,2"), r"\(line 2\): cannot parse '1704067200' as a date"),
-    "zone in one row": (_table("2024-01-01 00:00,1,2", "2024-01-02 00:00Z,3,4"), "line 3.*time zone or none"),
-    "no zone in one row": (_table("2024-01-01 00:00Z,1,2", "2024-01-02 00:00,3,4"), "line 3.*time zone or none"),
-    "impossible day": (_table("2024-01-01,1,2", "2024-02-30,3,4"), r"\(line 3\): cannot parse '2024-02-30' as a date"),
-    "duplicate": (
-        _table("2024-01-01,1,2", "2024-01-01,3,4"),
-        r"date 2024-01-01 00:00:00 is given twice \(lines 2 and 3\); remove or",
-    ),
-    "long table": (
-        _table("2024-01-01,a,2", "2024-01-01,b,3", header="date,shop,v"),
-        r"as dates repeat .* long: make .*, or give the frame to TitansForecaster\(id_col='shop'\)",
-    ),
-    "long table of numbers": (
-        _table("2024-01-01,1,2", "2024-01-01,2,3", header="date,shop,v"),
-        r"twice \(lines 2 and 3\); .* of a long table make one column per series \(DataFrame.pivot\)",
-    ),
-    "only empty": (_table("2024-01-01,,", "2024-01-02,,"), "no numeric column: every cell beside 'date' is empty"),
-    "one row": (_table("2024-01-01,1,2"), "the step of 'date' is unknown"),
-    "long row": (_table("2024-01-01,1,2", "2024-01-02,1,2,3"), "not a table: Expected 3 fields in line 3, saw 4"),
-    "two columns of one name": (_table("2024-01-01,1,2", header="date,a,a"), "duplicate column 'a' in the header"),
-    "all rows long": (_table("2024-01-01,1,2,3", "2024-01-02,1,2,3"), "more fields than its header"),
-}
-
-
-@pytest.mark.parametrize("fault", BAD)
-def test_each_fault_is_one_line_that_says_what_and_where(write_csv: Write, fault: str) -> None:
-    text, message = BAD[fault]
-    path = write_csv(text)
-    with pytest.raises(DataError, match=message) as caught:
-        read_csv(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_shape_counts_rows_not_line_ends(write_csv: Write) -> None:
@@ -159,32 +32,3 @@ def test_shape_counts_rows_not_line_ends(write_csv: Write) -> None:
     assert csv_shape(write_csv(GOOD.rstrip("\n"))) == (3, 2)
     assert csv_shape(write_csv(GOOD + "\n\n")) == (3, 2)
     assert csv_shape(write_csv("")) == (0, 0)
-
-
-def test_mixed_line_endings(tmp_path: Path) -> None:
-    ends = ("\n", "\r", "\r\n", "\n", "\r")
-    rows = "".join(f"2024-01-{day:02d},{day}{ends[day % 5]}" for day in range(1, 29))
-    path = tmp_path / "mixed.csv"
-    path.write_bytes(f"date,a\r\n{rows}".encode())
-    assert read_csv(path).target.tolist() == list(range(1, 29))
-    path.write_bytes(f"date,a\r\n{rows}2024-02-01,x\r".encode())
-    with pytest.raises(DataError, match="in line 30"):
-        read_csv(path)
-
-
-def test_ten_thousand_columns(tmp_path: Path) -> None:
-    path = tmp_path / "wide.csv"
-    names = ",".join(f"c{i}" for i in range(10_000))
-    row = ",".join(["0.5"] * 10_000)
-    path.write_text(f"date,{names}\n" + "".join(f"2024-01-{day:02d},{row}\n" for day in range(1, 29)))
-    start = time.process_time()
-    assert read_csv(path).target.shape == (280_000,)
-    assert time.process_time() - start < 10
-
-
-def test_an_error_does_not_repeat_a_huge_cell(tmp_path: Path) -> None:
-    path = tmp_path / "huge.csv"
-    path.write_text(f"date,a\n2024-01-01,1\n2024-01-02,{'x' * 10**6}\n")
-    with pytest.raises(DataError, match="is not a number; correct it or drop the column") as caught:
-        read_csv(path)
-    assert len(str(caught.value)) <= 1003

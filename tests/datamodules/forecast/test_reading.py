@@ -1,12 +1,13 @@
 """Frames and files of series: what is read, what is missing, what is refused."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from titans_seq.datamodules import DataError, DataWarning, read_csv
+from titans_seq.datamodules import DataError, DataWarning, read_file
 from titans_seq.datamodules.forecast.calendar import future_times
 from titans_seq.datamodules.forecast.panel import Columns, Panel, join_panels, pack_panel, unpack_panel
 from titans_seq.datamodules.forecast.reading import read_frame, read_future, read_panel
@@ -103,7 +104,6 @@ WRONG = {
         lambda f: changed(f, "ds", 4, pd.Timestamp("2124-01-31")),
         "series s0: 5 rows lie over 876577 steps of freq 'h'; look for a wrong date",
     ),
-    "zone": (lambda f: f.assign(ds=f["ds"].dt.tz_localize("UTC")), "has a time zone"),
     "two columns": (lambda f: pd.concat([f, f[["y"]]], axis=1), "duplicate column 'y' in the frame"),
 }  # fmt: skip
 
@@ -153,7 +153,7 @@ def read(request, tmp_path) -> Read:
         frame = pd.DataFrame({"ds": texts, "v": np.arange(float(len(dates))) if values is None else values})
         if request.param == "file":
             frame.to_csv(tmp_path / "own.csv", index=False)
-            return read_csv(tmp_path / "own.csv")
+            return read_file(tmp_path / "own.csv")
         return read_frame(frame, Columns(target="v" if request.param == "long frame" else "y"))
 
     return made
@@ -180,20 +180,44 @@ def test_a_missing_row_is_masked_and_moves_no_date(read, freq, rows, lost, follo
     assert list(future_times(panel.times[-1:], 2, panel.freq)) == list(pd.to_datetime(following))
 
 
-@pytest.mark.parametrize(
-    "form",
-    ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d-%m-%Y", "%d-%b-%Y", "%b %d %Y", "%b %Y"],
-)
-def test_the_regular_parse_of_dates_wins(read, form):
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d-%b-%Y", "%b %d %Y", "%b %Y"])
+def test_text_of_dates(read, form):
     dates = pd.date_range("2000", periods=300, freq="MS")
     assert list(read(dates, form=form).times) == list(dates)
 
 
-def test_dates_that_can_be_read_in_two_ways_are_said(read):
-    with pytest.warns(
-        DataWarning, match="'01/02/2024' are read as month/day/year, and could as well be day/month/year"
-    ):
-        assert read(pd.date_range("2024-01-02", periods=5), form="%m/%d/%Y").freq == "D"
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y"])
+def test_the_regular_parse_of_dates_wins(read, form):
+    dates = pd.date_range("2000", periods=300, freq="MS")
+    first = {"d": "day", "m": "month"}[form[1]]
+    with pytest.warns(DataWarning, match=f"'01.01.2000' are read as {first}.*, which makes them regular, and not as"):
+        assert list(read(dates, form=form).times) == list(dates)
+
+
+def test_dates_that_can_be_read_in_two_ways_are_refused(read):
+    days = pd.date_range("2024-01-02", periods=5)
+    message = "'01/02/2024' can be month/day/year or day/month/year; .* give --day-first or --month-first .*day_first="
+    with pytest.raises(DataError, match=message):
+        read(days, form="%m/%d/%Y")
+
+
+def test_covariates_ahead_can_be_written_with_the_day_first():
+    """Five days of January or the first days of five months, by what is said."""
+    columns = Columns(future_covariates=("price",))
+    frame = pd.DataFrame({"ds": pd.date_range("2023-10-01", periods=3, freq="MS"), "y": 1.0, "price": 0.0})
+    panel = read_frame(frame, columns)
+    future = pd.DataFrame({"ds": [f"01/{month:02d}/2024" for month in range(1, 6)], "price": np.arange(5.0)})
+    assert read_future(future, panel, 5, day_first=True).ravel().tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(DataError, match="future has two rows for 2024-01-01"):
+        read_future(future, panel, 5, day_first=False)
+
+
+@pytest.mark.parametrize(("day_first", "freq"), [(False, "D"), (True, "MS")])
+def test_whether_the_day_comes_first_can_be_said(day_first, freq):
+    frame = pd.DataFrame({"ds": pd.date_range("2024-01-01", periods=5).strftime("%m/%d/%Y"), "y": range(5)})
+    assert read_frame(frame, Columns(), day_first=day_first).freq == freq
+    with pytest.warns(DataWarning, match="read as month/day/year"):
+        assert read_frame(frame, Columns(), "D").times[-1] == pd.Timestamp("2024-01-05")
 
 
 @pytest.mark.parametrize("rows", [3, 20])
@@ -223,7 +247,9 @@ def test_dates_out_of_reach_do_not_wrap(read, year):
 
 def test_thousands_separators(read):
     dates = pd.date_range("2024", periods=3)
-    assert list(read(dates, ["1,234.5", "7", "-1,000,000"]).target) == [1234.5, 7, -1e6]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the file is read with marks between thousands")
+        assert list(read(dates, ["1,234.5", "7", "-1,000,000"]).target) == [1234.5, 7, -1e6]
     with pytest.raises(DataError, match="'1,5' is not a number; write decimals with a point"):
         read(dates, ["1,5", "1,234.5", "2"])
 
@@ -231,7 +257,7 @@ def test_thousands_separators(read):
 def test_the_index_that_pandas_writes_is_no_series(tmp_path):
     frame = pd.DataFrame({"ds": pd.date_range("2024", periods=9), "v": range(9)}).iloc[2:]
     frame.to_csv(tmp_path / "own.csv")
-    for read in (read_csv, lambda path: read_frame(pd.read_csv(path), Columns())):
+    for read in (read_file, lambda path: read_frame(pd.read_csv(path), Columns())):
         with pytest.warns(DataWarning, match="first column 'Unnamed: 0' counts the rows and is left out"):
             panel = read(tmp_path / "own.csv")
         assert list(panel.ids) == ["v"]
@@ -266,26 +292,21 @@ SHAPES = {
 def test_every_column_of_a_frame_is_a_series(frame, ids, wide):
     panel = read_frame(frame, Columns())
     assert (list(panel.ids), panel.wide) == (ids, wide)
-    assert list(panel.times) == list(DAYS) * len(ids)
+    assert list(panel.clock[:3]) == list(DAYS)
+    assert (panel.times.dtype.kind == "O") == isinstance(frame.index, pd.PeriodIndex)
     np.testing.assert_array_equal(panel.target[:3], [1, np.nan, 3])
     kept = panel.tail(2).extend(1).take(np.array([0])).until(1)
     assert unpack_panel(*pack_panel(kept), Columns()).wide == wide
 
 
-class Frame:
-    """As other libraries' frames."""
-
-    def to_pandas(self) -> None: ...
-
-
 REFUSED = {
-    "another library": (Frame(), Columns(), "a pandas DataFrame is needed; got .*Frame; give df.to_pandas()"),
+    "another library": ([1, 2], Columns(), "a frame of pandas, polars or Arrow is needed; got builtins.list"),
     "a target among others": (pd.DataFrame(VALUES, DAYS), Columns(target="z"), "beside 'z' .* columns x, y;"),
     "names of series": (pd.DataFrame({"y": 1.0, "store": "a"}, DAYS), Columns(),
-                        r"column 'store', 2024-01-01 00:00:00 \(row 0\): 'a' is not a number; .* say so by id_col="),
+                        r"'store', 2024-01-01 00:00:00 \(row 0\): 'a' is not a number; .* give --id-column store "),
     "another id": (pd.DataFrame(VALUES, DAYS), Columns(id="store"), "no column 'store'"),
     "dates as names": (pd.DataFrame({DAYS[0]: 1.0}, DAYS), Columns(), "must hold text or numbers as names of series"),
-    "dates elsewhere": (pd.DataFrame({"when": DAYS, "v": 1.0}), Columns(), "say so by time_col='when'"),
+    "dates elsewhere": (pd.DataFrame({"when": DAYS, "v": 1.0}), Columns(), "by --time-column when .*time_col='when'"),
     "covariates": (pd.DataFrame({"v": 1.0}, DAYS), Columns(past_covariates=("p",)), "covariates need a long frame"),
     "levels": (pd.DataFrame({"y": 1.0}, pd.MultiIndex.from_product([["a"], ["b"], DAYS])), Columns(), "reset_index()"),
     "nothing": (pd.DataFrame(index=DAYS), Columns(), "no column of values"),
@@ -383,4 +404,4 @@ def test_an_index_of_which_rows_were_dropped_is_no_series(tmp_path):
     frame = pd.DataFrame({"date": pd.date_range("2024", periods=30), "v": np.sin(np.arange(30))})
     frame.drop(index=[3, 17]).to_csv(tmp_path / "own.csv")
     with pytest.warns(DataWarning, match="counts the rows and is left out"):
-        assert read_csv(tmp_path / "own.csv").ids.tolist() == ["v"]
+        assert read_file(tmp_path / "own.csv").ids.tolist() == ["v"]

@@ -132,8 +132,7 @@ def test_unseen_categories_and_series():
     data = panel()
     scaling = PanelScaling.fit(data.rows(np.zeros(3, int), np.array([20, 0, 0])), calendar=False)
     np.testing.assert_array_equal(scaling.static(data)[:, 1:], [[1], [0], [1]])  # s1 is of a kind never seen
-    with pytest.raises(KeyError):
-        scaling.of_target(data)
+    assert np.isnan(scaling.of_target(data)[1:]).all()
     known = scaling.with_series(data)
     assert known.scales.loc["s1", "mean"] == pytest.approx(np.nanmean(data.target[data.series == 1]))
     assert known.scales.loc["s0"].equals(scaling.scales.loc["s0"])
@@ -197,3 +196,15 @@ def test_flat_and_short_series_are_scaled_by_what_is_typical_of_the_panel():
     sales = [[1e5 + 1e4 * (i % 4) for i in range(20)]]
     assert scales(*sales, [0.002] * 30)[-1] < 0.002  # nor by the unit of the others
     assert scales([1e5] * 30) == pytest.approx([100.0]) and scales([0.0] * 30) == [1.0]
+
+
+def test_a_series_that_scaling_does_not_know_counts_as_missing():
+    data = panel()
+    scaling = PanelScaling.fit(data.take(np.array([2, 0])), calendar=False)
+    found = scaling.of_target(data)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_array_equal(found[[0, 2]], scaling.scales.loc[["s0", "s2"]])
+    windows = Windows(data, scaling, L, H, Anchors(np.arange(3)[:, None], data.lengths - H))
+    seen = windows.__getitems__(range(3))["past_observed_values"]
+    assert not seen[1].any() and seen[0].any() and seen[2].any()
+    assert np.isnan(windows.targets()[1]).all() and np.isfinite(windows.targets()[2]).any()

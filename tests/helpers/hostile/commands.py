@@ -52,7 +52,7 @@ def _required(base: Base, words: tuple[str, ...]) -> list[str]:
     }
     if words in needed:
         return needed[words]
-    if words[0] in ("test", "predict", "embed", "score", "surprise", "eval", "generate"):
+    if words[0] in ("test", "predict", "embed", "score", "surprise", "eval", "generate", "backtest", "importance"):
         given = ["--checkpoint", str(base / run[words[1]])]
         given += (
             ["--fasta", str(base.genome)] if words[0] in ("score", "surprise", "embed") and words[1] == "dna" else []

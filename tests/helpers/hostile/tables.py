@@ -68,7 +68,7 @@ _WHOLE: dict[str, tuple[bytes | str, int]] = {
     "blank": ("\n\n\n", REFUSED),
     "header-alone": (HEAD, REFUSED),
     "header-and-end": (HEAD + "\n", REFUSED),
-    "one-row": (HEAD + "\n" + rows(1)[0] + "\n", REFUSED),
+    "one-row": (HEAD + "\n" + rows(1)[0] + "\n", EITHER),
     "dates-alone": ("date\n2024-01-01\n2024-01-02\n", REFUSED),
     "no-dates": ("a,b\n1,2\n", REFUSED),
     "commas": (",,,\n,,,\n", REFUSED),
@@ -79,8 +79,8 @@ _WHOLE: dict[str, tuple[bytes | str, int]] = {
     "binary": (random.Random(1).randbytes(5000), REFUSED),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), REFUSED),
     "zip": (b"PK\x03\x04" + bytes(200), REFUSED),
-    "utf16": (good().encode("utf-16"), REFUSED),
-    "latin1": (good("date,größe,b").encode("latin-1"), REFUSED),
+    "utf16": (good().encode("utf-16"), DONE),
+    "latin1": (good("date,größe,b").encode("latin-1"), DONE),
     "bom": (good().encode("utf-8-sig"), DONE),
     "two-boms": (b"\xef\xbb\xbf" * 2 + good().encode(), EITHER),
     "cut-letter": (good("date,gr\xc3,b").encode() + b"\xc3", REFUSED),
@@ -89,8 +89,8 @@ _WHOLE: dict[str, tuple[bytes | str, int]] = {
     "crlf": (good(end="\r\n"), DONE),
     "cr": (good(end="\r"), EITHER),
     "no-last-end": (good().rstrip(), DONE),
-    "semicolons": (good().replace(",", ";"), REFUSED),
-    "tabs": (good().replace(",", "\t"), REFUSED),
+    "semicolons": (good().replace(",", ";"), DONE),
+    "tabs": (good().replace(",", "\t"), DONE),
     "spaces": (good().replace(",", " , "), EITHER),
     "gzip-not-named": (gzip.compress(good().encode()), REFUSED),
 }
@@ -188,7 +188,7 @@ _CELLS = {
 
 def _cells() -> Iterator[Case]:
     # numbers, or words that pandas reads as such or as no value
-    legal = dict.fromkeys(("nan", "empty", "thousands", "na", "null", "none"), DONE) | {
+    legal = dict.fromkeys(("nan", "empty", "blank", "thousands", "na", "null", "none"), DONE) | {
         "true": EITHER,
         "underscore": EITHER,
         "arabic-digits": EITHER,
@@ -273,7 +273,7 @@ _HEADERS = {
     "blank-names": ("date, ,  ", EITHER),
     "two-dates": ("date,timestamp,b", EITHER),
     "upper": ("DATE,a,b", DONE),
-    "date-last": ("a,b,date", REFUSED),
+    "date-last": ("a,b,date", DONE),
     "numbers": ("date,1,2.5", DONE),
     "braces": ("date,{0},%s", DONE),
     "slashes": ("date,../../a,/b", DONE),

@@ -105,8 +105,8 @@ def test_names_of_outputs():
     assert isinstance(make_output("student_t"), DistributionOutput)
     given = NormalOutput()
     assert make_output(given) is given
-    with pytest.raises(ValueError, match="output must be one of quantiles, student_t, mse, mae, huber; got 'normal'"):
-        make_output("normal")
+    with pytest.raises(ValueError, match="student_t, normal, negative_binomial, mse, mae, huber; got 'gauss'"):
+        make_output("gauss")
     with pytest.raises(ValueError, match="between 0 and 1"):
         MonotoneQuantileOutput([0.5, 1.0])
 

@@ -26,9 +26,9 @@ from titans_seq.forecast.report.plots import (
     stamps,
     time_axis,
 )
-from titans_seq.forecast.report.scores import LEVELS, MODEL, NAIVE, SEASONAL, Scores
+from titans_seq.forecast.scores import MODEL, NAIVE, SEASONAL, SHOWN, Scores
 
-BANDS = ("rgba(209, 73, 91, 0.26)", "rgba(209, 73, 91, 0.14)")  # of LEVELS
+BANDS = ("rgba(209, 73, 91, 0.26)", "rgba(209, 73, 91, 0.14)")  # of SHOWN
 SHADE = "rgba(209, 73, 91, 0.25)"
 LINES = {MODEL: FORECAST, NAIVE: HISTORY, SEASONAL: TRUTH}
 MEASURES = ("MSE", "MAE")
@@ -46,7 +46,7 @@ class Window:
         past: values before the forecast, NaN where missing.
         truth: values that came, NaN where missing.
         forecast: point forecasts.
-        bounds: of LEVELS, lower and upper.
+        bounds: of SHOWN, lower and upper.
     """
 
     label: str
@@ -59,8 +59,11 @@ class Window:
 
 def forecast_plot(windows: Sequence[Window], columns: Sequence[str]) -> Plot:
     """Past, truth and forecast with its intervals: a menu of windows and one of channels."""
-    past = len(windows[0].past)
-    arrays = [part for window in windows for part in (stamps(window.time[:past]), stamps(window.time[past - 1 :]))]
+    arrays = [
+        part
+        for window in windows
+        for part in (stamps(window.time[: len(window.past)]), stamps(window.time[len(window.past) - 1 :]))
+    ]
     views = {}
     for (w, window), (c, name) in product(enumerate(windows), enumerate(columns)):
         bands = [_from_now(window, side, c) for level in window.bounds[::-1] for side in level]  # as `_bands`
@@ -81,7 +84,7 @@ def _from_now(window: Window, values: np.ndarray, channel: int) -> np.ndarray:
 def _bands() -> list[dict[str, Any]]:
     """Two traces of each level, the widest first: the second fills down to the first."""
     traces = []
-    for level, colour in list(zip(LEVELS, BANDS, strict=True))[::-1]:
+    for level, colour in list(zip(SHOWN, BANDS, strict=True))[::-1]:
         common = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": f"{level:g}"}
         traces.append(as_json(go.Scatter(**common, showlegend=False)))
         traces.append(as_json(go.Scatter(**common, fill="tonexty", fillcolor=colour, name=f"{level:g} % interval")))
@@ -90,7 +93,7 @@ def _bands() -> list[dict[str, Any]]:
 
 def horizon_plot(scores: Scores) -> Plot:
     """Error by step of the horizon, of the model and of the baselines: a menu of measures."""
-    errors = scores.errors
+    errors = scores.tallies
     views = {}
     for i, measure in enumerate(MEASURES):
         lines = numbers(*(error.mean(measure, axis=1) for error in errors.values()))
@@ -114,7 +117,7 @@ def channel_plot(scores: Scores, columns: Sequence[str], baseline: str) -> Plot:
 
 
 def _bars(scores: Scores, names: Sequence[str], measure: str, columns: Sequence[str]) -> dict[str, Any]:
-    errors = {name: scores.errors[name].mean(measure, axis=0) for name in names}
+    errors = {name: scores.tallies[name].mean(measure, axis=0) for name in names}
     order = _ends(np.argsort(-errors[MODEL], kind="stable"))
     ticks = {"tickvals": list(range(len(order))), "ticktext": [label_of(columns[c]) for c in order]}
     layout = {
@@ -132,7 +135,8 @@ def _ends(order: np.ndarray) -> np.ndarray:
 def training_plot(history: Sequence[Mapping[str, float]], best_epoch: int) -> Plot:
     """Training loss and validation errors of every epoch, the best one marked; epochs count from 1."""
     epochs = [int(row["epoch"]) + 1 for row in history]
-    curves = [numbers(np.array([row[key] for row in history]))[0] for key, _ in CURVES]
+    known = [(key, label) for key, label in CURVES if all(key in row for row in history)]
+    curves = [numbers(np.array([row[key] for row in history]))[0] for key, _ in known]
     step = {"dtick": 1} if len(epochs) <= 12 else {"nticks": 12}
     layout = layout_of(
         shapes=[_upright("line", best_epoch, best_epoch, line={"color": HISTORY, "dash": "dot"})],
@@ -145,7 +149,7 @@ def training_plot(history: Sequence[Mapping[str, float]], best_epoch: int) -> Pl
         yaxis=axis_of("standardised values"),
     )  # fmt: skip
     colours = (HISTORY, FORECAST, TRUTH)
-    traces = [line(label, colour, markers=True) for (_, label), colour in zip(CURVES, colours, strict=True)]
+    traces = [line(label, colour, markers=True) for (_, label), colour in zip(known, colours, strict=False)]
     return Plot("training", 380, traces, layout, {"": {"x": [0] * len(curves), "y": curves}}, [epochs])
 
 

@@ -11,7 +11,8 @@ from plotly.offline import get_plotlyjs
 
 from titans_seq.forecast.report.figures import MEASURES, MOST_BARS
 from titans_seq.forecast.report.plots import Plot
-from titans_seq.forecast.report.scores import LEVELS, MODEL, Scores, Season, verdict
+from titans_seq.forecast.scores import LEVELS, MODEL, SHOWN, Scores, Season, verdict
+from titans_seq.forecast.scores import MEASURES as SCORED
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,8 +27,9 @@ class Report:
         scores: on the test windows.
         baseline: of its names, the better one on the validation windows.
         season: of the seasonal naive.
-        calibrated: windows the intervals were calibrated on.
-        validation: windows of the validation split.
+        calibrated: windows of one channel each that the intervals were calibrated on.
+        validation: such windows of the validation split.
+        pooled: levels whose intervals have one margin for all steps.
         plots: forecast, horizon, channels, training and, where there is a memory, surprise.
         training: a sentence.
         facts: names and values.
@@ -46,6 +48,7 @@ class Report:
     season: Season
     calibrated: int
     validation: int
+    pooled: Sequence[str]
     plots: Mapping[str, Plot]
     training: str
     facts: Sequence[tuple[str, str]]
@@ -54,7 +57,7 @@ class Report:
     every: int = 1
     differs: str | None = None
 
-    bars, measures = MOST_BARS, MEASURES
+    bars, measures, scored = MOST_BARS, MEASURES, SCORED
 
     @property
     def windows(self) -> int:
@@ -94,16 +97,18 @@ class Report:
     def intervals(self) -> list[dict[str, Any]]:
         """Of each level: what was measured on the test windows."""
         rows: list[dict[str, Any]] = []
-        for level, margin, coverage in zip(LEVELS, self.scores.margin, self.scores.coverage, strict=True):
-            row = {"level": level, "finite": not np.isnan(coverage).all(), "verdict": ""}
+        shares, widths = self.scores.coverage(MODEL), self.scores.width(MODEL)
+        for i, level in [(LEVELS.index(level), level) for level in SHOWN]:
+            row = {"level": level, "finite": not np.isnan(shares[i]), "verdict": ""}
             if row["finite"]:
-                lowest, share = int(np.nanargmin(coverage)), float(np.nanmean(coverage))
+                coverage = self.scores.coverage_by_series[i]
+                lowest = int(np.nanargmin(coverage))
                 row |= {
-                    "verdict": verdict(level, share),
-                    "coverage": share,
+                    "verdict": verdict(level, shares[i]),
+                    "coverage": shares[i],
                     "lowest": float(coverage[lowest]),
                     "channel": self.columns[lowest],
-                    "width": 2 * float(margin[np.isfinite(margin)].mean()),
+                    "width": widths[i],
                 }
             rows.append(row)
         return rows
@@ -112,16 +117,8 @@ class Report:
     def calibration(self) -> str:
         """What the intervals were calibrated on."""
         if self.calibrated == self.validation:
-            return f"the {self.validation:,} validation windows"
-        return f"{self.calibrated:,} of {self.validation:,} validation windows, evenly spaced"
-
-    @property
-    def pooled(self) -> list[str]:
-        """Levels that have one width for all steps, since single steps had too few errors."""
-        if self.about["horizon"] == 1:
-            return []
-        alike = [bool(np.isfinite(margin).all() and (margin == margin[:1]).all()) for margin in self.scores.margin]
-        return [f"{level:g} %" for level, same in zip(LEVELS, alike, strict=True) if same]
+            return "all validation windows"
+        return f"{self.calibrated:,} of {self.validation:,} validation windows of single channels, evenly spaced"
 
 
 def render(report: Report) -> str:

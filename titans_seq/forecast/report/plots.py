@@ -86,7 +86,7 @@ def stamps(time: pd.Index) -> list[Any]:
     """Dates as text, as short as they are exact, or row numbers."""
     if not isinstance(time, pd.DatetimeIndex):
         return [int(row) for row in time]
-    plain = time if time.tz is None else time.tz_convert("UTC").tz_localize(None)
+    plain = time.tz_localize(None)  # as it was on the wall
     microseconds = plain.as_unit("us").asi8
     exact = (form for step, form in _DATE_FORMS if not (microseconds % step).any())
     return plain.strftime(next(exact, "%Y-%m-%dT%H:%M:%S.%f")).tolist()

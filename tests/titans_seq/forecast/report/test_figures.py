@@ -6,11 +6,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from pandas.tseries.frequencies import to_offset
 
+from titans_seq.datamodules.forecast.panel import Columns, from_columns
+from titans_seq.datamodules.forecast.windows import Anchors
 from titans_seq.forecast.anomalies import Span
 from titans_seq.forecast.report import figures
 from titans_seq.forecast.report.plots import Plot, label_of, numbers, stamps
-from titans_seq.forecast.report.scores import MODEL, SEASONAL, Scores
+from titans_seq.forecast.scores import LEVELS, MODEL, NAIVE, SEASONAL, Scores
 
 L, H = 24, 12
 
@@ -72,11 +75,14 @@ def test_infinite_intervals_are_left_out() -> None:
 
 
 def scored(channels: int, season: int | None = 5) -> Scores:
-    values = rows(80, channels)
-    scores = Scores(values, H, season, np.ones((2, H, channels)))
-    first = np.arange(20, 60)
-    truth = np.stack([values[row : row + H] for row in first])
-    scores.add(first, truth + rows(1, 1, channels), truth)
+    times = pd.date_range("2024-01-01", periods=80, freq="h")
+    panel = from_columns(times, rows(channels, 80), range(channels), Columns(), to_offset("h"))
+    scores = Scores(panel, np.tile([0.0, 1.0], (channels, 1)), panel, H, season)
+    anchors = Anchors(np.tile(np.arange(channels), (40, 1)), np.arange(20, 60))
+    scores.calibrate(anchors)
+    truth = panel.target.reshape(channels, -1)[:, np.arange(20, 60)[:, None] + np.arange(H)]
+    points = (truth + rows(channels, 1, 1)).swapaxes(0, 1).reshape(-1, H)
+    scores.add(anchors, points, points[..., None, None] + np.zeros((len(LEVELS), 2)))
     return scores
 
 
@@ -87,16 +93,16 @@ def test_error_by_step() -> None:
     assert plot.arrays == [list(range(1, H + 1))]
     for view, measure in (("0", "MSE"), ("1", "MAE")):
         found = y_of(plot, view, SEASONAL)
-        np.testing.assert_allclose(found, scores.errors[SEASONAL].mean(measure, axis=1), atol=1e-4)
+        np.testing.assert_allclose(found, scores.tallies[SEASONAL].mean(measure, axis=1), atol=1e-4)
 
 
 @pytest.mark.parametrize("channels, season", [(1, None), (4, 5), (41, 5)])
 def test_error_by_channel_is_sorted(channels: int, season: int | None) -> None:
     scores = scored(channels, season)
     names = [f"c{i}" for i in range(channels)]
-    plot = figures.channel_plot(scores, names, scores.baseline)
+    plot = figures.channel_plot(scores, names, NAIVE)
     check(plot)
-    error = scores.errors[MODEL].mean("MAE", axis=0)
+    error = scores.tallies[MODEL].mean("MAE", axis=0)
     shown = plot.views["1"]["layout"]["yaxis"]["ticktext"]
     np.testing.assert_allclose(plot.views["1"]["x"][0], [error[int(name[1:])] for name in shown], atol=1e-4)
     assert plot.views["1"]["x"][0] == sorted(plot.views["1"]["x"][0], reverse=True)
@@ -138,7 +144,7 @@ def test_names_are_shown_letter_by_letter() -> None:
         (pd.date_range("2024-01-01", periods=2, freq="D"), "2024-01-02"),
         (pd.date_range("2024-01-01 00:00:05", periods=2, freq="5s"), "2024-01-01T00:00:10"),
         (pd.date_range("2024-01-01", periods=2, freq="10ms"), "2024-01-01T00:00:00.010000"),
-        (pd.date_range("2024-01-01", periods=2, freq="h", tz="Europe/Berlin"), "2024-01-01T00:00"),
+        (pd.date_range("2024-01-01", periods=2, freq="h", tz="Europe/Berlin"), "2024-01-01T01:00"),
     ],
     ids=["days", "seconds", "milliseconds", "zone"],
 )
