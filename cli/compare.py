@@ -27,8 +27,9 @@ HIGHER = ("accuracy", "token_accuracy", "mcc", "auroc", "f1")
 BESIDE = ("epochs", "best_epoch", "parameters", "fit_seconds", "stopped")  # shown too, but none is the best
 # options of the data that change the training alone: all others change what is tested
 TRAINING = (
-    "batch_size", "eval_batch_size", "num_workers", "seed", "data_root", "steps_per_epoch", "both_strands", "calendar",
-    "holidays", "past_covariates", "future_covariates", "static_covariates", "sample_weight", "transform",
+    "batch_size", "eval_batch_size", "num_workers", "seed", "data_root", "steps_per_epoch", "least_steps",
+    "both_strands", "calendar", "holidays", "past_covariates", "future_covariates", "static_covariates",
+    "sample_weight", "transform",
 )  # fmt: skip
 TESTED = ("objective", "scale", "test_windows", "test_sequences", "test_bases", "test_tokens")  # metrics that say what
 NAMED = ("lookback", "horizon", "length", "eval_length", "objective")  # always in the title of a group

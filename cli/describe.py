@@ -16,6 +16,7 @@ import pandas as pd
 from titans_seq.cli import runs
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.pictures import draw
+from titans_seq.cli.table_flags import asked, form_of
 from titans_seq.cli.tables import show_paths, show_record, show_table
 from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.common.files import base_name, user_path
@@ -44,7 +45,7 @@ def describe_command(arguments: argparse.Namespace) -> None:
     """Print what was understood, and draw it; what `fit forecast` would refuse is refused here, after the columns."""
     if arguments.day_first and arguments.month_first:
         raise UsageError("--day-first and --month-first exclude each other; give one")
-    path, names, form = user_path(arguments.file), _names(arguments), _form(arguments)
+    path, names, form = user_path(arguments.file), _names(arguments), FileForm(**form_of(arguments))
     picture, horizon = _picture(arguments.output, path), arguments.horizon
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # `read_file` says them
@@ -74,17 +75,10 @@ def describe_command(arguments: argparse.Namespace) -> None:
 
 
 def _names(arguments: argparse.Namespace) -> Names:
-    lists = {
-        name: tuple(getattr(arguments, name) or ())
-        for name in ("target", "past_covariates", "future_covariates", "static_covariates")
-    }
-    return Names(id=arguments.id_column, time=arguments.time_column, **lists)
-
-
-def _form(arguments: argparse.Namespace) -> FileForm:
-    day_first = True if arguments.day_first else False if arguments.month_first else None
-    given = {name: getattr(arguments, name) for name in ("separator", "decimal", "thousands", "encoding", "sheet")}
-    return FileForm(**given, day_first=day_first)
+    given = asked(arguments)
+    lists = ("target", "past_covariates", "future_covariates", "static_covariates")
+    named = {name: tuple(given.get(name, ())) for name in lists}
+    return Names(given.get("id_column"), given.get("time_column"), **named)
 
 
 def _picture(output: str | None, path: Path) -> Path:

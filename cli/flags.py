@@ -166,7 +166,7 @@ def training_flags(folder: str) -> tuple[Flag, ...]:
         Flag("--epochs N", "maximum number of epochs", "trainer.max_epochs", type=positive),
         Flag(
             "--max-minutes M",
-            "end the training after so long, and test its best epoch; --resume goes on (M can be a fraction)",
+            "stop training after M minutes, fractions allowed, and test the best epoch; --resume trains on",
             "trainer.max_time",
             type=minutes,
         ),

@@ -68,18 +68,16 @@ def draw_forecast(
         steps: to show; None: all of the horizon.
     """
     found = fitted.at(shown, first, scaling, levels)
-    found = {key: values.reshape(len(shown), -1)[:, :steps].ravel() for key, values in found.items()}
+    found = {name: values.reshape(len(shown), -1)[:, :steps].T for name, values in found.items()}
     shown = shown.until(fitted.network.horizon - (steps or fitted.network.horizon))
-    forecast = by_row(shown, found[fitted.alias])
     intervals = {
-        level: np.stack([by_row(shown, found[f"{fitted.alias}-{side}-{level:g}"]) for side in ("lo", "hi")])
-        for level in levels
+        level: np.stack([found[f"{fitted.alias}-{side}-{level:g}"] for side in ("lo", "hi")]) for level in levels
     }
     seen, future = np.split(by_row(shown, shown.target), first[:1])
     columns, axis = [str(each) for each in shown.ids], shown.axis[: shown.lengths[0]]
     truth = None if np.isnan(future).all() else future
     title, path = f"{name}: {len(future)} steps ahead", folder / "forecast.png"
-    made = draw(plot_forecast, seen, forecast, truth, columns, axis, path, title=title, intervals=intervals)
+    made = draw(plot_forecast, seen, found[fitted.alias], truth, columns, axis, path, title=title, intervals=intervals)
     if has_surprise(fitted):
         past = shown.until(len(future))
         surprise = by_row(past, surprise_of(fitted.network, past, scaling))
@@ -100,5 +98,7 @@ def has_surprise(fitted: FittedForecaster) -> bool:
 
 
 def by_row(panel: Panel, values: np.ndarray) -> np.ndarray:
-    """Values of all rows of series of the same length, series after series -> [T, C]."""
-    return values.reshape(len(panel), -1).T
+    """Values of all rows -> [T, C], NaN after the end of shorter series."""
+    table = np.full((len(panel), int(panel.lengths.max())), np.nan)
+    table[np.arange(table.shape[1]) < panel.lengths[:, None]] = values
+    return table.T

@@ -4,7 +4,8 @@ T rows, C series.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pandas as pd
 from titans_seq.cli import runs
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
-from titans_seq.cli.forecast_pictures import alike, draw_forecast, has_surprise, levels_of
+from titans_seq.cli.forecast_pictures import alike, by_row, draw_forecast, has_surprise, levels_of
 from titans_seq.cli.pictures import draw
+from titans_seq.cli.table_flags import form_of
 from titans_seq.cli.tables import show_paths, show_record
-from titans_seq.cli.trained import FORM, Trained, asked, open_trained
+from titans_seq.cli.trained import Trained, open_trained
 from titans_seq.datamodules import DataError
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.forecast.files import FileForm, Names, read_future_file
@@ -73,43 +75,47 @@ def predict_command(arguments: argparse.Namespace) -> None:
     trained = open_trained(arguments, "predict")
     fitted, data = trained.fitted, trained.data
     levels = levels_for(trained, arguments.level)
-    try:
-        fitted.steps(arguments.horizon)
-    except ValueError as error:
-        raise UsageError(error) from None
+    with _said_in_a_line():
+        steps = fitted.steps(arguments.horizon)
     if arguments.future_frame is not None:
         return _write_frame(trained, arguments)
-    fitted.day_first = _form(arguments).get("day_first")
+    fitted.day_first = form_of(arguments).get("day_first")
     panels, future = None if data is None else [data.panel], _future(trained, arguments)
-    try:
-        table = fitted.predict(panels, future, levels, arguments.horizon)
-    except DataError:
-        raise
-    except ValueError as error:
-        raise UsageError(error) from None
+    with _said_in_a_line():  # all of it before anything is written
+        table = fitted.predict(panels, future, levels, steps)
+        more = dict[str, pd.DataFrame]()
+        if arguments.samples is not None:
+            more[SAMPLES] = draw_samples(fitted, arguments.samples, panels, future, steps)
+        if arguments.fitted:
+            more[FITTED] = fitted_values(fitted, [trained.series.panel])
     folder, file = _output_for_prediction(arguments, trained.folder)
-    _write(_flat(table), file)
-    files = [file]
-    if arguments.samples is not None:
-        files.append(runs.new_file(file.with_name(SAMPLES)))
-        _write(draw_samples(fitted, arguments.samples, panels, future, arguments.horizon), files[-1])
-    if arguments.fitted:
-        files.append(runs.new_file(file.with_name(FITTED)))
-        _write(fitted_values(fitted, [trained.series.panel]), files[-1])
+    files = [file, *(file.with_name(name) for name in more)]
+    for path, frame in zip(files, (_flat(table), *more.values()), strict=True):
+        _write(frame, path)
     pictures = []
     if folder is not None:
-        shown, first, scaling = _ahead(fitted, panels, future, arguments.horizon)
-        steps = fitted.steps(arguments.horizon)
+        shown, first, scaling = _ahead(fitted, panels, future, steps)
         pictures = draw_forecast(fitted, trained.name, shown, first, folder, scaling, levels, steps)
     panel = fitted.tail if data is None else data.panel
     times = table.index if panel.wide else table[panel.columns.time]
     about = {
-        "data": trained.name, "steps": fitted.steps(arguments.horizon), "series": len(panel),
+        "data": trained.name, "steps": steps, "series": len(panel),
         "from": str(times.min()), "to": str(times.max()),
         "intervals": ", ".join(f"{level:g} %" for level in levels) or "none",
     }  # fmt: skip
     show_record(f"forecast of {trained.name}", about)
     show_paths("files", [*files, *pictures])
+
+
+@contextmanager
+def _said_in_a_line() -> Iterator[None]:
+    """What a forecaster says of wrong arguments are the user's."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ValueError as error:
+        raise UsageError(error) from None
 
 
 def _write_frame(trained: Trained, arguments: argparse.Namespace) -> None:
@@ -134,10 +140,8 @@ def levels_for(trained: Trained, asked_for: Sequence[float] | None) -> list[floa
     if asked_for is None:
         return levels_of(fitted)
     calibrated = None if fitted.conformal is None else fitted.conformal.levels
-    try:
+    with _said_in_a_line():
         return chosen_levels(fitted.module.output, calibrated, asked_for)
-    except ValueError as error:
-        raise UsageError(error) from None
 
 
 def _future(trained: Trained, arguments: argparse.Namespace) -> pd.DataFrame | None:
@@ -146,12 +150,7 @@ def _future(trained: Trained, arguments: argparse.Namespace) -> pd.DataFrame | N
         return None
     columns = trained.fitted.tail.columns
     names = Names(columns.id, columns.time, future_covariates=columns.future_covariates)
-    return read_future_file(user_path(arguments.future), names, FileForm(**_form(arguments)))
-
-
-def _form(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say of how files are written."""
-    return {name: value for name, value in asked(arguments).items() if name in FORM}
+    return read_future_file(user_path(arguments.future), names, FileForm(**form_of(arguments)))
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
@@ -163,13 +162,13 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ahead(
-    fitted: FittedForecaster, panels: Sequence[Panel] | None, future: pd.DataFrame | None, horizon: int | None
+    fitted: FittedForecaster, panels: Sequence[Panel] | None, future: pd.DataFrame | None, steps: int
 ) -> tuple[Panel, np.ndarray, PanelScaling]:
     """The last rows of the series that end together with the first one and the horizon after them, where that begins,
     and their scaling.
     """
     past, scaling, _ = next(fitted.histories(panels))
-    ahead = fitted.ahead(past, future, fitted.steps(horizon))
+    ahead = fitted.ahead(past, future, steps)
     together = np.flatnonzero(np.asarray(past.last == past.last[0]))
     chosen = together[alike(past.lengths[together], fitted.context)]
     return ahead.take(chosen), past.lengths[chosen], scaling
@@ -217,13 +216,6 @@ def surprise_command(arguments: argparse.Namespace) -> None:
         stamps = panel.stamps(panel.offsets[span.channel] + np.array([span.begin, span.end - 1]))
         print(f"{span.peak:8.3f}  {printable(str(panel.ids[span.channel]))}  {stamps[0]} to {stamps[1]}")
     show_paths("files", [path, *pictures])
-
-
-def by_row(panel: Panel, values: np.ndarray) -> np.ndarray:
-    """Values of all rows -> [T, C], NaN after the end of shorter series."""
-    table = np.full((len(panel), int(panel.lengths.max())), np.nan)
-    table[np.arange(table.shape[1]) < panel.lengths[:, None]] = values
-    return table.T
 
 
 def _standing_out(found: np.ndarray, lookback: int, share: float) -> list[Span]:

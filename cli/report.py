@@ -18,8 +18,8 @@ import pandas as pd
 from titans_seq.cli import runs
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
-from titans_seq.cli.forecast_pictures import has_surprise
-from titans_seq.cli.forecast_use import MARKED, about_of, by_row
+from titans_seq.cli.forecast_pictures import by_row, has_surprise
+from titans_seq.cli.forecast_use import MARKED, about_of
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.tasks import history_of
 from titans_seq.cli.trained import Trained, open_trained

@@ -5,8 +5,8 @@ from the file.
 """
 
 import argparse
-import codecs
 import csv
+from typing import Any
 
 from titans_seq.cli.flags import Flag, text
 
@@ -34,19 +34,10 @@ def separator(value: str) -> str:
 
 
 def character(value: str) -> str:
-    """One character that is no digit."""
+    """One character, other than a digit."""
     if len(value) != 1 or value.isdigit() or value == "\0":
         raise argparse.ArgumentTypeError(f"must be one character; got {value!r}")
     return value
-
-
-def encoding(value: str) -> str:
-    """The name of an encoding that Python knows."""
-    try:
-        "".encode(value)  # refuses codecs that are not of text, such as base64
-        return codecs.lookup(value).name
-    except (LookupError, ValueError):
-        raise argparse.ArgumentTypeError(f"unknown encoding {value!r}; give e.g. utf-8, cp1252 or utf-16") from None
 
 
 def _column(spec: str, help: str) -> Flag:
@@ -72,7 +63,7 @@ TABLE = (
     Flag("--separator CHAR", "between columns: , ; | tab or space (default: found)", "data.separator", type=separator),
     Flag("--decimal CHAR", "decimal point, or comma (default: found)", "data.decimal", type=character),
     Flag("--thousands CHAR", "thousands separator (default: found)", "data.thousands", type=character),
-    Flag("--encoding NAME", "e.g. utf-8, cp1252 (default: found)", "data.encoding", type=encoding),
+    Flag("--encoding NAME", "e.g. utf-8, cp1252 (default: found)", "data.encoding", type=text),
     Flag("--sheet NAME", "sheet of an Excel file, or its number from 0", "data.sheet", type=number_or_text),
     Flag("--day-first", "03/04/2024 is the third of April", "data.day_first=true"),
     Flag("--month-first", "03/04/2024 is the fourth of March", "data.day_first=false"),
@@ -85,3 +76,16 @@ SPLIT = Flag(
     type=text,
 )
 EXCLUSIVE = (("day_first", "month_first"),)  # of a Schema whose command takes TABLE
+FORM = ("separator", "decimal", "thousands", "encoding", "sheet", "day_first")  # what another file need not share
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of the data that flags of TABLE give on this command line, as `ForecastDataModule` names them."""
+    given = ((flag, getattr(arguments, flag.dest)) for flag in TABLE)
+    pairs = [(flag.keys[0].partition("="), value) for flag, value in given if value is not None and value is not False]
+    return {key.removeprefix("data."): fixed == "true" if fixed else value for (key, _, fixed), value in pairs}
+
+
+def form_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those that say how a file is written, as `FileForm` names them."""
+    return {name: value for name, value in asked(arguments).items() if name in FORM}

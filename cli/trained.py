@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from titans_seq.cli import checkpoints, fitting, recorded, runs, training
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST, MODEL, fitted_of
-from titans_seq.cli.table_flags import TABLE
+from titans_seq.cli.table_flags import FORM, asked
 from titans_seq.cli.tasks import History, Job
 from titans_seq.datamodules import ForecastDataModule
 from titans_seq.datamodules.common.files import user_path
@@ -23,13 +23,10 @@ from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.protocol import Known
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.forecaster_files import load_forecaster
+from titans_seq.forecast.saving import WRONG, first_line
 from titans_seq.forecast.scores import LEVELS
 from titans_seq.model_folders import CONFIG
 from titans_seq.training import best_device
-
-# options of the data that say how a file is written, which another file need not share
-FORM = ("separator", "decimal", "thousands", "encoding", "sheet", "day_first")
-
 
 Saved: TypeAlias = tuple[FittedForecaster, dict[str, Any]]  # and what its folder says of it
 
@@ -97,7 +94,7 @@ def open_trained(arguments: argparse.Namespace, stage: str) -> Trained:
     known = None
     if arguments.csv is not None:
         nothing = Known(pd.Index([]), pd.Index([]), False, 0)
-        known = nothing if saved is None else _known(*saved)
+        known = nothing if saved is None else _known(folder / MODEL, *saved)
     return Trained(folder, job.fitted, job.data, job.config.quiet, known, job)
 
 
@@ -109,23 +106,27 @@ def _saved(folder: Path, arguments: argparse.Namespace, stage: str) -> Trained:
     for module in fitted.modules:
         module.to(best_device())
     training.hush(arguments.quiet)
-    known = _known(fitted, about)
+    known = _known(folder, fitted, about)
     data = None if arguments.csv is None else _data_for(fitted, known, arguments)
     if data is not None:
         data.setup(stage)
-    given = {"history": about.get("history", []), "arguments": about.get("arguments", {})}
+    given = {name: about[name] for name in ("history", "arguments")}
     return Trained(folder, fitted, data, arguments.quiet, known, **given)
 
 
-def _known(fitted: FittedForecaster, about: Mapping[str, Any]) -> Known:
+def _known(folder: Path, fitted: FittedForecaster, about: Mapping[str, Any]) -> Known:
     """The rows that a saved forecaster has learned from: all it was fitted on, of a run those before its test rows."""
-    held_out = about.get("arguments", {}).get("val_size") or 2 * fitted.network.horizon
-    known, seen = Known.of(fitted.tail, held_out), about.get("seen")
-    if seen is None:
-        return known
-    last = np.asarray(seen["last"], dtype=np.int64)
-    dates = not np.issubdtype(fitted.tail.clock.dtype, np.integer)
-    return replace(known, ids=pd.Index(seen["ids"]), last=pd.DatetimeIndex(last) if dates else pd.Index(last))
+    try:
+        known = Known.of(fitted.tail, about["arguments"].get("val_size") or 2 * fitted.network.horizon)
+        if "seen" not in about:
+            return known
+        last = pd.Index(np.asarray(about["seen"]["last"], dtype=np.int64).astype(fitted.tail.clock.dtype))
+        ids = pd.Index(about["seen"]["ids"])
+        if len(ids) != len(last) or not isinstance(known.held_out, int):
+            raise ValueError("the rows that were learned from are not those of the series")
+    except WRONG as error:
+        raise UsageError(f"{folder / CONFIG} is damaged: {first_line(error)}") from None
+    return replace(known, ids=ids, last=last)
 
 
 def _data_for(fitted: FittedForecaster, known: Known, arguments: argparse.Namespace) -> ForecastDataModule:
@@ -142,17 +143,6 @@ def _data_for(fitted: FittedForecaster, known: Known, arguments: argparse.Namesp
     data.cut = known
     data.restore(fitted.scaling)
     return data
-
-
-def asked(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of the data that flags of TABLE give on this command line."""
-    given = {flag: getattr(arguments, flag.dest, None) for flag in TABLE}
-    pairs = [
-        (flag.keys[0].removeprefix("data.").partition("="), value)
-        for flag, value in given.items()
-        if value is not None and value is not False
-    ]
-    return {name: fixed == "true" if fixed else value for (name, _, fixed), value in pairs}
 
 
 def _load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path, Path, Saved | None]:

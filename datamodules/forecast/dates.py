@@ -148,7 +148,7 @@ def known_zone(name: Any) -> str | None:
     """A zone's name as a file says it, or None.
 
     Raises:
-        ValueError: there is no such zone.
+        ValueError: the zone is unknown.
     """
     try:
         if name is None or (isinstance(name, str) and name and pd.DatetimeIndex([]).tz_localize(name).tz is not None):

@@ -88,7 +88,7 @@ class Panel:
     @property
     def times(self) -> pd.Index:
         """The time stamps of all R rows, as they were given: of a zone, or periods."""
-        return self._given(self._all)
+        return self._given(self.on_the_clock)
 
     def stamps(self, rows: Int[np.ndarray, " M"]) -> pd.Index:
         """The time stamps of these rows, as they were given."""
@@ -97,17 +97,12 @@ class Panel:
     @property
     def dates(self) -> pd.DatetimeIndex:
         """The time stamps of all R rows on the calendar where they were taken: periods by their start or end."""
-        return pd.DatetimeIndex(self._all if self.zone is None else self.times)
-
-    @property
-    def on_the_clock(self) -> pd.Index:
-        """The time stamps of all R rows as the clock has them."""
-        return self._all
+        return pd.DatetimeIndex(self.on_the_clock if self.zone is None else self.times)
 
     @property
     def axis(self) -> pd.Index:
         """The time stamps of all R rows as pictures take them: dates, or whole numbers."""
-        return self._all if np.issubdtype(self.clock.dtype, np.integer) else self.dates
+        return self.on_the_clock if np.issubdtype(self.clock.dtype, np.integer) else self.dates
 
     def on_clock(self, stamp: pd.Timestamp) -> pd.Timestamp:
         """A time stamp as the clock has it; one without a zone means that of the panel.
@@ -134,7 +129,8 @@ class Panel:
         return self._at(self.offsets[1:] - 1)
 
     @property
-    def _all(self) -> pd.Index:
+    def on_the_clock(self) -> pd.Index:
+        """The time stamps of all R rows as the clock has them."""
         return self.clock if len(self.clock) == len(self.target) else self._at(np.arange(len(self.target)))
 
     def _at(self, rows: Int[np.ndarray, " M"]) -> pd.Index:
@@ -236,7 +232,7 @@ class Panel:
                 "(give missing rows as NaN)"
             )
         return self._with_rows(
-            which[later.series], later._all, later.target, later.past_covariates, later.future_covariates
+            which[later.series], later.on_the_clock, later.target, later.past_covariates, later.future_covariates
         )
 
     def extend(self, steps: int, known: Float[np.ndarray, "N S F"] | None = None) -> "Panel":
@@ -263,7 +259,7 @@ class Panel:
 
         return replace(
             self,
-            clock=pd.Index(both(self._all.to_numpy(), times.to_numpy())),
+            clock=pd.Index(both(self.on_the_clock.to_numpy(), times.to_numpy())),
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             target=both(self.target, target),
             past_covariates=both(self.past_covariates, past),
@@ -280,7 +276,7 @@ def join_panels(panels: Sequence[Panel]) -> Panel:
     return replace(
         first,
         ids=first.ids.append([panel.ids for panel in others]),
-        clock=first._all.append([panel._all for panel in others]),
+        clock=first.on_the_clock.append([panel.on_the_clock for panel in others]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         target=np.concatenate([panel.target for panel in panels]),
         past_covariates=np.concatenate([panel.past_covariates for panel in panels]),
@@ -323,7 +319,7 @@ def pack_panel(panel: Panel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "period": panel.period,
     }
     arrays = {
-        "times": panel._all.to_numpy().astype(np.int64),
+        "times": panel.on_the_clock.to_numpy().astype(np.int64),
         "offsets": panel.offsets,
         "target": panel.target,
         "past_covariates": panel.past_covariates,
@@ -336,7 +332,7 @@ def unpack_panel(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: 
     """The panel again; columns: its names, but for that of the series, which frames of one series lack.
 
     Raises:
-        ValueError: there is no such step, time zone or period.
+        ValueError: the step, time zone or period is unknown.
     """
     times = arrays["times"]
     ids = pd.Index(about["ids"])

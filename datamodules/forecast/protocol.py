@@ -267,7 +267,7 @@ class Known:
         return cls(panel.ids, panel.last, panel.zone is not None, held_out)
 
     def rows(self, panel: Panel, horizon: int) -> Int[np.ndarray, "3 N"]:
-        """Where each split ends; where no series goes on, the second half of what was held out stands for test."""
+        """Where each split ends. If no series has later rows, the second half of the held-out rows is for test."""
         seen = self.seen(panel)
         if (panel.lengths > seen).any():
             return np.stack([np.maximum(seen - self.held_out, 0), seen, panel.lengths])
@@ -275,7 +275,7 @@ class Known:
         return np.stack([np.maximum(panel.lengths - 2 * half, 0), np.maximum(panel.lengths - half, 0), panel.lengths])
 
     def warn_of_the_end(self, panel: Panel, horizon: int) -> None:
-        """Warn if no series goes on."""
+        """Warn if no series has later rows."""
         if not (panel.lengths > self.seen(panel)).any():
             warnings.warn(
                 f"no row comes after those the forecaster has learned from: the last {self._half(horizon)} of each "

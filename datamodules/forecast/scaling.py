@@ -40,8 +40,8 @@ class PanelScaling:
         calendar: whether time stamps give covariates.
         transform: of the target, before it is standardised; None: the target itself.
         holidays: codes whose holidays are covariates, see `holiday_features`.
-        weight: column among the past covariates that weights rows in the loss and is no covariate; None while nothing
-            is trained.
+        weight: name of the column of sample weights, read with the past covariates but not one of them; None outside
+            training.
         usual_weight: the weight that counts as 1; None: the mean of those above 0 of a panel.
     """
 
@@ -229,7 +229,7 @@ class PanelScaling:
 
 
 def _placed(sizes: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, list[int]]]:
-    """Columns that follow each other, so many of each."""
+    """The column numbers of each group; groups follow one another."""
     ends = np.cumsum([size for *_, size in sizes], dtype=int)
     return [(name, kind, list(range(end - size, end))) for (name, kind, size), end in zip(sizes, ends, strict=True)]
 

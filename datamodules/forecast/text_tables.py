@@ -53,6 +53,10 @@ class FileForm:
     sheet: str | int | None = None
     day_first: bool | None = None
 
+    def __post_init__(self) -> None:
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", known_encoding(self.encoding))
+
 
 ANY_FORM = FileForm()
 
@@ -75,7 +79,7 @@ def read_text_table(path: Path, form: FileForm, text: Collection[str]) -> tuple[
         DataWarning: the encoding is not UTF-8, or numbers have decimal commas or marks between thousands.
     """
     notes: dict[str, str] = {}
-    encoding = known_encoding(form.encoding) if form.encoding else _encoding(path, notes)
+    encoding = form.encoding or _encoding(path, notes)
     separator = _separator(path, encoding, form)
     names = _header(path, encoding, separator)
     reader = {"encoding": encoding, "sep": separator, "dtype": dict.fromkeys(set(text) & set(names), str)}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hourly_frames import COVARIATES, SMALL, H, frame
+from hourly_frames import COVARIATES, LONG_FILE, SMALL, H, frame
 
 from titans_seq import TitansForecaster
 from titans_seq.cli.main import main
@@ -14,11 +14,7 @@ from titans_seq.forecast.metrics import evaluate
 
 L = 24
 LEVELS = (80, 95)
-WORDS = [
-    "--id-column", "unique_id", "--time-column", "ds", "--target", "y", "--past-covariates", "temp",
-    "--future-covariates", "price", "--static-covariates", "kind,size", "--lookback", str(L), "--horizon", str(H),
-    "--epochs", "1", "--quiet", "model.dim=8", "model.blocks=1", "data.steps_per_epoch=5", "data.batch_size=16",
-]  # fmt: skip
+WORDS = [*LONG_FILE, "--epochs", "1"]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hourly_frames import H, frame
+from hourly_frames import LONG_FILE, H, frame
 
 from titans_seq import TitansForecaster
 from titans_seq.cli.main import main, parse
@@ -17,11 +17,7 @@ from titans_seq.cli.trained import open_trained
 from titans_seq.forecast.importance import importance
 
 L, LEVELS = 24, (50, 80, 90, 95)
-WORDS = [
-    "--id-column", "unique_id", "--time-column", "ds", "--target", "y", "--past-covariates", "temp",
-    "--future-covariates", "price", "--static-covariates", "kind,size", "--lookback", str(L), "--horizon", str(H),
-    "--epochs", "2", "--quiet", "model.dim=8", "model.blocks=1", "data.steps_per_epoch=5", "data.batch_size=16",
-]  # fmt: skip
+WORDS = [*LONG_FILE, "--epochs", "2"]
 SCORES = ("mse", "mae", "mase", "smape", "crps", "coverage_80", "coverage_95")
 
 

@@ -12,6 +12,7 @@ from hourly_frames import COVARIATES, SMALL, H, ahead, frame
 from titans_seq import TitansForecaster
 from titans_seq.cli.main import main
 from titans_seq.datamodules.common.errors import DataWarning
+from titans_seq.forecast.forecaster_files import load_forecaster, save_forecaster
 
 HELD_OUT = 24  # rows of each series that chose the epoch: SMALL's val_size
 LATER = 20  # rows of each series that came after the training
@@ -114,3 +115,26 @@ def test_a_report_needs_a_file_and_a_sound_folder(
     (workdir / "broken").mkdir()
     (workdir / "broken" / "config.json").write_text("{")
     assert "broken/config.json" in refused(["report", "broken", "--csv", "bare.csv", "--quiet"])
+
+
+@pytest.mark.parametrize(
+    "seen", [{}, {"ids": ["s0"], "last": []}, {"ids": ["s0"], "last": ["x"]}, [1], {"ids": {}, "last": None}], ids=str
+)
+def test_rows_that_no_forecaster_has_learned_from_are_one_line(
+    seen: object, saved: Path, data: pd.DataFrame, workdir: Path, refused: Callable[[list[str]], str]
+) -> None:
+    data.to_csv("shops.csv", index=False)
+    fitted, about = load_forecaster(saved)
+    save_forecaster(fitted, Path("forged"), about | {"seen": seen})
+    said = refused(["report", "forged", "--csv", "shops.csv", "--quiet"])
+    assert "forged/config.json is damaged" in said
+
+
+def test_what_cannot_be_predicted_is_said_before_anything_is_written(
+    saved: Path, known: pd.DataFrame, workdir: Path, refused: Callable[[list[str]], str]
+) -> None:
+    ahead(known, price=0.5).to_csv("future.csv", index=False)
+    words = ["predict", "forecast", "--checkpoint", str(saved), "--future", "future.csv", "--output", "out.csv"]
+    assert "data; give them by --csv FILE" in refused([*words, "--fitted"])  # whose known rows?
+    assert f"horizon must be at most {H}" in refused([*words, "--horizon", str(H + 1)])
+    assert not Path("out.csv").exists()

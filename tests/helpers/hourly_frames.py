@@ -9,6 +9,13 @@ SMALL = {
     "accelerator": "cpu", "val_size": 24,
 }  # fmt: skip
 
+# the same for `titans-seq fit forecast --csv FILE`
+LONG_FILE = [
+    "--id-column", "unique_id", "--time-column", "ds", "--target", "y", "--past-covariates", "temp",
+    "--future-covariates", "price", "--static-covariates", "kind,size", "--lookback", "24", "--horizon", str(H),
+    "--quiet", "model.dim=8", "model.blocks=1", "data.steps_per_epoch=5", "data.batch_size=16",
+]  # fmt: skip
+
 
 def frame(lengths=(160, 130, 150), seed=0, gaps=True) -> pd.DataFrame:
     """Hourly series of different sizes with a daily cycle, driven by a price known ahead."""
