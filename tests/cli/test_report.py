@@ -74,6 +74,14 @@ class Page(HTMLParser):
     def row(self, name: str) -> list[str]:
         return next(row for row in self.rows if row and row[0].startswith(name))
 
+    def score(self, measure: str, name: str) -> str:
+        """A cell of the table of metrics."""
+        head = next(row for row in self.rows if row[0] == "metric")
+        return self.row(measure)[next(i for i, words in enumerate(head) if words.startswith(name))]
+
+    def scores(self, name: str) -> list[str]:
+        return [self.score(measure, name) for measure in ("MSE", "MAE")]
+
     def line(self, plot: str, view: str, name: str) -> list[float]:
         names = [trace.get("name") for trace in self.plots[plot]["traces"]]
         return self.plots[plot]["views"][view]["y"][names.index(name)]
@@ -134,7 +142,7 @@ def _forecasts(run: Path) -> tuple[np.ndarray, Callable[[int, int], tuple[np.nda
 def test_the_models_numbers_are_those_of_the_run(finished: Path, page: tuple[Path, Page]) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     _, found = page
-    assert found.row("model")[1:3] == [f"{metrics['test_mse']:.4f}", f"{metrics['test_mae']:.4f}"]
+    assert found.scores("model") == [f"{metrics['test_mse']:.4f}", f"{metrics['test_mae']:.4f}"]
     assert np.mean(found.line("horizon", "0", "model")) == pytest.approx(metrics["test_mse"], rel=1e-4)
     assert np.mean(found.plots["channels"]["views"]["1"]["x"][0]) == pytest.approx(metrics["test_mae"], rel=1e-4)
     assert "have changed since" not in found.text
@@ -152,8 +160,8 @@ def test_the_naive_numbers_are_those_of_a_loop(own: tuple[Path, Path, Page]) -> 
             for step in range(H):
                 past = first - season + step % season
                 kept.append(float(np.mean((values[past] - values[first + step]) ** 2)))
-    assert found.row("last value")[1] == f"{np.mean(errors[1]):.4f}"
-    assert found.row("seasonal naive")[1] == f"{np.mean(errors[7]):.4f}"
+    assert found.score("MSE", "last value") == f"{np.mean(errors[1]):.4f}"
+    assert found.score("MSE", "seasonal naive") == f"{np.mean(errors[7]):.4f}"
     by_step = np.array(errors[7]).reshape(-1, H).mean(axis=0)
     np.testing.assert_allclose(found.line("horizon", "0", "seasonal naive"), by_step, rtol=1e-4)
     assert "same 23 test windows" in found.text and "Season of 7 rows, guessed from freq 'D'" in found.text
@@ -206,11 +214,12 @@ def test_a_random_walk_is_compared_with_its_last_value(tmp_path: Path) -> None:
     found = report(run, tmp_path / "own.html")
     text, source = found.words, (tmp_path / "own.html").read_text()
     metrics = json.loads((run / "metrics.json").read_text())
-    assert found.row("model")[1:3] == [f"{metrics[name]:.4f}" for name in ("test_mse", "test_mae")]
+    assert found.scores("model") == [f"{metrics[name]:.4f}" for name in ("test_mse", "test_mae")]
     assert f"{2 * 5 + len(range(40, 400, 7))} of 800 values, which count nowhere" in text
     assert None in found.line("forecast", "0,0", "history") and None not in found.line("forecast", "0,0", "forecast")
-    rows = {name: [float(x) for x in found.row(name)[1:3]] for name in ("model", "last value", "seasonal naive")}
-    assert found.row("last value")[0] == "last value (better on validation)" and "Season of 5 rows" in text
+    rows = {name: [float(x) for x in found.scores(name)] for name in ("model", "last value", "seasonal naive")}
+    assert found.row("metric")[1:] == ["model", "last value (better on validation)", "seasonal naive", "Δ last value"]
+    assert "Season of 5 rows" in text
     said = re.search(r"the last value, MSE is (.*) % higher and MAE is (.*) % higher. Against the seasonal", text)
     changes = [100 * (own / other - 1) for own, other in zip(rows["model"], rows["last value"], strict=True)]
     assert said is not None and [float(x) for x in said.groups()] == pytest.approx(changes, abs=0.1)
@@ -227,7 +236,7 @@ def test_a_given_season_and_one_that_does_not_fit(own: tuple[Path, Path, Page], 
     assert "Season of 3 rows, as asked" in report(run, tmp_path / "a.html", "--season", "3").text
     without = report(run, tmp_path / "b.html", "--season", "106")
     assert "No seasonal naive: a season has 106 rows, as asked, and 105 come before" in without.text
-    assert not any(row and row[0].startswith("seasonal") for row in without.rows)
+    assert without.row("metric")[1:] == ["model", "last value", "Δ last value"]
     assert [trace["name"] for trace in without.plots["horizon"]["traces"]] == ["model", "last value"]
 
 
@@ -237,7 +246,7 @@ def test_forecasts_held_few_at_a_time_are_the_same(
     monkeypatch.setattr("titans_seq.forecast.scoring.HELD", 5 * 2 * H)
     run, _, whole = own
     found = report(run, tmp_path / "r.html")
-    for name in ("model", "last value", "80 %", "95 %"):
+    for name in ("MSE", "MAE", "MASE", "sMAPE", "CRPS", "80 %", "95 %"):
         assert found.row(name) == whole.row(name)
     np.testing.assert_allclose(found.line("forecast", "5,1", "forecast"), whole.line("forecast", "5,1", "forecast"))
 

@@ -57,7 +57,7 @@ class Report:
     every: int = 1
     differs: str | None = None
 
-    bars, measures, scored = MOST_BARS, MEASURES, SCORED
+    bars, scored = MOST_BARS, SCORED
 
     @property
     def windows(self) -> int:
