@@ -72,9 +72,11 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
 
 def fit_or_resume(task: Task, config: DictConfig, folder: Path) -> None:
     """Train a run that is part of another one, or what is left of it; a finished one stays as it is."""
-    done = (folder / runs.METRICS).is_file()
-    if done and recorded.read_config(folder, task.key).trainer.max_epochs == config.trainer.max_epochs:
-        return
+    if (folder / runs.METRICS).is_file():
+        before = recorded.read_config(folder, task.key).trainer
+        more_time = resuming.ran_out_of_time(folder) and before.get("max_time") != config.trainer.get("max_time")
+        if before.max_epochs == config.trainer.max_epochs and not more_time:
+            return
     if not folder.exists() or runs.is_unstarted(folder):
         fit(task, config, folder, show=False)
     else:
@@ -197,7 +199,7 @@ def make_trainer(config: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
         config.trainer,
         "trainer",
         **own,
-        callbacks=[*training.TimeLimit.of(config.trainer), *callbacks],
+        callbacks=[*training.TimeLimit.of(config.trainer, config.get("seeds", 1)), *callbacks],
         accelerator=accelerator_of(config.trainer.get("accelerator", "auto")),
         max_time=None,  # Lightning's own limit would end a resumed run at once
         logger=False,

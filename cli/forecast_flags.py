@@ -67,7 +67,7 @@ FIT = Command(
         ),
         Flag(
             "--seeds N",
-            "train N networks, with this seed and the next ones, and average their forecasts (--max-minutes: each)",
+            "train N networks, with this seed and the next ones, and average their forecasts; they share --max-minutes",
             "seeds",
             type=positive,
         ),

@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from titans_seq.cli import checkpoints, fitting, runs
+from titans_seq.cli import checkpoints, fitting, resuming, runs, training
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.tasks import Job
 from titans_seq.datamodules import ForecastDataModule
@@ -36,17 +36,20 @@ def together(job: Job, folder: Path) -> dict[str, Any]:
     assert isinstance(job.data, ForecastDataModule)
     scored = score(job.fitted, job.data, split="val")
     found = {f"val_{name.lower()}": scored.scores.total(MODEL, name) for name in ("MSE", "MAE")}
-    files = [folder / MEMBERS / str(i) / runs.METRICS for i in range(1, job.config.seeds)]
+    each = [folder / MEMBERS / str(i) for i in range(1, job.config.seeds)]
     seconds = sum(row["seconds"] for row in fitting.history_of(folder, job.module))
-    seconds += sum(runs.read_metrics(file, ("fit_seconds",))["fit_seconds"] for file in files)
+    seconds += sum(runs.read_metrics(run / runs.METRICS, ("fit_seconds",))["fit_seconds"] for run in each)
     weights = sum(each.numel() for module in job.fitted.modules for each in module.network.parameters())
-    return found | {"val_loss": None, "parameters": weights, "fit_seconds": round(seconds, 2)}
+    stopped = {"stopped": training.STOPPED} if any(map(resuming.ran_out_of_time, each)) else {}
+    return found | stopped | {"val_loss": None, "parameters": weights, "fit_seconds": round(seconds, 2)}
 
 
 def _member(job: Job, folder: Path, number: int) -> ForecastModule:
     config = copy.deepcopy(job.config)
     config.seed, config.seeds, config.output = config.seed + number, 1, str(folder)
     config.data.seed += number  # resolved already: else each would see the batches of the first
+    for limit in training.TimeLimit.of(config.trainer):
+        config.trainer.max_time = limit.share(job.config.seeds)
     if not job.config.quiet:
         print(f"seed {config.seed} ({number + 1} of {job.config.seeds})", flush=True)
     fitting.fit_or_resume(job.task, config, folder)

@@ -81,7 +81,7 @@ def settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[
     config.quiet = asked.quiet
     if "trainer.max_time" in keys:
         config.trainer.max_time = asked.trainer.max_time
-    finished = (folder / runs.METRICS).exists() and not _ran_out_of_time(folder)
+    finished = (folder / runs.METRICS).exists() and not ran_out_of_time(folder)
     if "trainer.max_epochs" in keys:
         before, after = config.trainer.max_epochs, asked.trainer.max_epochs
         if after < before or (finished and after == before):
@@ -91,7 +91,8 @@ def settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[
         raise UsageError(f"{folder} is finished; give more --epochs to train on")
 
 
-def _ran_out_of_time(folder: Path) -> bool:
+def ran_out_of_time(folder: Path) -> bool:
+    """Was the training of a finished run ended by its time limit?"""
     return runs.read_metrics(folder / runs.METRICS, ()).get("stopped") == STOPPED
 
 

@@ -93,8 +93,8 @@ class TimeLimit(Timer):
         return (self.time_remaining() or 0.0) <= 0
 
     @classmethod
-    def of(cls, options: Mapping[Any, Any]) -> list[Callback]:
-        """The limit that options of the Trainer ask for, if they do."""
+    def of(cls, options: Mapping[Any, Any], networks: int = 1) -> list["TimeLimit"]:
+        """The limit that options of the Trainer ask for, if they do; several networks share the time."""
         duration = options.get("max_time")
         if duration is None:
             return []
@@ -105,7 +105,13 @@ class TimeLimit(Timer):
             raise UsageError(f"trainer: max_time={duration}: {' '.join(str(error).split())}") from None
         if limit.is_over:
             raise UsageError(f"trainer.max_time={duration} leaves no time to train; give more, or null for no limit")
-        return [limit]
+        return [cls(limit.share(networks), verbose=False) if networks > 1 else limit]
+
+    def share(self, networks: int) -> dict[str, int]:
+        """The time for each of several networks, as `trainer.max_time`."""
+        left = self.time_remaining()
+        assert left is not None
+        return {"milliseconds": max(1, round(1000 * (left + self.time_elapsed()) / networks))}
 
 
 STOPPED = "max_minutes"  # what `stopped` in the metrics says of a training that a TimeLimit ended

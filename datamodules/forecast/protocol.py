@@ -220,7 +220,10 @@ class Dates:
         """
         starts = [self._stamp(text, panel) for text in (self.val, self.test)]
         if starts[0] >= starts[1]:
-            raise DataError(f"split {self.val}/{self.test}: validation must begin before test")
+            raise DataError(
+                f"split {self.val}/{self.test}: validation must begin before test; "
+                "percentages are three, such as 70/10/20"
+            )
         if len(panel.clock) < len(panel.target):  # all series have the same
             ends = [np.full(len(panel), np.searchsorted(panel.clock, start)) for start in starts]
         else:
@@ -239,10 +242,12 @@ class Dates:
     def _stamp(self, text: str, panel: Panel) -> pd.Timestamp | int:
         numbered = np.issubdtype(panel.clock.dtype, np.integer)
         try:
+            if not numbered and text.isdigit() and len(text) < len("2024"):
+                raise ValueError  # pandas would take it for a year of two digits
             return int(text) if numbered else panel.on_clock(pd.Timestamp(text))
         except (ValueError, TypeError):
             what = "a whole number, as the rows are numbered" if numbered else "a date such as 2024-01-31"
-            raise DataError(f"split: {text!r} must be {what}") from None
+            raise DataError(f"split: {text!r} must be {what}; percentages are three, such as 70/10/20") from None
 
 
 @dataclass(frozen=True, eq=False)

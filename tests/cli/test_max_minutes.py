@@ -101,6 +101,16 @@ def test_a_sweep(tiny: list[str]) -> None:
         assert json.loads(Path("sweep", job, "metrics.json").read_text())["stopped"] == "max_minutes"
 
 
+def test_the_networks_of_an_ensemble_share_it(options: list[str], steps: list[int]) -> None:
+    assert main([*options, *ENDLESS, *LEAST, "--seeds", "3"]) == 0
+    assert metrics()["stopped"] == "max_minutes" and steps == [0, 0, 0]
+    for number in ("1", "2"):
+        own = OmegaConf.load(f"run/members/{number}/config.yaml").trainer.max_time
+        assert own == {"milliseconds": 20}
+    assert main([*RESUME, "--max-minutes", "0.0015"]) == 0  # all train on
+    assert steps == [0, 0, 0] * 2
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e9", "soon"])
 def test_no_time_is_refused(value: str, refused: Callable[[list[str]], str]) -> None:
     assert "--max-minutes" in refused(["fit", "forecast", f"--max-minutes={value}"])

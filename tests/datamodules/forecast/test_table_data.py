@@ -140,6 +140,7 @@ def test_numbered_rows_are_split_by_numbers(save: Callable[..., str], form: str)
         ("2024-01-03/2024-01-03", "validation must begin before test"),
         ("2024-01-03/2025-01-01", "no row lies after 2025-01-01"),
         ("2024-01-03/soon", "'soon' must be a date such as 2024-01-31"),
+        ("70/20", "'70' must be a date such as 2024-01-31; percentages are three, such as 70/10/20"),
     ],
 )
 def test_dates_that_do_not_fit_are_said(save: Callable[..., str], split: str, said: str) -> None:
