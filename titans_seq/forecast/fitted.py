@@ -145,7 +145,16 @@ class FittedForecaster:
         return past.extend(self.network.horizon, known)
 
     def backtest(self, panel: Panel, cut: int, level: Sequence[float]) -> pd.DataFrame:
-        """Forecast the H rows that begin `cut` rows before the end of each series that is longer, beside what came."""
+        """Forecast the H rows that begin `cut` rows before the end of each series that is longer, beside what came.
+
+        Args:
+            panel: with the columns of the training.
+            cut: at least H.
+            level: percentages of intervals, ascending.
+
+        Returns:
+            long frame: id, time, the target, cutoff (the last time stamp seen), the forecast and its intervals.
+        """
         long_enough = panel.rows(np.where(panel.lengths > cut, 0, panel.lengths), panel.lengths)
         history = long_enough.until(cut)
         past = history.tail(self.context)
@@ -194,7 +203,15 @@ class FittedForecaster:
         level: Sequence[float],
         state: ModelState | None = None,
     ) -> dict[str, np.ndarray]:
-        """Columns of the forecast of every series from its row `first` on, in the units of the data, [N * H] each."""
+        """Columns of the forecast of every series, in the units of the data, [N * H] each.
+
+        Args:
+            panel: of N series, with at least H rows from `first` on, whose targets are not read.
+            first: the first row of each forecast, counted in its series, [N].
+            scaling: that knows these series.
+            level: percentages of intervals, ascending.
+            state: of the memory before the rows that are read; None begins a stream.
+        """
         points, bounds = self.standardised(panel, first, scaling, level, state)
         moments = scaling.of_target(panel)
         points, bounds = scaling.to_units(moments, points), scaling.interval(moments, bounds)
@@ -242,7 +259,14 @@ class FittedForecaster:
     def frame(
         self, panel: Panel, first: np.ndarray, columns: dict[str, np.ndarray], steps: int | None = None
     ) -> pd.DataFrame:
-        """The first steps of the forecasts from these rows on, or all."""
+        """Forecasts as a long frame: id, time, and the columns.
+
+        Args:
+            panel: as of `at`.
+            first: as of `at`.
+            columns: what `at` returned.
+            steps: how many of the H; None: all.
+        """
         steps = steps or self.network.horizon
         rows = ((panel.offsets[:-1] + first)[:, None] + np.arange(steps)).ravel()
         key: dict[str, Any] = {} if panel.columns.id is None else {panel.columns.id: panel.ids.repeat(steps)}

@@ -234,8 +234,11 @@ class TitansForecaster(ForecasterArguments):
         each); this one stays as it is. Where `fit` was given a column of weights, the rows need it here too.
 
         Args:
-            windows: how many cutoffs. step: rows between them; None is the horizon. The last window ends with the
-                series.
+            df: rows with targets, as of `fit`, and the covariates.
+            windows: how many cutoffs; the last window ends with the series.
+            step: rows between them; None is the horizon.
+            refit: train before every cutoff, instead of the first alone.
+            level: of the intervals in percent; None or empty for none.
 
         Returns:
             Long frame: id, time, cutoff (the last time stamp seen), the target, the forecast and its intervals. Series
