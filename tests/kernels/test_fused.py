@@ -249,6 +249,7 @@ def test_distributed_data_parallel(tmp_path, monkeypatch):
     try:
         parallel = torch.nn.parallel.DistributedDataParallel(layer)
         parallel(x).square().sum().backward()
+        del parallel  # were it the last to hold the group, it would wait for threads that wait for Python's lock
     finally:
         torch.distributed.destroy_process_group()
     for parameter, gradient in zip(layer.parameters(), expected, strict=True):
