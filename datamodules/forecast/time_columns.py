@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -93,14 +94,14 @@ def counts_rows(column: pd.Series) -> bool:
 
 
 def _found(table: pd.DataFrame, names: Sequence[str], long: bool) -> str:
-    dates = [name for name in names if are_dates(table[name]) or _since_1970(name, table[name])]
     usual = [name for name in names if name.strip().lower() in DATES]
-    years = [name for name in names if _is_year(name, table[name])]
-    text = [name for name in usual if not pd.api.types.is_numeric_dtype(table[name].dtype)]
+    dated = (name for name in (*usual, *names) if are_dates(table[name]) or _since_1970(name, table[name]))
     # of a usual name one cell may be wrong: the message that names it helps more than that there is no date
-    for found in ([name for name in usual if name in dates], dates, text, years, _steps(table, names, long)):
-        if found:
-            return found[0]
+    text = (name for name in usual if not pd.api.types.is_numeric_dtype(table[name].dtype))
+    years = (name for name in names if _is_year(name, table[name]))
+    found = next(chain(dated, text, years, _steps(table, names, long)), None)
+    if found is not None:
+        return found
     decimal = [name for name in names if _YEAR.fullmatch(name.strip()) or name.strip().lower() in DATES]
     decimal = [name for name in decimal if pd.api.types.is_float_dtype(table[name].dtype)]
     if decimal:

@@ -13,7 +13,7 @@ from hostile.checks import Outcome
 from hostile.runner import run, run_apart, run_forked
 
 LEAST = 600
-APART, FRESH = 40, 4  # inputs that run as processes, and as fresh ones that import everything first
+APART, FRESH = 24, 2  # inputs that run as processes, and as fresh ones that import everything first
 
 
 def test_the_corpus_is_large_and_its_names_are_unique(base: Base) -> None:

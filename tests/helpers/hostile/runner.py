@@ -25,7 +25,7 @@ from hostile.checks import FOLDERS, NAME, Outcome, check_end, check_files, snaps
 
 from titans_seq.cli.main import main
 
-SECONDS = 10  # of the processor; a case that takes more hangs
+SECONDS = 30  # of the processor; a case that takes more hangs
 PATIENCE = 90  # seconds by the clock, for what waits; other processes may take most of the machine
 MEMORY = 6 * 2**30  # more than any case needs; without a bound a bomb would end the whole test run
 
