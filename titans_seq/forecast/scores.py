@@ -13,12 +13,14 @@ B samples (a window of one series each), H horizon, N series, P levels, R rows o
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from gluonts.time_feature import get_seasonality
 from gluonts.time_feature.seasonality import DEFAULT_SEASONALITIES
 from jaxtyping import Float, Int
+from scipy.sparse import csc_array
 
 from titans_seq.datamodules.forecast.calendar import Step, alias, step_text
 from titans_seq.datamodules.forecast.panel import Panel
@@ -177,11 +179,19 @@ class Scores:
         tally.squared += _by_series(series, squared, len(self.panel))
         tally.absolute += _by_series(series, np.where(seen, np.abs(error), 0.0), len(self.panel))
         tally.count += _by_series(series, seen, len(self.panel)).astype(np.int64)
-        inside = (bounds[..., 0] <= truth[..., None]) & (truth[..., None] <= bounds[..., 1])
-        tally.inside += _by_series(series, inside.sum(axis=1), len(self.panel)).astype(np.int64)
-        tally.width += np.where(seen[..., None], bounds[..., 1] - bounds[..., 0], 0).sum(axis=(0, 1))
+        known: Any = slice(None) if seen.all() else seen
+        losses = [_pinball(0.5, points[known], truth[known])]
+        for i, level in enumerate(LEVELS):
+            low, high = bounds[..., i, 0], bounds[..., i, 1]
+            inside = ((low <= truth) & (truth <= high)).sum(axis=1)
+            tally.inside[i] += np.bincount(series, inside, len(self.panel)).astype(np.int64)
+            width = (high[known] - low[known]).sum()
+            tally.width[i] += width
+            if np.isfinite(width):
+                sides = (0.5 - level / 200, low), (0.5 + level / 200, high)
+                losses += [_pinball(share, side[known], truth[known]) for share, side in sides]
+        tally.pinball += 2 * float(np.mean(losses))
         tally.symmetric += self._symmetric(series, points, truth)
-        tally.pinball += _pinball(points[seen], bounds[seen], truth[seen])
         each = squared.reshape(len(anchors), -1).sum(axis=1), seen.reshape(len(anchors), -1).sum(axis=1)
         tally.each.append(_share(*each))
 
@@ -287,20 +297,15 @@ def _samples(anchors: Anchors) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, "
 
 def _by_series(series: Int[np.ndarray, " B"], values: np.ndarray, count: int) -> np.ndarray:
     """Sums [K, N] over the samples of each series of values [B, K]."""
-    return np.stack([np.bincount(series, column, count) for column in values.T])
+    samples = len(series)
+    chosen = csc_array((np.ones(samples), series, np.arange(samples + 1)), shape=(count, samples))
+    return (chosen @ values).T
 
 
-def _pinball(points: np.ndarray, bounds: np.ndarray, truth: np.ndarray) -> float:
-    """Sum over values of the mean over quantiles of twice the pinball loss; infinite bounds do not count."""
-    quantiles = [(0.5, points)]
-    for i, level in enumerate(LEVELS):
-        if np.isfinite(bounds[:, i]).all():
-            quantiles += [(0.5 - level / 200, bounds[:, i, 0]), (0.5 + level / 200, bounds[:, i, 1])]
-    total = 0.0
-    for share, value in quantiles:
-        error = truth - value
-        total += 2 * (share * error.sum() - np.minimum(error, 0.0).sum())
-    return float(total / len(quantiles))
+def _pinball(share: float, quantiles: np.ndarray, truth: np.ndarray) -> float:
+    """Sum over values of the pinball loss: `share` of what the truth lies above, 1 - share of what it lies below."""
+    above = truth - quantiles
+    return float(share * above.sum() - np.minimum(above, 0).sum())
 
 
 def _naive_error(history: Panel, panel: Panel, season: int) -> Float[np.ndarray, " N"]:
