@@ -23,7 +23,8 @@ from titans_seq.forecast.backtests import backtest
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.fitting import fit_panels
 from titans_seq.forecast.forecaster import TitansForecaster
-from titans_seq.forecast.scores import Season
+from titans_seq.forecast.outputs import PointOutput, learned_level
+from titans_seq.forecast.scores import LEVELS, Season
 
 FILES = ("forecasts.csv", "scores.csv", "backtest.png")
 
@@ -41,14 +42,32 @@ def backtest_command(arguments: argparse.Namespace) -> None:
     else:
         _require_unseen(trained, panel, first)
         fit = lambda _: fitted
-    found = backtest(
-        [panel], fit, horizon=horizon, windows=arguments.windows, step=step, refit=arguments.refit, level=levels
-    )
+    made: list[FittedForecaster] = []
+
+    def fit_and_keep(panels: Sequence[Panel]) -> FittedForecaster:
+        made.append(fit(panels))
+        return made[-1]
+
+    options = {"horizon": horizon, "windows": arguments.windows, "step": step, "refit": arguments.refit}
     season = Season.of(panel.freq, int(panel.lengths.max()) - first, arguments.season)
+    found = backtest([panel], fit_and_keep, level=levels, **options)
     frame = with_baselines(pd.concat(found, ignore_index=True), panel, season.rows)
     scores = scores_of(frame, panel, fitted.alias, season.rows)
+    if levels_of_crps := _levels_of_crps(fitted):  # whatever intervals were asked for
+        again = iter(made)
+        found = backtest([panel], lambda _: next(again), level=levels_of_crps, **options)
+        whole = with_baselines(pd.concat(found, ignore_index=True), panel, season.rows)
+        scores["crps"] = scores_of(whole, panel, fitted.alias, season.rows)["crps"]
     _show(trained, scores)
     _write(trained, arguments, frame, scores, panel, levels)
+
+
+def _levels_of_crps(fitted: FittedForecaster) -> list[float]:
+    """LEVELS, of which a forecaster without calibration may lack some."""
+    if fitted.conformal is not None:
+        return LEVELS
+    output = fitted.module.output
+    return [] if isinstance(output, PointOutput) else [level for level in LEVELS if level <= learned_level(output)]
 
 
 def _require_free(arguments: argparse.Namespace) -> None:
@@ -67,7 +86,11 @@ def _anew(trained: Trained) -> Callable[[Sequence[Panel]], FittedForecaster]:
         model = TitansForecaster.load(folder)
     except ValueError as error:
         raise UsageError(f"--refit needs the settings in {folder}: {error}") from None
-
+    if model.weight_ is not None:
+        raise UsageError(
+            f"--refit would train without the weights {model.weight_!r} of the rows; in Python "
+            f"TitansForecaster.load({str(folder)!r}).backtest(df, refit=True) has them"
+        )
     return lambda panels: fit_panels(model, panels)[0]
 
 

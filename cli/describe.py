@@ -30,7 +30,7 @@ from titans_seq.datamodules.forecast.protocol import Benchmark, SeriesSplit, Sha
 from titans_seq.datamodules.forecast.seasons import Season, calendar_periods, seasons, spectrum, strongest
 from titans_seq.datamodules.forecast.tables import TEXT
 from titans_seq.datamodules.forecast.text_tables import found_form
-from titans_seq.datamodules.forecast.time_columns import find_time
+from titans_seq.datamodules.forecast.time_columns import UNNAMED, find_time
 from titans_seq.datamodules.forecast.windows import Anchors
 from titans_seq.forecast.described import Shown, plot_description
 from titans_seq.forecast.pictures import shown_channels
@@ -57,7 +57,7 @@ def describe_command(arguments: argparse.Namespace) -> None:
     except DataError:
         _show_columns(table, _given_roles(names))
         raise
-    _show_columns(table, _given_roles(names) | _found_roles(panel))
+    _show_columns(table, _given_roles(names) | _found_roles(panel, table))
     _show_time(panel, table)
     _show_series(panel)
     protocol = protocol_of(panel, Shares() if arguments.split is None else read_split(arguments.split), horizon)
@@ -97,7 +97,6 @@ def _written(path: Path, form: FileForm, table: pd.DataFrame) -> dict[str, Any]:
     if path.is_dir() or kind not in TEXT:
         return {"format": f"folder of {path.name}" if path.is_dir() else kind.removeprefix("."), **about}
     found = {name: value for name, value in asdict(found_form(path, form)).items() if value is not None}
-    found["separator"] = MARKS.get(found["separator"], found["separator"])
     return {"format": "text", **{name: MARKS.get(str(value), value) for name, value in found.items()}, **about}
 
 
@@ -109,7 +108,8 @@ def _numbers_only(table: pd.DataFrame, names: Names) -> tuple[Names, list[str]]:
     the same in a fit. Any other table stays as it is.
     """
     id_name = names.id or (Columns().id if Columns().id in table.columns else None)
-    if id_name is not None or names.covariates or names.target:
+    missing = names.time is not None and names.time not in table.columns  # `read_file` says it
+    if id_name is not None or names.covariates or names.target or missing:
         return names, []
     try:
         with warnings.catch_warnings():
@@ -140,12 +140,12 @@ def _given_roles(names: Names) -> dict[str, str]:
     return roles | dict.fromkeys(names.target, "series") | {name: role for name, role in single.items() if name}
 
 
-def _found_roles(panel: Panel) -> dict[str, str]:
+def _found_roles(panel: Panel, table: pd.DataFrame) -> dict[str, str]:
     columns = panel.columns
     roles = dict.fromkeys(map(str, panel.ids), "series") if panel.wide else {columns.target: "target"}
-    return (
-        roles | {columns.time: "time"} | ({} if columns.id is None or panel.wide else {columns.id: "names of series"})
-    )
+    unnamed = {} if columns.time in table.columns else {UNNAMED: "time"}  # its name is the reader's
+    series = {} if columns.id is None or panel.wide else {columns.id: "names of series"}
+    return roles | unnamed | {columns.time: "time"} | series
 
 
 def _show_columns(table: pd.DataFrame, roles: dict[str, str]) -> None:
@@ -262,7 +262,7 @@ def _seasons(panel: Panel) -> list[Season]:
     calendar = calendar_periods(_longest(panel).clock, panel.freq)
     which = np.unique(np.linspace(0, len(panel) - 1, MEASURED).astype(int))
     every = [seasons(_values(panel, int(i))[-MEASURED_ROWS:], calendar) for i in which]
-    return strongest(every)[:MOST]
+    return strongest(every)
 
 
 def _values(panel: Panel, series: int) -> np.ndarray:

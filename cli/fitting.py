@@ -70,17 +70,18 @@ def fit(task: Task, config: DictConfig, folder: Path | None = None, *, show: boo
     return metrics
 
 
-def fit_or_resume(task: Task, config: DictConfig, folder: Path) -> None:
-    """Train a run that is part of another one, or what is left of it; a finished one stays as it is."""
-    if (folder / runs.METRICS).is_file():
-        before = recorded.read_config(folder, task.key).trainer
-        more_time = resuming.ran_out_of_time(folder) and before.get("max_time") != config.trainer.get("max_time")
-        if before.max_epochs == config.trainer.max_epochs and not more_time:
-            return
+def fit_or_resume(task: Task, config: DictConfig, folder: Path, *, more_time: bool = False) -> None:
+    """Train a run that is part of another one, or what is left of it; a finished one stays as it is.
+
+    more_time: whether one that its time limit ended is not finished.
+    """
+    done = (folder / runs.METRICS).is_file() and not (more_time and resuming.ran_out_of_time(folder))
+    if done and recorded.read_config(folder, task.key).trainer.max_epochs == config.trainer.max_epochs:
+        return
     if not folder.exists() or runs.is_unstarted(folder):
         fit(task, config, folder, show=False)
     else:
-        _resume(task, folder, config, (), (), show=False)
+        _resume(task, folder, config, ("trainer.max_epochs=1", "trainer.max_time=null"), (), show=False)
 
 
 @contextmanager

@@ -169,7 +169,8 @@ class ForecastTask(Task):
         if not isinstance(module.network, SimbaForecaster) or callable(module.network.options["mixer"]):
             return []  # a network or a mixer of the user's, which no file of ours can name
         rows = fitting.history_of(folder, module)
-        about = {"arguments": _arguments(job), "fits": 1, "history": rows, "seen": _seen(job)}
+        weight = series_of(job).sample_weight
+        about = {"arguments": _arguments(job), "fits": 1, "history": rows, "seen": _seen(job), "weight": weight}
         save_forecaster(job.fitted, folder / MODEL, about)
         return [folder / MODEL]
 

@@ -71,7 +71,12 @@ FIT = Command(
             "seeds",
             type=positive,
         ),
-        Flag("--sample-weight NAME", "column that weights the rows in training", "data.sample_weight", type=text),
+        Flag(
+            "--sample-weight NAME",
+            "column that weights the rows in training; metrics do not know of it",
+            "data.sample_weight",
+            type=text,
+        ),
         *TABLE,
         *training_flags("runs/forecast/<dataset>-h<horizon>-<mixer>-s<seed>"),
     ),

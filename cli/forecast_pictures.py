@@ -15,7 +15,6 @@ from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.datamodules.forecast.weights import without_weight
 from titans_seq.forecast import SimbaForecaster
-from titans_seq.forecast.conformal import LEVEL
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.pictures import plot_forecast, plot_surprise
 from titans_seq.forecast.stream import surprise_of
@@ -84,11 +83,6 @@ def draw_forecast(
         title, path = f"{name}: what surprised the memory", folder / "surprise.png"
         made += draw(plot_surprise, seen, surprise, columns, axis[: len(seen)], path, title=title)
     return made
-
-
-def levels_of(fitted: FittedForecaster) -> list[float]:
-    """Intervals to show: 80 and 95 %, or none where nothing gives them."""
-    return [] if fitted.conformal is None else [float(level) for level in LEVEL]
 
 
 def has_surprise(fitted: FittedForecaster) -> bool:

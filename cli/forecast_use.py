@@ -4,6 +4,7 @@ T rows, C series.
 """
 
 import argparse
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,22 +14,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from titans_seq.cli import runs
+from titans_seq.cli import fitting, runs
 from titans_seq.cli.errors import UsageError
 from titans_seq.cli.forecast import FORECAST
-from titans_seq.cli.forecast_pictures import alike, by_row, draw_forecast, has_surprise, levels_of
+from titans_seq.cli.forecast_pictures import alike, by_row, draw_forecast, has_surprise
 from titans_seq.cli.pictures import draw
 from titans_seq.cli.table_flags import form_of
 from titans_seq.cli.tables import show_paths, show_record
 from titans_seq.cli.trained import Trained, open_trained
 from titans_seq.datamodules import DataError
+from titans_seq.datamodules.common.errors import DataWarning
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.forecast.files import FileForm, Names, read_future_file
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.scaling import PanelScaling
 from titans_seq.files import replacing
 from titans_seq.forecast.anomalies import Span, spans
-from titans_seq.forecast.conformal import chosen_levels
+from titans_seq.forecast.conformal import LEVEL, chosen_levels
 from titans_seq.forecast.diagnostics import fitted_values
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.frames import surprise_frame
@@ -48,7 +50,7 @@ def test_command(arguments: argparse.Namespace) -> None:
     """`titans-seq test forecast`: metrics on the test split, to RUN/test_metrics.json."""
     trained = open_trained(arguments, "test")
     scored = score(trained.fitted, trained.series, season=arguments.season, progress=not trained.quiet)
-    metrics = about_of(trained) | as_metrics(scored.scores, scored.baseline)
+    metrics = fitting.finite(about_of(trained) | as_metrics(scored.scores, scored.baseline))
     name = f"test_metrics-{trained.name}.json" if arguments.csv else "test_metrics.json"
     runs.write_json(trained.folder / name, metrics)
     FORECAST.show(metrics)
@@ -88,6 +90,7 @@ def predict_command(arguments: argparse.Namespace) -> None:
             more[SAMPLES] = draw_samples(fitted, arguments.samples, panels, future, steps)
         if arguments.fitted:
             more[FITTED] = fitted_values(fitted, [trained.series.panel])
+    warn_of_infinite(table, levels)
     folder, file = _output_for_prediction(arguments, trained.folder)
     files = [file, *(file.with_name(name) for name in more)]
     for path, frame in zip(files, (_flat(table), *more.values()), strict=True):
@@ -134,14 +137,29 @@ def _write(table: pd.DataFrame, file: Path) -> None:
         table.to_csv(part, index=not isinstance(table.index, pd.RangeIndex))
 
 
+def warn_of_infinite(table: pd.DataFrame, levels: Sequence[float]) -> None:
+    """Say which intervals of a frame of forecasts hold everything."""
+    lost = [level for level in levels if _infinite(table, f"-lo-{level:g}")]
+    if lost:
+        warnings.warn(
+            f"intervals of {' and '.join(f'{level:g}' for level in lost)} % are infinite: there were too few "
+            "validation values to calibrate them; give a lower --level, or train with more validation rows",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
+def _infinite(table: pd.DataFrame, ending: str) -> bool:
+    columns = [i for i, name in enumerate(_flat(table).columns) if str(name).endswith(ending)]
+    return bool(np.isinf(table.iloc[:, columns].to_numpy(dtype=np.float64)).any())
+
+
 def levels_for(trained: Trained, asked_for: Sequence[float] | None) -> list[float]:
     """The intervals to give: 80 and 95 %, or those that were asked for."""
     fitted = trained.fitted
-    if asked_for is None:
-        return levels_of(fitted)
     calibrated = None if fitted.conformal is None else fitted.conformal.levels
     with _said_in_a_line():
-        return chosen_levels(fitted.module.output, calibrated, asked_for)
+        return chosen_levels(fitted.module.output, calibrated, LEVEL if asked_for is None else asked_for)
 
 
 def _future(trained: Trained, arguments: argparse.Namespace) -> pd.DataFrame | None:
@@ -200,7 +218,8 @@ def surprise_command(arguments: argparse.Namespace) -> None:
     fitted, panel = trained.fitted, trained.series.panel
     if not has_surprise(fitted):
         why = "has a memory for each seed" if fitted.others else "has no memory to surprise"
-        raise UsageError(f"{trained.folder} {why}; train one with model=memory")
+        how = "--seeds 1" if fitted.others else "model=memory"
+        raise UsageError(f"{trained.folder} {why}; train one with {how}")
     scaling = fitted.scaling.with_series(panel)
     found = surprise_of(fitted.network, panel, scaling)
     table = by_row(panel, found)

@@ -52,7 +52,7 @@ def _member(job: Job, folder: Path, number: int) -> ForecastModule:
         config.trainer.max_time = limit.share(job.config.seeds)
     if not job.config.quiet:
         print(f"seed {config.seed} ({number + 1} of {job.config.seeds})", flush=True)
-    fitting.fit_or_resume(job.task, config, folder)
+    fitting.fit_or_resume(job.task, config, folder, more_time=True)
     checkpoint = checkpoints.load_checkpoint(folder / runs.CHECKPOINTS / runs.BEST)
     module = fitting.restored(config, lambda: job.task.module(config, job.data), checkpoint, folder)
     assert isinstance(module, ForecastModule)

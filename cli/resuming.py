@@ -79,12 +79,14 @@ def settle(folder: Path, config: DictConfig, asked: DictConfig, words: Sequence[
     if "experiment" in keys:
         _check_experiment(folder, _completed(asked), known)
     config.quiet = asked.quiet
-    if "trainer.max_time" in keys:
+    if "trainer.max_time" in keys and "max_time" in asked.trainer:
         config.trainer.max_time = asked.trainer.max_time
     finished = (folder / runs.METRICS).exists() and not ran_out_of_time(folder)
     if "trainer.max_epochs" in keys:
         before, after = config.trainer.max_epochs, asked.trainer.max_epochs
-        if after < before or (finished and after == before):
+        if finished and after == before:
+            raise UsageError(f"{folder} is finished; give more than its {before} --epochs to train on")
+        if after < before:
             raise UsageError(f"{folder} was started for {before} epochs; --epochs can only raise that, got {after}")
         config.trainer.max_epochs = after
     elif finished:

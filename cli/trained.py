@@ -1,6 +1,7 @@
 """A trained forecaster for the commands that use one: that of a run, or one that `TitansForecaster.save` wrote."""
 
 import argparse
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Int
 from omegaconf import DictConfig
 
@@ -17,12 +19,14 @@ from titans_seq.cli.forecast import FORECAST, MODEL, fitted_of
 from titans_seq.cli.table_flags import FORM, asked
 from titans_seq.cli.tasks import History, Job
 from titans_seq.datamodules import ForecastDataModule
+from titans_seq.datamodules.common.errors import DataWarning
 from titans_seq.datamodules.common.files import user_path
 from titans_seq.datamodules.forecast.calendar import plain_step
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.datamodules.forecast.protocol import Known
 from titans_seq.forecast.fitted import FittedForecaster
 from titans_seq.forecast.forecaster_files import load_forecaster
+from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.saving import WRONG, first_line
 from titans_seq.forecast.scores import LEVELS
 from titans_seq.model_folders import CONFIG
@@ -159,6 +163,8 @@ def _load_run(arguments: argparse.Namespace, stage: str) -> tuple[Job, Path, Pat
     # a file of one's own is tested on the scale of its own train split, as the published numbers are
     own_scale = stage == "test" and arguments.csv
     data = FORECAST.data(config, stage, None if own_scale else checkpoint, download=False)
+    if own_scale:
+        data.read_covariates_as(checkpoint.get(ForecastDataModule.__qualname__) or {})
     module = fitting.restored(config, lambda: FORECAST.module(config, data), checkpoint, folder)
     return Job(FORECAST, config, data, module, fitting.make_tester(config, folder)), folder, path, saved
 
@@ -187,6 +193,12 @@ def _model_of(folder: Path) -> Saved | None:
         raise UsageError(error) from None
 
 
+def _same_weights(one: ForecastModule, other: ForecastModule) -> bool:
+    """Not so where a run has been trained on since."""
+    mine, theirs = one.network.state_dict(), other.network.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name].cpu(), theirs[name].cpu()) for name in mine)
+
+
 def _calibrated(job: Job, saved: FittedForecaster | None, checkpoint: Path, own: bool) -> FittedForecaster:
     """The run's forecaster, with its intervals where the weights are those they were calibrated for.
 
@@ -198,9 +210,12 @@ def _calibrated(job: Job, saved: FittedForecaster | None, checkpoint: Path, own:
         fitted = replace(fitted, scaling=job.data.restored)
     if checkpoint.name != runs.BEST:
         return fitted
-    if saved is not None:
+    if saved is not None and _same_weights(saved.module, fitted.module):
         others = tuple(module.to(best_device()) for module in saved.others)
         return replace(saved, module=fitted.module, scaling=fitted.scaling, tail=fitted.tail, others=others)
+    if not (checkpoint.parents[1] / runs.METRICS).exists():
+        which = "its first network, at the best epoch" if job.config.seeds > 1 else "its best epoch"
+        warnings.warn(f"this run has not finished: forecasts are those of {which} so far", DataWarning, stacklevel=2)
     if own:
         job.data.setup("fit")
         fitted.calibrate(job.data.windows("val"), LEVELS)

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from titans_seq.cli.errors import Interrupted, UsageError
 from titans_seq.cli.runs import BEST, CHECKPOINTS, LAST
+from titans_seq.datamodules.common.errors import DataWarning
 from titans_seq.training import TrainedModule
 
 
@@ -120,6 +121,13 @@ STOPPED = "max_minutes"  # what `stopped` in the metrics says of a training that
 def stopped(trainer: L.Trainer) -> dict[str, str]:
     """What the metrics say of a training that ended before its last epoch for want of time."""
     over = any(each.is_over for each in trainer.callbacks if isinstance(each, TimeLimit))  # type: ignore[attr-defined]
+    if over and trainer.global_step < trainer.num_training_batches:
+        warnings.warn(
+            f"the time limit ended the training after {trainer.global_step} of the {trainer.num_training_batches} "
+            "batches of its first epoch",
+            DataWarning,
+            stacklevel=2,
+        )
     return {"stopped": STOPPED} if over else {}
 
 

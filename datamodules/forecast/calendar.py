@@ -83,11 +83,24 @@ def _unsaved(step: BaseOffset) -> DataError:
 
 def alias(step: BaseOffset) -> str:
     """The plain alias that stands for a step: business months and dates within months count as months."""
-    name = type(step).__name__.removeprefix("Custom").removeprefix("Business").removeprefix("B")
-    unit = next((unit for whole, unit in (("Month", "MS"), ("Quarter", "QS"), ("Year", "YS")) if whole in name), None)
+    months = 1 if semi_monthly(step) else months_of(step)
+    return str(step.freqstr) if months is None else _begin(months)
+
+
+def semi_monthly(step: BaseOffset) -> bool:
+    """Whether two dates of each month make a step."""
+    return type(step).__name__.startswith("Semi")
+
+
+def months_of(step: BaseOffset) -> int | None:
+    """Months of a step that counts them, or quarters or years; None of any other."""
+    if semi_monthly(step):
+        return None
+    name = type(step).__name__
     if isinstance(step, pd.DateOffset) and set(step.kwds) == {"months"}:
-        unit = _begin(step.n * step.kwds["months"])
-    return unit or str(step.freqstr)
+        return int(step.n * step.kwds["months"])
+    units = (("Month", 1), ("Quarter", 3), ("Year", 12))
+    return next((step.n * months for unit, months in units if unit in name), None)
 
 
 @lru_cache(maxsize=256)  # also since `catch_warnings`, which belongs to the process, disturbs fits in other threads

@@ -86,5 +86,7 @@ def not_a_number(value: Any) -> str:
     value = value.item() if isinstance(value, np.generic) else value
     comma = re.fullmatch(r"[+-]?\d+,\d+", str(value).strip())
     hint = f"; write decimals with a point, or give {option('decimal', ',')}" if comma else ""
+    if re.fullmatch(r"[+-]?\d{1,3}(\.\d{3}){2,}", str(value).strip()):
+        hint = f"; if points are between thousands give {option('thousands', '.')}"
     kind = "number" if isinstance(value, str) else f"finite number up to {LARGEST:.0e}"
     return f"{value!r} is not a {kind}{hint}"

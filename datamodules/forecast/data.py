@@ -91,6 +91,9 @@ class PanelData(SplitData):
         if not self.counts:
             raise DataError(_no_window(panels, self.horizon))
         self.val = self._validation()
+        for rows, windows in (("training", self.train if len(panels) == 1 else None), ("validation", self.val)):
+            if windows is not None and not len(windows.weighed):
+                raise DataError(f"sample_weight is 0 for all {rows} rows; give some of them a weight above 0")
 
     def _anchors(self, panel: Panel, split: str) -> Anchors:
         return self.protocol.anchors(panel, split, self.lookback, self.horizon)
@@ -150,7 +153,7 @@ class PanelData(SplitData):
         if self.val is None:
             return []
         most = len(self.val) if self.val_windows is None else self.val_windows
-        return self.load(self.val.at(self.val.anchors.thin(most)), batch_size=self.eval_batch_size)
+        return self.load(self.val.at(self.val.weighed.thin(most)), batch_size=self.eval_batch_size)
 
 
 class PanelBatches(IterableDataset[Batch]):

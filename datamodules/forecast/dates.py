@@ -20,8 +20,8 @@ from titans_seq.datamodules.forecast.cells import Where, plain_numbers
 LONGEST_DATE = 40  # letters that pandas is given to tell what a cell may be
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _MONTH_FIRST, _DAY_FIRST = ("%m/%d/%Y", "%m-%d-%Y"), ("%d/%m/%Y", "%d-%m-%Y")
-_DAYS = (*_MONTH_FIRST, *_DAY_FIRST, "%d.%m.%Y", "%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y")
-_MONTHS = ("%b %Y", "%b-%Y", "%B %Y", "%m/%Y")
+_DAYS = (*_MONTH_FIRST, *_DAY_FIRST, "%d.%m.%Y", "%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%b-%d-%Y")
+_MONTHS = ("%b %Y", "%b-%Y", "%B %Y", "%Y %b", "%Y-%b", "%b-%y", "%m/%Y")
 _FORMS = ("ISO8601", *(day + clock for day in _DAYS for clock in _CLOCKS), *_MONTHS)
 _QUARTER = r"(?P<a>\d{4})[ -]?Q(?P<b>[1-4])|Q(?P<c>[1-4])[ -]?(?P<d>\d{4})"
 _OFFSET = r":\d\d\S*?(?:Z|[+-]\d\d:?\d\d)$"  # of a time zone
@@ -211,6 +211,17 @@ def is_date_text(cells: pd.Series) -> bool:
         return False
     text = _from_quarters(text)
     return any(_read(text, form, utc=True).notna().all() for form in _FORMS if _may_read(text, form))
+
+
+def stray_cell(cells: pd.Series) -> str | None:
+    """The first cell that is no date among text of which most cells are; None of other text."""
+    text = _from_quarters(cells.dropna().astype(str).str.strip())
+    for form in _FORMS if len(text) else ():
+        if _may_read(text, form):
+            wrong = _read(text, form, utc=True).isna()
+            if 0 < wrong.sum() < len(text) / 2:
+                return str(cells.dropna().iloc[int(np.argmax(wrong))])
+    return None
 
 
 def _from_quarters(text: pd.Series) -> pd.Series:

@@ -137,7 +137,9 @@ def _one_target(table: pd.DataFrame, names: Names, id_name: str | None, time: st
     usual = Columns().target
     if usual in left or len(left) == 1:
         return usual if usual in left else str(left[0])
-    raise DataError(f"which column is to be forecast? give {option('target_col')}; numeric ones are: {listed(left)}")
+    raise DataError(
+        f"which column is to be forecast? give {option('target_col')}; numeric ones are: {listed(left) or 'none'}"
+    )
 
 
 def _series(table: pd.DataFrame, time: str) -> list[str]:
@@ -161,7 +163,9 @@ def _series(table: pd.DataFrame, time: str) -> list[str]:
         )
     texts = [name for name in names if wrong[name] > MOST]
     if texts == names:
-        raise DataError(f"no numeric column beside {time!r}: {listed(texts)} hold text")
+        raise DataError(
+            f"no numeric column beside {time!r}: {listed(texts)} hold text; write plain numbers, such as 5605.88"
+        )
     if texts:
         kept = [name for name in names if name not in set(texts)]
         raise DataError(

@@ -59,7 +59,7 @@ def holiday_features(panel: Panel, codes: Sequence[str]) -> Float[np.ndarray, "R
 
 def _is_daily(step: BaseOffset) -> bool:
     if isinstance(step, BUSINESS):
-        return step.n == 1
+        return step.n == 1 or isinstance(step, pd.offsets.BusinessHour)
     return isinstance(step, pd.offsets.Tick | pd.offsets.Day) and pd.Timedelta(step) <= DAY
 
 

@@ -346,7 +346,7 @@ def unpack_panel(about: dict[str, Any], arrays: dict[str, np.ndarray], columns: 
         future_covariates=arrays["future_covariates"],
         static_covariates=pd.DataFrame(about["static"], index=pd.RangeIndex(len(ids))),
         columns=replace(columns, id=about["id"]),
-        wide=about.get("wide", False),
-        zone=known_zone(about.get("zone")),
-        period=known_period(about.get("period")),
+        wide=about["wide"],
+        zone=known_zone(about["zone"]),
+        period=known_period(about["period"]),
     )

@@ -200,7 +200,9 @@ class Shares:
     def rows(self, panel: Panel, horizon: int) -> Int[np.ndarray, "3 N"]:
         """Where each split ends; a series that has no room for a horizon in each of them is all for training."""
         lengths = panel.lengths
-        val, test = (np.maximum((lengths * (share / 100)).astype(np.int64), horizon) for share in self.percent[1:])
+        val, test = (
+            np.maximum((lengths * (share / 100) + 1e-9).astype(np.int64), horizon) for share in self.percent[1:]
+        )
         train = np.where(lengths - val - test >= 2 * horizon, lengths - val - test, lengths)
         return np.stack([train, np.minimum(train + val, lengths), lengths])
 
@@ -272,11 +274,13 @@ class Known:
         return cls(panel.ids, panel.last, panel.zone is not None, held_out)
 
     def rows(self, panel: Panel, horizon: int) -> Int[np.ndarray, "3 N"]:
-        """Where each split ends. If no series has later rows, the second half of the held-out rows is for test."""
+        """Where each split ends. If no series has later rows, the second half of the held-out rows is for test, of the
+        series that had rows to hold out.
+        """
         seen = self.seen(panel)
         if (panel.lengths > seen).any():
             return np.stack([np.maximum(seen - self.held_out, 0), seen, panel.lengths])
-        half = self._half(horizon)
+        half = np.where(HoldOut(self.held_out, horizon).spare(panel) > 0, self._half(horizon), 0)
         return np.stack([np.maximum(panel.lengths - 2 * half, 0), np.maximum(panel.lengths - half, 0), panel.lengths])
 
     def warn_of_the_end(self, panel: Panel, horizon: int) -> None:
@@ -342,5 +346,7 @@ def protocol_of(panel: Panel, cut: Cut, horizon: int) -> Benchmark | SeriesSplit
 
 
 def _by_share(length: int, shares: tuple[float, float, float]) -> tuple[int, int, int]:
-    train, test = int(length * (shares[0] / 100)), int(length * (shares[2] / 100))
+    # the published border is below the exact one at some lengths, such as .7 of 90
+    exact = 0.0 if shares == SHARES else 1e-9
+    train, test = (int(length * (share / 100) + exact) for share in (shares[0], shares[2]))
     return train, length - train - test, test

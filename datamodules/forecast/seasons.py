@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.signal import detrend, find_peaks, periodogram
 
-from titans_seq.datamodules.forecast.calendar import Step
+from titans_seq.datamodules.forecast.calendar import Step, months_of, semi_monthly
 
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "year": 31_556_952.0}
 _BUSINESS_DAYS = {"week": 5, "year": 261}
@@ -45,10 +45,23 @@ def calendar_periods(times: pd.Index, step: Step) -> dict[str, int]:
         return {}
     if type(step).__name__ in ("BusinessDay", "CustomBusinessDay") and step.n == 1:
         return dict(_BUSINESS_DAYS)
+    if isinstance(step, pd.offsets.BusinessHour):
+        return of_business_hours(step)
+    months = 0.5 if semi_monthly(step) else months_of(step)
+    if months is not None:
+        return {"year": int(12 / months)} if months < 12 and 12 % months == 0 else {}
     width = float(np.median(np.diff(times.to_numpy()).astype("timedelta64[ns]").astype(np.int64))) / 1e9
     exact = {name: seconds / width for name, seconds in _SECONDS.items()}
     whole = {name: round(rows) for name, rows in exact.items() if rows > 1.5}
     return {name: rows for name, rows in whole.items() if abs(rows - exact[name]) < _NEAR * exact[name]}
+
+
+def of_business_hours(step: pd.offsets.BusinessHour) -> dict[str, int]:
+    """Rows of a day, a week and a year, where a day is a whole number of them."""
+    spans = zip(step.start, step.end, strict=True)
+    minutes = sum((60 * end.hour + end.minute - 60 * start.hour - start.minute) % 1440 or 1440 for start, end in spans)
+    day, rest = divmod(minutes, 60 * step.n)
+    return {} if rest or day < 2 else {"day": day} | {name: day * days for name, days in _BUSINESS_DAYS.items()}
 
 
 def seasons(values: Float[np.ndarray, " T"], calendar: dict[str, int]) -> list[Season]:

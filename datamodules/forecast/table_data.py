@@ -296,14 +296,17 @@ class ForecastDataModule(PanelData):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Standardise series of these names as there, now and at a later `setup`; others by their own rows."""
-        if not state_dict:
-            return
-        try:
-            arrays = {name: tensor.numpy() for name, tensor in state_dict["arrays"].items()}
-            scaling = PanelScaling.unpack(state_dict["about"], arrays)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError("the checkpoint is damaged: it holds no mean and scale for each series") from None
-        self.restore(scaling)
+        if state_dict:
+            self.restore(_unpacked(state_dict))
+
+    def read_covariates_as(self, state_dict: dict[str, Any]) -> None:
+        """Encode covariates as the network of that checkpoint knows them; the target stays on its own scale."""
+        if state_dict:
+            own = self.scaling
+            self.scaling = replace(
+                _unpacked(state_dict), scales=own.scales, typical=own.typical, transform=own.transform
+            )
+            self.take([self.panel], self.scaling)
 
     def restore(self, scaling: PanelScaling) -> None:
         """The same, from the scaling itself."""
@@ -311,6 +314,14 @@ class ForecastDataModule(PanelData):
         stage, self._stage = self._stage, None
         if stage is not None:
             self.setup(stage)
+
+
+def _unpacked(state_dict: dict[str, Any]) -> PanelScaling:
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in state_dict["arrays"].items()}
+        return PanelScaling.unpack(state_dict["about"], arrays)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DataError("the checkpoint is damaged: it holds no mean and scale for each series") from None
 
 
 def windows_at_end(panel: Panel, scaling: PanelScaling, lookback: int) -> Windows:

@@ -88,6 +88,8 @@ def read_text_table(path: Path, form: FileForm, text: Collection[str]) -> tuple[
     if decimal == "," and form.decimal is None:
         frame = _parsed(path, names, reader, decimal)  # 1.234 was read as a number with three decimals
         notes["decimal"] = "decimal commas"
+    elif separator == ";" and form.decimal is None and form.thousands is None:
+        _look_for_groups(path, frame, names, reader, notes)
     blank = frame.isna().all(axis=1).to_numpy()
     lines = np.flatnonzero(~blank) + 2
     frame = frame[~blank].reset_index(drop=True) if blank.any() else frame
@@ -121,6 +123,33 @@ def say(notes: dict[str, str]) -> None:
 
 
 # numbers -------------------------------------------------------------------------------------------------------------
+
+
+def _look_for_groups(
+    path: Path, frame: pd.DataFrame, names: list[str], reader: dict[str, Any], notes: dict[str, str]
+) -> None:
+    """Where semicolons separate, 15.403 may be fifteen thousand, and nothing but the other cells tells.
+
+    Raises:
+        DataError: cells with a point all have three digits behind it, and others have no point: 15.403 and 924.
+    """
+    doubtful = [name for name, kind in zip(names, frame.dtypes, strict=True) if kind.kind == "f"]
+    if not doubtful:
+        return
+    cells = _parsed(path, names, reader | {"dtype": str}, ".")[doubtful]
+    for name in doubtful:
+        here = cells[name].dropna().str.strip()
+        points = here.str.contains(".", regex=False)
+        if not points.any() or not here[points].str.fullmatch(r"[+-]?[1-9]\d{0,2}(\.\d{3})+").all():
+            continue
+        if not here[~points].str.fullmatch(r"[+-]?\d{1,3}").all():
+            continue
+        if not points.all():
+            raise DataError(
+                f"{path}: column {name!r}: {here[points].iloc[0]!r} may have decimals or thousands; give "
+                f"{option('decimal', '.')} or {option('thousands', '.')}"
+            )
+        notes["thousands"] = "points before decimals"
 
 
 def decimal_mark(path: Path, frame: pd.DataFrame, form: FileForm, text: Collection[str], *, alone: bool) -> str:

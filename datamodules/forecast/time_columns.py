@@ -11,7 +11,7 @@ import pandas as pd
 
 from titans_seq.datamodules.common.errors import DataError, DataWarning
 from titans_seq.datamodules.forecast.cells import plain_numbers
-from titans_seq.datamodules.forecast.dates import are_dates, like_dates
+from titans_seq.datamodules.forecast.dates import are_dates, like_dates, stray_cell
 from titans_seq.datamodules.forecast.options import option
 
 DATES = ("date", "timestamp", "datetime", "ds", "time")  # names that a column of dates has most often
@@ -36,6 +36,8 @@ _PARTS = (
     "time",
 )
 _CLOCK = r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?"
+_ROUNDED = 0.05  # of a month: R gives three decimals of a year
+_EPOCH = re.compile(r"(?i)(?<![a-z])(unix)?_?(time|date|epoch|ds|ts|unix)(stamp|time)?(?![a-z])")
 _SECONDS = (3e8, 4.2e9)  # since 1970, of the years 1979 to 2103
 
 
@@ -62,6 +64,9 @@ def find_time(table: pd.DataFrame, given: str | None, others: Collection[str], l
     column = table[name]
     if _is_year(name, column):
         table = table.assign(**{name: column.astype(np.int64).astype(str)})
+    elif (months := _decimal_months(name, column)) is not None:
+        warnings.warn(f"column {name!r} is read as months of years in decimals", DataWarning, stacklevel=3)
+        table = table.assign(**{name: months})
     elif unit := _since_1970(name, column):
         warnings.warn(
             f"column {name!r} is read as {'milli' if unit == 'ms' else ''}seconds since 1970", DataWarning, stacklevel=3
@@ -83,7 +88,7 @@ def require_one_time_column(table: pd.DataFrame, time: str, names: Sequence[str]
         if some and not table[[time, *some]].duplicated().any():
             raise DataError(
                 f"{time!r} repeats, and the rest of the time is in {' and '.join(map(repr, some))}: make one column of "
-                "them, such as 2011-01-31 05:00"
+                f"them, such as {'1959Q1' if 'quarter' in map(str.lower, parts) else '2011-01-31 05:00'}"
             )
 
 
@@ -95,11 +100,12 @@ def counts_rows(column: pd.Series) -> bool:
 
 def _found(table: pd.DataFrame, names: Sequence[str], long: bool) -> str:
     usual = [name for name in names if name.strip().lower() in DATES]
-    dated = (name for name in (*usual, *names) if are_dates(table[name]) or _since_1970(name, table[name]))
+    dated = (name for name in (*usual, *names) if are_dates(table[name]))
+    counted = (name for name in (*usual, *names) if _since_1970(name, table[name]))
     # of a usual name one cell may be wrong: the message that names it helps more than that there is no date
     text = (name for name in usual if not pd.api.types.is_numeric_dtype(table[name].dtype))
-    years = (name for name in names if _is_year(name, table[name]))
-    found = next(chain(dated, text, years, _steps(table, names, long)), None)
+    years = (name for name in names if _is_year(name, table[name]) or _decimal_months(name, table[name]) is not None)
+    found = next(chain(dated, counted, text, years, _steps(table, names, long)), None)
     if found is not None:
         return found
     decimal = [name for name in names if _YEAR.fullmatch(name.strip()) or name.strip().lower() in DATES]
@@ -108,6 +114,10 @@ def _found(table: pd.DataFrame, names: Sequence[str], long: bool) -> str:
         raise DataError(
             f"column {decimal[0]!r} holds decimals such as {table[decimal[0]].iloc[-1]}; write dates, e.g. 1749-01"
         )
+    for name in names:
+        stray = None if pd.api.types.is_numeric_dtype(table[name].dtype) else stray_cell(table[name])
+        if stray is not None:
+            raise DataError(f"column {name!r} holds dates but for {stray!r}; correct it, or leave its row out")
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     raise DataError(
         f"no column holds dates in every row, and none numbers them (found: {listed}); give {option('time_col')}"
@@ -126,9 +136,26 @@ def _is_year(name: str, column: pd.Series) -> bool:
     return numbers is not None and bool(((numbers >= 1000) & (numbers <= 2999)).all())
 
 
+def _decimal_months(name: str, column: pd.Series) -> pd.Series | None:
+    """Years in decimals as R writes them, 1949 and 1949.083 of January and February, as text of months; None of others.
+
+    Steps are of one month, or of a quarter or half a year.
+    """
+    named = _YEAR.fullmatch(name.strip()) or name.strip().lower() in DATES
+    if not named or not pd.api.types.is_float_dtype(column.dtype) or column.isna().any():
+        return None
+    months = column.to_numpy() * 12
+    whole = np.round(months).astype(np.int64)
+    steps = np.unique(np.diff(whole))
+    inside = ((column >= 1000) & (column < 3000)).all() and len(whole) > 1
+    if not inside or len(steps) != 1 or steps[0] not in (1, 3, 6) or np.abs(months - whole).max() > _ROUNDED:
+        return None
+    return pd.Series([f"{each // 12:04d}-{each % 12 + 1:02d}" for each in whole], index=column.index, name=name)
+
+
 def _since_1970(name: str, column: pd.Series) -> str | None:
     """The unit of a column of seconds or milliseconds since 1970."""
-    numbers = plain_numbers(column) if re.search("time|date|epoch|unix|ds", name.lower()) else None
+    numbers = plain_numbers(column) if _EPOCH.search(name) else None
     if numbers is None or like_dates(numbers):
         return None
     units = {"s": 1, "ms": 1000}

@@ -133,8 +133,11 @@ class OwnTransform(TargetTransform):
         return self._flat(self.given.transform, values)
 
     def inverse(self, values: Values) -> Values:
+        """Infinite bounds of intervals stay what they are: objects of scikit-learn refuse them."""
         undo = self.given.inverse_transform if self.in_columns else self.given.inverse
-        return self._flat(undo, values)
+        found, finite = values.astype(np.float64), np.isfinite(values)
+        found[finite] = self._flat(undo, values[finite])
+        return found
 
     def interval(self, bounds: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
         return np.sort(self.to_units(bounds), axis=-1)  # a transform may turn the order of values around

@@ -42,10 +42,17 @@ class Anchors:
         return Anchors(self.series[which], self.first[which])
 
     def thin(self, most: int) -> "Anchors":
-        """At most `most` of them, evenly spread."""
-        if len(self) <= most:
-            return self
-        return self.take(np.linspace(0, len(self) - 1, max(1, most)).astype(np.int64))
+        """At most `most` of them, spread over all."""
+        return self if len(self) <= most else self.take(spread(max(1, most), len(self)))
+
+
+def spread(count: int, whole: int) -> Int[np.ndarray, " count"]:
+    """Ascending places among `whole`, one by chance in each of `count` equal parts.
+
+    At equal distances they could all be of one hour of the day.
+    """
+    ends = np.arange(count + 1) * whole // count
+    return ends[:-1] + (np.random.default_rng(0).random(count) * np.diff(ends)).astype(np.int64)
 
 
 class Windows(Dataset[Batch]):
@@ -163,13 +170,13 @@ class Windows(Dataset[Batch]):
         return torch.where(seen > 0, found, torch.nan).numpy()
 
     @property
-    def weigh(self) -> bool:
-        """Whether any target of these windows has a weight above 0."""
+    def weighed(self) -> Anchors:
+        """Those with a target of a weight above 0; all where rows have no weights."""
         if not len(self.weights):
-            return True
-        first = self._starts(slice(None))[0].ravel() + self.lookback
+            return self.anchors
+        first = self._starts(slice(None))[0].reshape(len(self), -1) + self.lookback
         total = np.concatenate([[0.0], self.weights.double().cumsum(0).numpy()])
-        return bool((total[first + self.horizon] > total[first]).any())
+        return self.anchors.take(np.flatnonzero((total[first + self.horizon] > total[first]).any(axis=1)))
 
     def standardised(self, counts: Float[np.ndarray, "B ..."]) -> Float[np.ndarray, "B ..."]:
         """Numbers in counts for each sample of these windows, on the scale of `targets`."""

@@ -10,6 +10,9 @@ from hourly_frames import COVARIATES, LONG_FILE, SMALL, H, frame
 
 from titans_seq import TitansForecaster
 from titans_seq.cli.main import main
+from titans_seq.datamodules.forecast.panel import Columns
+from titans_seq.datamodules.forecast.reading import read_panel
+from titans_seq.forecast.backtest_scores import by_cutoff, scores_of, with_baselines
 from titans_seq.forecast.metrics import evaluate
 
 L = 24
@@ -72,8 +75,7 @@ def test_forecasts_are_those_of_predict_at_the_cutoffs(run: Path, data: pd.DataF
 
 
 def test_scores_are_those_of_evaluate_and_of_loops(run: Path, data: pd.DataFrame) -> None:
-    made, scores = backtest(run, "--windows", "2", "--level", "80")
-    assert "Titans-lo-95" not in made
+    made, scores = backtest(run, "--windows", "2", "--level", "50,80,90,95")
     assert list(scores["model"].unique()) == ["Titans", "last value", "seasonal naive"] and len(scores) == 2 * 3 * 3
     for row in scores.itertuples():
         part = made[(made["unique_id"] == row.unique_id) & (made["cutoff"] == row.cutoff)]
@@ -164,3 +166,60 @@ def test_nothing_is_written_over(run: Path, refused: Callable[[list[str]], str])
     for name in ("backtest", "backtest-2"):
         assert main(words) == 0
         assert {path.name for path in (run / name).iterdir()} == {"forecasts.csv", "scores.csv", "backtest.png"}
+
+
+def test_crps_does_not_depend_on_the_intervals_that_are_shown(run: Path) -> None:
+    every = []
+    for number, levels in enumerate((["--level", "80"], ["--level", "60,99"], [])):
+        words = ["--checkpoint", str(run), "--quiet", "--output", f"out{number}", *levels]
+        assert main(["backtest", "forecast", *words]) == 0
+        made, scores = (pd.read_csv(f"out{number}/{name}.csv") for name in ("forecasts", "scores"))
+        shown = levels[1].split(",") if levels else ["80", "95"]
+        assert [name for name in made if "-lo-" in name] == [f"Titans-lo-{level}" for level in shown]
+        assert [name for name in scores if name.startswith("coverage")] == [f"coverage_{level}" for level in shown]
+        every.append(scores["crps"])
+    assert every[0].equals(every[1]) and every[0].equals(every[2])
+
+
+def test_windows_without_a_value_leave_the_others_in_their_place() -> None:
+    """Series b has no value in the first window, and c, which is short, no first window."""
+    stamps = pd.date_range("2024-01-01", periods=9)
+    cuts = {"a": (3, 6), "b": (3, 6), "c": (6,)}
+    rows = [
+        (name, stamps[cut + i], stamps[cut - 1], np.nan if (name, cut) == ("b", 3) else 1.0, 1.0 + (cut == 6))
+        for cut in (3, 6) for name, own in cuts.items() if cut in own for i in range(3)
+    ]  # fmt: skip
+    made = pd.DataFrame(rows, columns=["unique_id", "ds", "cutoff", "y", "Titans"])
+    parts = {"a": stamps, "b": stamps, "c": stamps[3:]}
+    known = pd.concat([pd.DataFrame({"unique_id": name, "ds": each, "y": 1.0}) for name, each in parts.items()])
+    known.loc[(known["unique_id"] == "b") & known["ds"].isin(stamps[3:6]), "y"] = np.nan
+    scores = scores_of(made, read_panel(known, Columns(), "D"), "Titans", None)
+    assert dict(zip(zip(scores["unique_id"], scores["window"], strict=True), scores["mae"], strict=True)) == {
+        ("a", 1): 0, ("a", 2): 1, ("b", 2): 1, ("c", 2): 1,
+    }  # fmt: skip
+    table = by_cutoff(scores).set_index("cutoff")["mae"]
+    assert table.to_dict() == {"2024-01-03 00:00:00": 0, "2024-01-06 00:00:00": 1, "all": 0.75}
+
+
+def test_a_series_without_a_value_before_the_cutoff_has_no_baseline() -> None:
+    times = pd.date_range("2024-01-01", periods=6)
+    known = pd.DataFrame({"unique_id": "a", "ds": times, "y": [np.nan] * 3 + [1000.0] * 3})
+    made = known[3:].assign(cutoff=times[2], Titans=0.0)
+    assert with_baselines(made, read_panel(known, Columns(), "D"), 2)[["last value", "seasonal naive"]].isna().all(None)
+
+
+def test_refit_without_the_weights_of_the_rows_is_refused(
+    data: pd.DataFrame, refused: Callable[[list[str]], str]
+) -> None:
+    data.assign(w=1.0 + np.arange(len(data)) % 3).to_csv("weighted.csv", index=False)
+    assert main(["fit", "forecast", "--csv", "weighted.csv", *WORDS, "--sample-weight", "w", "--output", "run"]) == 0
+    said = refused(["backtest", "forecast", "--checkpoint", "run", "--quiet", "--output", "out", "--refit"])
+    assert "--refit would train without the weights 'w' of the rows; in Python TitansForecaster.load(" in said
+    assert TitansForecaster.load("run/model").weight_ == "w"
+    assert main(["backtest", "forecast", "--checkpoint", "run", "--quiet", "--output", "out"]) == 0
+
+
+def test_weights_of_nothing_are_refused(data: pd.DataFrame, refused: Callable[[list[str]], str]) -> None:
+    data.assign(w=0.0).to_csv("weighted.csv", index=False)
+    said = refused(["fit", "forecast", "--csv", "weighted.csv", *WORDS, "--sample-weight", "w", "--output", "run"])
+    assert "sample_weight is 0 for all training rows" in said

@@ -132,3 +132,17 @@ def test_flags_that_cannot_be_meant(words: list[str], message: str, own_csv: Pat
 def test_no_such_file(workdir: Path, capsys: Printed) -> None:
     assert main(["data", "describe", "nowhere.csv"]) == 2
     assert "nowhere.csv" in capsys.readouterr().err
+
+
+def test_columns_that_are_not_there_are_named(days: pd.DataFrame, workdir: Path, capsys: Printed) -> None:
+    days.to_csv("days.csv", index=False)
+    for flag in ("--time-column", "--id-column", "--target", "--past-covariates"):
+        assert main(["data", "describe", "days.csv", flag, "Nothing"]) == 2
+        assert "has no column 'Nothing'; it has: date" in capsys.readouterr().err
+
+
+def test_a_time_column_without_a_name_is_shown_as_that(days: pd.DataFrame, workdir: Path, capsys: Printed) -> None:
+    days.set_index("date").rename_axis(None).to_csv("days.csv")
+    assert main(["data", "describe", "days.csv", "--output", "out.png"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "Unnamed: 0" in line)
+    assert "time" in row and "not read" not in row

@@ -12,8 +12,10 @@ import torch
 from hourly_frames import LONG_FILE, H, frame
 
 from titans_seq import TitansForecaster
+from titans_seq.cli.errors import UsageError
 from titans_seq.cli.main import main, parse
 from titans_seq.cli.trained import open_trained
+from titans_seq.datamodules import DataWarning
 from titans_seq.forecast.importance import importance
 
 L, LEVELS = 24, (50, 80, 90, 95)
@@ -190,3 +192,24 @@ def test_importance_is_that_of_pandas_on_the_test_rows(folder: Path, data: pd.Da
 def test_without_covariates_there_is_no_importance(finished: Path, refused: Callable[[list[str]], str]) -> None:
     said = refused(["importance", "forecast", "--checkpoint", str(finished), "--quiet"])
     assert "was trained without covariates, so there is nothing to measure" in said
+
+
+def test_a_finished_ensemble_trains_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All its networks; until it is done, old margins and old members are not put on new weights."""
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    go_on = ["fit", "forecast", "--output", str(run), "--resume", "--quiet", "--epochs", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr("titans_seq.cli.members.others_of", lambda *_: (_ for _ in ()).throw(UsageError("no power")))
+        assert main(go_on) == 2
+    assert "no power" in capsys.readouterr().err and (run / "model").exists()
+    with pytest.warns(DataWarning, match="this run has not finished: forecasts are those of its first network"):
+        trained = open_trained(parse(["predict", "forecast", "--checkpoint", str(run), "--quiet"]), "predict")
+    before, now = (weights_of(each).values() for each in (folder / "run", run))
+    assert any(not torch.equal(*pair) for pair in zip(before, now, strict=True))
+    assert not trained.fitted.others and trained.fitted.conformal is not None
+    assert main(go_on) == 0
+    for member in (run, run / "members" / "1"):
+        assert metrics_of(member)["epochs"] == 4
+    assert len(TitansForecaster.load(run / "model").fitted_.modules) == 2

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from titans_seq.cli.main import main
 from titans_seq.forecast import ForecastModule
 
+pytestmark = pytest.mark.filterwarnings("default::titans_seq.datamodules.common.errors.DataWarning")
 LEAST = ["--max-minutes", "0.001"]  # 60 ms
 ENDLESS = ["--epochs", "1000", "early_stopping.patience=1000"]
 RESUME = ["fit", "forecast", "--resume", "--quiet", "--output", "run"]
@@ -41,8 +42,11 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return places
 
 
-def test_it_ends_inside_an_epoch_with_whole_results(options: list[str], steps: list[int]) -> None:
+def test_it_ends_inside_an_epoch_with_whole_results(
+    options: list[str], steps: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*options, *ENDLESS, *LEAST]) == 0
+    assert "the time limit ended the training after 1 of the 2 batches of its first epoch" in capsys.readouterr().err
     assert steps == [0]
     found = metrics()
     assert (found["stopped"], found["epochs"], found["best_epoch"]) == ("max_minutes", 1, 1)

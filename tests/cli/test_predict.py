@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from networks import MIDDLE, intervals_of, margins_of, network_of, quantiles_of
 from omegaconf import OmegaConf
 
 from titans_seq import TitansForecaster
-from titans_seq.cli.main import main
-from titans_seq.datamodules import ForecastDataModule
+from titans_seq.cli.main import main, parse
+from titans_seq.cli.trained import open_trained
+from titans_seq.datamodules import DataWarning, ForecastDataModule
 
 
 @pytest.fixture
@@ -219,3 +221,42 @@ def test_a_run_whose_kernels_cannot_run_here(
 ) -> None:
     said = refused([verb, "forecast", "--checkpoint", with_triton(finished), "--quiet"])
     assert "cannot run here" in said and "run/config.yaml asks for it" in said
+
+
+@pytest.mark.filterwarnings("default::titans_seq.datamodules.common.errors.DataWarning")
+def test_metrics_that_cannot_be_measured_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """Few validation values leave the intervals of 95 % infinite, so that their coverage is undefined."""
+    days = pd.date_range("2024-01-01", periods=70)
+    pd.DataFrame({"date": days, "y": np.arange(70.0) % 7}).to_csv("few.csv", index=False)
+    words = ["--csv", "few.csv", "--lookback", "12", "--horizon", "6", "--epochs", "1", "--output", "run", "--quiet"]
+    assert main(["fit", "forecast", *words, "model.dim=8", "data.steps_per_epoch=2"]) == 0
+    assert "too few to calibrate intervals of 95 %" in capsys.readouterr().err
+    assert main(["test", "forecast", "--checkpoint", "run", "--quiet"]) == 0
+    for name in ("metrics", "test_metrics"):
+        found = json.loads(Path(f"run/{name}.json").read_text())
+        assert "test_coverage_95" not in found and np.isfinite([found["test_crps"], found["test_coverage_80"]]).all()
+    assert main(["predict", "forecast", "--checkpoint", "run", "--quiet"]) == 0
+    assert "intervals of 95 % are infinite: there were too few" in capsys.readouterr().err
+    assert main(["predict", "forecast", "--checkpoint", "run", "--quiet", "--level", "50"]) == 0
+
+
+def test_covariates_of_another_file_are_encoded_as_in_training(workdir: Path) -> None:
+    rng, days = np.random.default_rng(0), pd.date_range("2024-01-01", periods=120)
+    parts = [
+        pd.DataFrame({"id": f"s{i}", "date": days, "y": rng.random(120), "kind": kind, "price": rng.random(120) + 9})
+        for i, kind in enumerate("AB")
+    ]
+    known = pd.concat(parts)
+    known.to_csv("known.csv", index=False)
+    known.assign(kind=known["kind"].map({"A": "B", "B": "C"}), price=known["price"] / 50).to_csv("new.csv", index=False)
+    words = ["--id-column", "id", "--target", "y", "--static-covariates", "kind", "--future-covariates", "price"]
+    small = ["--lookback", "16", "--horizon", "4", "--epochs", "1", "--quiet", "model.dim=8", "data.steps_per_epoch=2"]
+    assert main(["fit", "forecast", "--csv", "known.csv", *words, *small, "--output", "run"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # of the category that training had not
+        parsed = parse(["test", "forecast", "--checkpoint", "run", "--csv", "new.csv", "--quiet"])
+        scaling = open_trained(parsed, "test").series.scaling
+    before = open_trained(parse(["test", "forecast", "--checkpoint", "run", "--quiet"]), "test").series.scaling
+    assert scaling.categories == before.categories == {"kind": ["A", "B"]}
+    assert scaling.covariates is not None and before.covariates is not None
+    np.testing.assert_array_equal(scaling.covariates.mean_, before.covariates.mean_)

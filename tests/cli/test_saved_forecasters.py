@@ -138,3 +138,20 @@ def test_what_cannot_be_predicted_is_said_before_anything_is_written(
     assert "data; give them by --csv FILE" in refused([*words, "--fitted"])  # whose known rows?
     assert f"horizon must be at most {H}" in refused([*words, "--horizon", str(H + 1)])
     assert not Path("out.csv").exists()
+
+
+@pytest.mark.filterwarnings("default::titans_seq.datamodules.common.errors.DataWarning")
+def test_series_without_held_out_rows_are_not_measured_on_what_they_have_taught(tmp_path: Path) -> None:
+    """Of a series too short to spare rows all are learned from."""
+    data = frame((120, 30), gaps=False)[["unique_id", "ds", "y"]]
+    saved = TitansForecaster(**SMALL).fit(data).save(tmp_path / "saved")
+    _, scores = report(saved, data)
+    own = scores[scores["forecast"] == "model"].set_index("series")["mse"]
+    assert np.isfinite(own["s0"]) and np.isnan(own["s1"])
+
+
+def test_a_step_of_pandas_or_numpy_can_be_saved(known: pd.DataFrame, tmp_path: Path) -> None:
+    for i, step in enumerate((pd.Timedelta("1h"), np.timedelta64(1, "h"))):
+        model = TitansForecaster(**SMALL | {"freq": step, "seed": np.int64(3)}, **COVARIATES).fit(known)
+        again = TitansForecaster.load(model.save(tmp_path / str(i)))
+        assert again.fitted_.tail.freq == "h"

@@ -369,7 +369,7 @@ def test_ctrl_c_leaves_the_forecaster_as_it_was(data, monkeypatch):
 
 WRONG = {
     "horizon": ({"horizon": 0}, "horizon must be at least 1; got 0"),
-    "lookback": ({"lookback": 8}, "lookback must be at least patch_size"),
+    "lookback": ({"lookback": 8, "network": {"patch_size": 16}}, "lookback must be at least patch_size"),
     "lookback text": ({"lookback": "96"}, "lookback must be a whole number; got '96'"),
     "output": ({"output": "gauss"}, "output must be one of"),
     "counts": ({"output": NegativeBinomialOutput()}, "output must be a name or one of .*; got NegativeBinomialOutput"),

@@ -3,6 +3,7 @@
 C cutoffs, H horizon.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,16 @@ def with_baselines(frame: pd.DataFrame, panel: Panel, season: int | None) -> pd.
         season: rows; None: no seasonal naive.
     """
     found, places = frame.copy(), {}
-    means = pd.Series(panel.target).groupby(panel.series).mean().to_numpy()  # what is taken where nothing is known
     for name, rows in ((NAIVE, 1), (SEASONAL, season)):
         if rows is not None:
-            places[name] = Naive(panel.target - means[panel.series], panel.offsets, rows)
+            places[name] = Naive(panel.target, panel.offsets, rows)
             found[name] = np.nan
     for series, cutoff, part in windows_of(frame, panel):
-        first = np.array([len(_before(panel, series, cutoff))])
+        before = _before(panel, series, cutoff)
         for name, naive in places.items():
-            forecast = naive.forecast(np.array([series]), first, len(part))[0]
-            found.loc[part.index, name] = forecast + means[series]
+            if not np.isnan(before).all():  # else there is nothing to repeat
+                forecast = naive.forecast(np.array([series]), np.array([len(before)]), len(part))[0]
+                found.loc[part.index, name] = forecast
     return found
 
 
@@ -61,12 +62,19 @@ def _before(panel: Panel, series: int, cutoff: Any) -> np.ndarray:
 def scores_of(frame: pd.DataFrame, panel: Panel, model: str, season: int | None) -> pd.DataFrame:
     """Scores per series and cutoff of a model and the baselines, in the units of the data: one row of each.
 
-    MASE divides by the mean change over a season of the rows before the cutoff. A window without any value is left out.
+    MASE divides by the mean change over a season of the rows before the cutoff. A window without any value is
+    left out. `window` numbers them: the last one of every series has the same number, since series may end at different
+    times.
     """
     id_name, target = panel.columns.id or "series", panel.columns.target
     models = [model, *(name for name in (NAIVE, SEASONAL) if name in frame)]
     rows = []
-    for series, cutoff, part in windows_of(frame, panel):
+    windows = list(windows_of(frame, panel))
+    left = Counter(series for series, _, _ in windows)
+    most = max(left.values())
+    for series, cutoff, part in windows:
+        number = most - left[series] + 1
+        left[series] -= 1
         if part[target].isna().all():
             continue
         name = panel.ids[series]
@@ -74,20 +82,21 @@ def scores_of(frame: pd.DataFrame, panel: Panel, model: str, season: int | None)
         part = part.assign(**{id_name: name})
         for each in models:
             found = evaluate(part, history, model=each, seasonality=season or 1, id=id_name, target=target)
-            rows.append({id_name: name, "cutoff": cutoff, "model": each} | found)
+            rows.append({id_name: name, "window": number, "cutoff": cutoff, "model": each} | found)
     return pd.DataFrame(rows)
 
 
 def by_cutoff(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over the series of each cutoff and model, and over all. Series may end at different times: the first
-    cutoffs of all count as one, and so on.
-    """
+    """Means over the series of each window and model, and over all."""
     numbers = [name for name in scores.columns if name in SCORES or str(name).startswith("coverage")]
-    series = scores.columns[0]
-    number = scores.groupby([series, "model"], sort=False, observed=True).cumcount()
-    names = {i: _cutoff(part) for i, part in scores["cutoff"].groupby(number)}
-    each = scores.assign(cutoff=number.map(names))
-    means = each.groupby(["cutoff", "model"], sort=False)[numbers].mean().reset_index()
+    names = {number: _cutoff(part) for number, part in scores["cutoff"].groupby(scores["window"])}
+    each = (
+        scores.groupby(["window", "model"], sort=False)[numbers]
+        .mean()
+        .reset_index()
+        .sort_values("window", kind="stable")
+    )
+    means = each.assign(window=each["window"].map(names)).rename(columns={"window": "cutoff"})
     every = scores.groupby("model", sort=False)[numbers].mean().reset_index()
     return pd.concat([means, every.assign(cutoff="all")], ignore_index=True)
 

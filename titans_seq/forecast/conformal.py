@@ -33,6 +33,7 @@ import numpy as np
 from gluonts.torch.distributions import Output
 from jaxtyping import Float
 
+from titans_seq.datamodules.common.errors import DataWarning
 from titans_seq.forecast.outputs import PointOutput, require_levels
 
 LEVEL = (80, 95)  # default intervals, in percent
@@ -71,9 +72,10 @@ class Conformal:
         lost = [level for level, row in zip(levels, margin, strict=True) if np.isinf(row).any()]
         if lost:
             warnings.warn(
-                f"{int(np.isfinite(target).sum())} validation values are too few to calibrate an interval of "
-                f"{lost[0]:g} %: "
-                "it is infinite; give more validation rows or conformal=False",
+                f"{int(np.isfinite(target).sum())} validation values are too few to calibrate intervals of "
+                f"{' and '.join(f'{level:g}' for level in lost)} %: they are infinite; give more validation rows, or "
+                "conformal=False in Python",
+                DataWarning,
                 stacklevel=2,
             )
         return cls(levels, margin)

@@ -62,7 +62,7 @@ def fit_panels(
     scaling, modules = replace(scaling, weight=weight, usual_weight=usual), []
     history: History = []
     for member in range(settings.seeds):
-        draws = Draws(settings.seed + fits * settings.seeds + member)
+        draws = Draws(int(settings.seed) + fits * settings.seeds + member)
         data = _data(settings, panels, protocol, scaling, draws)
         module = _module(settings, data, None if again is None else again.modules[member], draws)
         losses = _train_member(settings, module, data, draws)
@@ -105,9 +105,6 @@ def _data(
             f"no series has the {protocol.val_rows + 2 * settings.horizon} rows that it takes to hold some out and "
             "calibrate intervals on them: give conformal=False, a smaller val_size, or longer series"
         )
-    for rows, windows in (("training", data.train if len(panels) == 1 else None), ("validation", data.val)):
-        if windows is not None and not windows.weigh:
-            raise DataError(f"sample_weight is 0 for all {rows} rows; give some of them a weight above 0")
     return data
 
 

@@ -303,7 +303,7 @@ class TitansForecaster(ForecasterArguments):
         if not str(folder):
             raise ValueError("folder must be a path; got ''")
         arguments = self.get_params() | {"output": plain_output(self.output)}
-        if isinstance(self.freq, pd.tseries.offsets.BaseOffset):
+        if not isinstance(self.freq, str | int | None):
             arguments["freq"] = None  # the series keep it
         about = {"arguments": arguments, "fits": self.fits_, "history": self.history_, "weight": self._weight}
         return save_forecaster(fitted, Path(folder), about)

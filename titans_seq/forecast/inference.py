@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 
 from titans_seq.blocks import ModelState
-from titans_seq.datamodules.forecast.windows import Anchors, Windows
+from titans_seq.datamodules.forecast.windows import Anchors, Windows, spread
 from titans_seq.forecast.module import ForecastModule
 from titans_seq.forecast.network import on_device
 from titans_seq.forecast.outputs import CountOutput, PointOutput, point, quantiles, within
@@ -63,12 +63,13 @@ def _of_one(
 
 
 def thinned(windows: Windows, most: int = MOST_CALIBRATED) -> Windows:
-    """As many samples of the windows as have `most` steps together, one series each: evenly spread over the windows,
-    with each series in its turn. Windows that have no more stay as they are.
+    """As many samples of the windows as have `most` steps together, one series each: spread over the windows, one by
+    chance from each of so many equal parts, with each series in its turn. Windows that have no more stay as they are.
     """
     series, samples = windows.anchors.series, max(1, most // windows.horizon)
     if series.size <= samples:
         return windows
-    number = np.arange(samples)
-    window = number * len(series) // samples
-    return windows.at(Anchors(series[window, number % series.shape[1]][:, None], windows.anchors.first[window]))
+    number, count = np.arange(samples), len(series)
+    window = number * count // samples if samples >= count else spread(samples, count)
+    channel = number % series.shape[1]
+    return windows.at(Anchors(series[window, channel][:, None], windows.anchors.first[window]))

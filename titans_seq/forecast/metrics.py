@@ -1,7 +1,7 @@
 """Scores of forecasts in a frame, by GluonTS's formulas, on observed steps, in the units of the data.
 
 MASE    mean |y - f| / mean |y_t - y_{t-m}| over the history, per series, then averaged over series
-CRPS    2 mean_q of the pinball loss, over the quantiles that the frame's intervals give and the point forecast
+CRPS    2 mean_q of the pinball loss, over the quantiles that the frame's finite intervals give and the point forecast
 cover   share of observed values inside of the interval
 """
 
@@ -57,12 +57,14 @@ def evaluate(
     if intervals:
         quantiles = {0.5: found}
         for level, (low, high) in intervals.items():
-            quantiles |= {0.5 - level / 200: low, 0.5 + level / 200: high}
+            if np.isfinite(high - low).all():
+                quantiles |= {0.5 - level / 200: low, 0.5 + level / 200: high}
         scores["crps"] = float(
             np.mean([gluonts.quantile_loss(truth, value, q) / len(truth) for q, value in quantiles.items()])
         )
     for level, (low, high) in intervals.items():
-        scores[f"coverage_{level:g}"] = float(np.mean((low <= truth) & (truth <= high)))
+        finite = np.isfinite(high - low).all()
+        scores[f"coverage_{level:g}"] = float(np.mean((low <= truth) & (truth <= high))) if finite else float("nan")
         scores[f"width_{level:g}"] = float(np.mean(high - low))
     return scores
 

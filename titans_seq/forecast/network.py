@@ -114,8 +114,8 @@ class SimbaForecaster(nn.Module):
             from D.
         dim: D, a multiple of 4.
         blocks: number of (mixer, EinFFT) pairs.
-        patch_size: steps of a patch.
-        patch_stride: steps from one patch to the next, at most patch_size.
+        patch_size: steps of a patch; None: 16, or half of a lookback below that.
+        patch_stride: steps from one patch to the next, at most patch_size; None: half of it.
         dropout: inside the blocks.
         head_dropout: before the head.
         mixer_options: to the mixer, e.g. depth=3, heads=2, chunk_size=8 for the memory.
@@ -139,13 +139,16 @@ class SimbaForecaster(nn.Module):
         mixer: str | Callable[[int], nn.Module] = "memory",
         dim: int = 32,
         blocks: int = 1,
-        patch_size: int = 16,
-        patch_stride: int = 8,
+        patch_size: int | None = None,
+        patch_stride: int | None = None,
         dropout: float = 0.2,
         head_dropout: float = 0.4,
         **mixer_options: Any,
     ) -> None:
         super().__init__()
+        if patch_size is None:
+            patch_size = 16 if lookback >= 16 else max(1, lookback // 2)
+        patch_stride = max(1, patch_size // 2) if patch_stride is None else patch_stride
         self.options = {
             "lookback": lookback, "horizon": horizon, "outputs": outputs, "past_features": past_features,
             "future_features": future_features, "static_features": static_features, "min_scale": min_scale,

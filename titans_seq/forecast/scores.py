@@ -22,16 +22,17 @@ from gluonts.time_feature.seasonality import DEFAULT_SEASONALITIES
 from jaxtyping import Float, Int
 from scipy.sparse import csc_array
 
-from titans_seq.datamodules.forecast.calendar import Step, alias, step_text
+from titans_seq.datamodules.forecast.calendar import Step, alias, semi_monthly, step_text
 from titans_seq.datamodules.forecast.panel import Panel
+from titans_seq.datamodules.forecast.seasons import of_business_hours
 from titans_seq.datamodules.forecast.windows import Anchors
 from titans_seq.forecast.conformal import margins
 
 MODEL, NAIVE, SEASONAL = "model", "last value", "seasonal naive"
 LEVELS = [50.0, 80.0, 90.0, 95.0]  # of the intervals
 SHOWN = [80.0, 95.0]  # of LEVELS, in tables and pictures
-# GluonTS counts no season in days; what is measured daily mostly has a week
-SEASONS = DEFAULT_SEASONALITIES | {"D": 7, "C": 5}
+# GluonTS counts no season in days or weeks; what is measured daily mostly has a week, weekly a year
+SEASONS = DEFAULT_SEASONALITIES | {"D": 7, "C": 5, "W": 52}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Season:
             before: rows before the first validation window of the longest series, which must hold the season.
             asked: rows.
         """
-        rows = asked or (1 if isinstance(step, int) else get_seasonality(alias(step), SEASONS))
+        rows = asked or cls._guess(step)
         known = "as asked" if asked else f"guessed from {step_text(step)}"
         if rows > before:
             words = f"a season has {rows:,} rows, {known}, and {before:,} come before the first validation window"
@@ -58,6 +59,14 @@ class Season:
         if rows == 1 and not asked:
             return cls(None, f"No seasonal naive: {step_text(step)} has no usual season; give one by --season")
         return cls(rows, f"Season of {rows:,} rows, {known}")
+
+    @staticmethod
+    def _guess(step: Step) -> int:
+        if isinstance(step, int):
+            return 1
+        if isinstance(step, pd.offsets.BusinessHour):
+            return of_business_hours(step).get("day", 1)
+        return 24 if semi_monthly(step) else int(get_seasonality(alias(step), SEASONS))
 
 
 class Naive:

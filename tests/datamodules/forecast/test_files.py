@@ -13,6 +13,7 @@ import pytest
 from titans_seq.datamodules import DataError, DataWarning, Panel, read_file
 from titans_seq.datamodules.forecast.files import Names, read_future_file
 from titans_seq.datamodules.forecast.reading import read_future
+from titans_seq.datamodules.forecast.text_tables import FileForm
 
 Write = Callable[..., Path]
 
@@ -213,3 +214,66 @@ def test_time_ahead_is_found_as_that_of_the_rows(tmp_path):
     assert read_future(read_future_file(tmp_path / "ahead.csv", names), panel, 5).ravel().tolist() == [*range(25, 30)]
     with pytest.raises(DataError, match="ahead.csv: the file has no column 'cost'; it has: year, y, price"):
         read_future_file(tmp_path / "ahead.csv", Names(future_covariates=("cost",)))
+
+
+@pytest.mark.parametrize(
+    "form, step", [("%Y %b", "MS"), ("%Y-%b", "MS"), ("%b-%y", "MS"), ("%b-%d-%Y", "MS"), ("%B %Y", "MS")]
+)
+def test_months_as_people_write_them(write_csv: Write, form: str, step: str) -> None:
+    months = pd.date_range("1991-07", periods=20, freq="MS")
+    panel = read_file(write_csv(_table(*(f"{day.strftime(form)},{i}" for i, day in enumerate(months)), header="d,y")))
+    assert panel.freq == step and list(panel.times) == list(months)
+
+
+@pytest.mark.parametrize("months, step", [(1, "MS"), (3, "QS"), (6, "2QS")])
+def test_years_in_decimals_are_months(write_csv: Write, months: int, step: str) -> None:
+    """As R writes them, with three decimals."""
+    rows = [f"{i + 1},{round(1949 + i * months / 12, 3):g},{i}" for i in range(30)]
+    with pytest.warns(DataWarning, match="column 'time' is read as months of years in decimals"):
+        panel = read_file(write_csv(_table(*rows, header='"",time,y')), Names(target=("y",)))
+    assert list(panel.times) == list(pd.date_range("1949-01", periods=30, freq=pd.DateOffset(months=months)))
+    assert panel.freq == step
+
+
+def test_one_cell_that_is_no_date_is_named(write_csv: Write) -> None:
+    path = write_csv(_table(*(f"2024-01-{i:02d},1" for i in range(1, 20)), "Total,19", header="when,y"))
+    with pytest.raises(DataError, match="column 'when' holds dates but for 'Total'; correct it, or leave its row out"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("name, epoch", [("funds", False), ("odds", False), ("event_time", True), ("unixtime", True)])
+def test_seconds_since_1970_are_told_by_whole_words(write_csv: Write, name: str, epoch: bool) -> None:
+    path = write_csv(_table(*(f"{500_000_000 + 60 * i},{i}" for i in range(20)), header=f"{name},y"))
+    if epoch:
+        with pytest.warns(DataWarning, match="seconds since 1970"):
+            assert read_file(path).columns.time == name
+    else:
+        with pytest.raises(DataError, match="no column holds dates in every row"):
+            read_file(path)
+
+
+def test_points_between_thousands(write_csv: Write) -> None:
+    """15.403 and 924: fifteen thousand, or fifteen, and nothing else tells."""
+    header = "date;rev"
+    days, values = pd.date_range("2024-01-01", periods=12).strftime("%Y-%m-%d"), [15_403, 924, *range(1000, 1010)]
+    german = _table(
+        *(f"{day};{value:,}".replace(",", ".") for day, value in zip(days, values, strict=True)), header=header
+    )
+    with pytest.raises(
+        DataError, match=r"'15.403' may have decimals or thousands; give --decimal \. .* --thousands \."
+    ):
+        read_file(write_csv(german))
+    with pytest.warns(DataWarning):
+        np.testing.assert_array_equal(read_file(write_csv(german), form=FileForm(thousands=".")).target, values)
+    assert read_file(write_csv(german), form=FileForm(decimal=".")).target[:2].tolist() == [15.403, 924]
+    fixed = _table(
+        *(f"{day};{value / 1000:.3f}" for day, value in zip(days, range(1000, 1012), strict=True)), header=header
+    )
+    with pytest.warns(DataWarning, match="read with points before decimals; if that is wrong give --thousands"):
+        assert read_file(write_csv(fixed)).target[3] == 1.003
+    plain = _table(*(f"{day};{value}" for day, value in zip(days, np.arange(12) / 7, strict=True)), header=header)
+    assert read_file(write_csv(plain)).target[7] == 1
+    with pytest.raises(
+        DataError, match="'2.000.000' is not a number; if points are between thousands give --thousands"
+    ):
+        read_file(write_csv(_table(*(f"{day},2.000.000" for day in days), header="date,rev")), Names(target=("rev",)))

@@ -46,6 +46,11 @@ def test_business_days_look_over_the_weekend():
     assert found[2].tolist() == [0, 0, 0, 1, 1, 0]
 
 
+def test_every_business_hour_of_a_holiday_is_one():
+    times = pd.date_range("2024-12-24 09:00", periods=16, freq="2bh")
+    assert table(times, "2bh")[0].tolist() == (times.strftime("%d").isin(["25", "26"])).astype(float).tolist()
+
+
 @pytest.mark.parametrize(
     "times, freq, counts",
     [

@@ -32,6 +32,7 @@ M4 = _lines("unique_id,ds,y", (f"{name},{i + 1},{i}" for name in ("H1", "H2") fo
 BIKES = _csv("instant,dteday,yr,mnth,hr,cnt", lambda i, t: f"{i + 1},{t:%Y-%m-%d},0,{t.month},{t.hour},{i}", HOURS)
 BEIJING = _csv("No,year,month,day,hour,pm2.5", lambda i, t: f"{i},{t.year},{t.month},{t.day},{t.hour},{i}", HOURS)
 SUNSPOTS = _lines('"time","sunspot.month"', (f"{1749 + i / 12:.6f},{i}" for i in range(40)))
+WEEKS = _lines("time,co2", (f"{1958 + (i + 1) / 52:.6f},{i}" for i in range(39)))
 
 # text, names, note, series, step, last time, values of the first series
 READ = {
@@ -53,6 +54,9 @@ READ = {
     "LD2011": (
         _csv('"";"MT_001";"MT_002"', lambda i, t: f'"{t}";{i};{i},0355329949238579', HOURS),
         "read with decimal commas; if that is wrong give --decimal", ["MT_001", "MT_002"], "h", HOURS[-1],
+    ),
+    "monthly sunspots": (
+        SUNSPOTS, "column 'time' is read as months of years in decimals", ["sunspot.month"], "MS", "1752-04-01",
     ),
     "yearly sunspots": (_lines("YEAR,SUN", (f"{1700 + i}.0,{i}" for i in range(40))), None, ["SUN"], "YS", "1739"),
     "quarters": (
@@ -107,7 +111,7 @@ REFUSED = {
     "Rossmann without target": (ROSSMANN, Names(id="Store"), "give --target COLUMN .*: DayOfWeek, Sales, Custo"),
     "bikes": (BIKES, Names(), "'dteday' repeats, and the rest of the time is in 'hr': make one column"),
     "Beijing": (BEIJING, Names(), "'year' repeats, and the rest of the time is in 'month' and 'day' and 'hour'"),
-    "sunspots": (SUNSPOTS, Names(), "column 'time' holds decimals such as 1752.25.*; write dates"),
+    "weeks in decimals": (WEEKS, Names(), "column 'time' holds decimals such as 1958.75; write dates"),
     "no such column": (M4, Names(time="when"), "the file has no column 'when'; it has: unique_id, ds, y"),
     "two targets of a long file": (ROSSMANN, Names(id="Store", target=("Sales", "Open")), "a long file has one target"),
     "text beside numbers": (

@@ -19,6 +19,11 @@ from titans_seq.datamodules.forecast.seasons import calendar_periods, seasons, s
         ("MS", {"year": 12}),
         ("QS", {"year": 4}),
         ("YS", {}),
+        ("2MS", {"year": 6}),
+        ("5MS", {}),
+        ("SMS", {"year": 24}),
+        ("WOM-2TUE", {"year": 12}),
+        ("bh", {"day": 8, "week": 40, "year": 2088}),
     ],
 )
 def test_the_calendar(freq: str, expected: dict[str, int]) -> None:

@@ -101,6 +101,6 @@ def test_missing_targets_do_not_count_and_steps_share_where_they_are_few():
     middle = np.zeros_like(target)
     fitted = Conformal.fit(target, point_bounds(middle, 1), levels=[90])
     assert fitted.margin[0].tolist() == [36.0, 36.0]  # the 40th of 43
-    with pytest.warns(UserWarning, match="3 validation values are too few to calibrate an interval of 90 %"):
+    with pytest.warns(UserWarning, match="3 validation values are too few to calibrate intervals of 90 %"):
         fitted = Conformal.fit(target[:, 1:], point_bounds(middle[:, 1:], 1), levels=[90])
     assert np.isinf(fitted.margin).all()

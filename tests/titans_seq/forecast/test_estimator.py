@@ -453,7 +453,10 @@ ARGUMENTS = [
     ({"lr": 0.0}, "lr must be above 0; got 0.0"),
     ({"lr": float("nan")}, "lr must be above 0; got nan"),
     ({"weight_decay": -1.0}, "weight_decay must be at least 0; got -1.0"),
-    ({"context_length": 15}, "got 15, 'memory' and .*: lookback must be at least patch_size"),
+    (
+        {"context_length": 15, "network": {"patch_size": 16}},
+        "got 15, 'memory' and .*: lookback must be at least patch_size",
+    ),
     ({"context_length": 0}, "got 0, 'memory'"),
     ({"mixer": "lstm"}, "got 24, 'lstm' and .*: mixer must be one of memory"),
     ({"network": {"dimension": 8}}, "{'dimension': 8}: .*unexpected keyword argument 'dimension'"),

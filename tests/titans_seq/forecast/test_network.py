@@ -251,7 +251,7 @@ def test_surprise_of_a_patch_covers_its_steps():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lookback": 10}, "lookback must be at least patch_size; got lookback 10 and patch_size 16"),
+        ({"lookback": 10, "patch_size": 16}, "lookback must be at least patch_size; got lookback 10 and patch_size 16"),
         ({"horizon": 0}, "horizon and outputs must be >= 1; got 0 and 1"),
         ({"mixer": "mamba"}, "mixer must be one of memory, mac, .*, none or a callable; got 'mamba'"),
         ({"mixer": "none", "depth": 2}, 'mixer="none" takes no options; got depth'),
@@ -261,3 +261,13 @@ def test_surprise_of_a_patch_covers_its_steps():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         SimbaForecaster(**arguments)
+
+
+@pytest.mark.parametrize(
+    "lookback, size, stride", [(1, 1, 1), (3, 1, 1), (10, 5, 2), (15, 7, 3), (16, 16, 8), (96, 16, 8)]
+)
+def test_patches_fit_into_short_lookbacks(lookback: int, size: int, stride: int) -> None:
+    network = SimbaForecaster(lookback, 4, dim=8)
+    assert (network.patch_size, network.patch_stride) == (size, stride)
+    assert network(torch.randn(2, lookback))[0].shape == (2, 4, 1)
+    assert SimbaForecaster(96, 4, dim=8, patch_size=12).patch_stride == 6

@@ -182,3 +182,13 @@ def test_one_series_without_a_name_may_keep_its_weights(tmp_path):
     np.testing.assert_allclose(weighted["Titans"], until["Titans"], rtol=1e-5)
     with pytest.raises(DataError, match="the frame has no column 'w'"):
         model.backtest(plain)
+
+
+def test_validation_looks_at_windows_with_a_weight():
+    """One row of thirty series has one: windows drawn from all would hardly hold it."""
+    data = frame((60,) * 30, gaps=False)[["unique_id", "ds", "y"]]
+    late = data.groupby("unique_id").cumcount() >= 60 - SMALL["val_size"]
+    weights = np.where(late, 0.0, 1.0)
+    weights[-3] = 1.0
+    model = TitansForecaster(**SMALL | {"val_windows": 20}).fit(data, sample_weight=weights)
+    assert np.isfinite([epoch["val_loss"] for epoch in model.history_]).all()

@@ -34,9 +34,14 @@ def test_samples_are_spread_over_moments_and_series(count, series, samples):
     assert len(np.unique(found.first)) == min(count, samples) and len(names) == min(series, samples)
     assert moments.max() <= -(-samples // count) and np.ptp(names) <= 1
     assert len(np.unique(np.stack([found.first, found.series[:, 0]]), axis=1).T) == samples
-    gaps = np.diff(np.unique(found.first))
-    assert gaps.max() - gaps.min() <= 1
+    assert (np.diff(np.unique(found.first)) <= 2 * -(-count // samples)).all()
     assert thinned(whole, count * series * H) is whole
+
+
+def test_samples_are_of_every_hour_of_the_day():
+    """At equal distances of a day they would all be of one."""
+    found = thinned(windows(24 * 200, 1), 200 * H).anchors
+    assert np.bincount(found.first % 24, minlength=24).min() > 0
 
 
 def test_targets_are_those_of_the_samples():

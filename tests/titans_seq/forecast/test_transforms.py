@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from hourly_frames import SMALL, frame
 from sklearn.base import clone
-from sklearn.preprocessing import FunctionTransformer, PowerTransformer
+from sklearn.preprocessing import FunctionTransformer, PowerTransformer, StandardScaler
 
 from titans_seq import TitansForecaster
-from titans_seq.datamodules.common.errors import DataError
+from titans_seq.datamodules.common.errors import DataError, DataWarning
 
 
 def near_zero() -> pd.DataFrame:
@@ -68,3 +68,13 @@ def test_wrong_transforms_and_values_are_one_line():
     for use in (clone(model).fit, model.predict, model.observe):
         with pytest.raises(DataError, match=message):
             use(bad)
+
+
+def test_infinite_intervals_pass_through_transformers():
+    """An interval of 99.9 % needs more validation values than there are."""
+    data = pd.DataFrame({"ds": pd.date_range("2024", periods=60), "y": np.random.default_rng(0).random(60)})
+    with pytest.warns(DataWarning, match="too few to calibrate intervals of 99.9 %"):
+        model = TitansForecaster(**SMALL | {"levels": (80, 99.9)}, transform=StandardScaler()).fit(data)
+    found = model.predict(level=(80, 99.9))
+    assert np.isneginf(found["Titans-lo-99.9"]).all() and np.isposinf(found["Titans-hi-99.9"]).all()
+    assert np.isfinite(found[["Titans-lo-80", "Titans-hi-80"]]).all(None)
