@@ -95,11 +95,11 @@ def predict_command(arguments: argparse.Namespace) -> None:
     files = [file, *(file.with_name(name) for name in more)]
     for path, frame in zip(files, (_flat(table), *more.values()), strict=True):
         _write(frame, path)
-    pictures = []
+    panel, pictures = fitted.tail if data is None else data.panel, []
     if folder is not None:
         shown, first, scaling = _ahead(fitted, panels, future, steps)
-        pictures = draw_forecast(fitted, trained.name, shown, first, folder, scaling, levels, steps)
-    panel = fitted.tail if data is None else data.panel
+        some = "" if len(shown) == len(panel) else f" ({len(shown)} of {len(panel)} series, which end together)"
+        pictures = draw_forecast(fitted, trained.name + some, shown, first, folder, scaling, levels, steps)
     times = table.index if panel.wide else table[panel.columns.time]
     about = {
         "data": trained.name, "steps": steps, "series": len(panel),

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from titans_seq.datamodules.forecast.panel import Panel
 from titans_seq.forecast.metrics import evaluate
-from titans_seq.forecast.pictures import FORECAST, HISTORY, TRUTH, new_figure, save, shown_channels
+from titans_seq.forecast.pictures import FORECAST, HISTORY, TRUTH, new_figure, save, shown_channels, time_axis
 from titans_seq.forecast.scores import NAIVE, SEASONAL, Naive
 from titans_seq.pictures import head
 
@@ -141,3 +141,4 @@ def _draw(
         axes.plot(ahead, part[model], color=FORECAST, label=f"{hidden}forecast")
         axes.axvline(axis[begin - 1], color=TRUTH, linewidth=0.8, linestyle=":", label=f"{hidden}cutoff")
     axes.set_ylabel(str(panel.ids[series]))
+    time_axis(axes, axis[rows])
