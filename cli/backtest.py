@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from titans_seq.forecast.forecaster import TitansForecaster
 from titans_seq.forecast.outputs import PointOutput, learned_level
 from titans_seq.forecast.scores import LEVELS, Season
 
+Fit: TypeAlias = Callable[[Sequence[Panel]], FittedForecaster]
 FILES = ("forecasts.csv", "scores.csv", "backtest.png")
 
 
@@ -42,22 +44,23 @@ def backtest_command(arguments: argparse.Namespace) -> None:
     else:
         _require_unseen(trained, panel, first)
         fit = lambda _: fitted
+    season = Season.of(panel.freq, int(panel.lengths.max()) - first, arguments.season).rows
     made: list[FittedForecaster] = []
 
     def fit_and_keep(panels: Sequence[Panel]) -> FittedForecaster:
         made.append(fit(panels))
         return made[-1]
 
-    options = {"horizon": horizon, "windows": arguments.windows, "step": step, "refit": arguments.refit}
-    season = Season.of(panel.freq, int(panel.lengths.max()) - first, arguments.season)
-    found = backtest([panel], fit_and_keep, level=levels, **options)
-    frame = with_baselines(pd.concat(found, ignore_index=True), panel, season.rows)
-    scores = scores_of(frame, panel, fitted.alias, season.rows)
+    def measured(fit: Fit, levels: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        options = {"horizon": horizon, "windows": arguments.windows, "step": step, "refit": arguments.refit}
+        found = pd.concat(backtest([panel], fit, level=levels, **options), ignore_index=True)
+        frame = with_baselines(found, panel, season)
+        return frame, scores_of(frame, panel, fitted.alias, season)
+
+    frame, scores = measured(fit_and_keep, levels)
     if levels_of_crps := _levels_of_crps(fitted):  # whatever intervals were asked for
         again = iter(made)
-        found = backtest([panel], lambda _: next(again), level=levels_of_crps, **options)
-        whole = with_baselines(pd.concat(found, ignore_index=True), panel, season.rows)
-        scores["crps"] = scores_of(whole, panel, fitted.alias, season.rows)["crps"]
+        scores["crps"] = measured(lambda _: next(again), levels_of_crps)[1]["crps"]
     _show(trained, scores)
     _write(trained, arguments, frame, scores, panel, levels)
 
@@ -79,7 +82,7 @@ def _require_free(arguments: argparse.Namespace) -> None:
             raise UsageError(f"{folder} holds {taken} already; choose another --output")
 
 
-def _anew(trained: Trained) -> Callable[[Sequence[Panel]], FittedForecaster]:
+def _anew(trained: Trained) -> Fit:
     """Training of a forecaster with the same settings."""
     folder = trained.folder if trained.job is None else trained.folder / MODEL
     try:

@@ -59,9 +59,7 @@ def compare_command(arguments: argparse.Namespace) -> None:
         raise UsageError(f"two runs or more can be compared; got {len(folders)}")
     found = [_read(folder, arguments.trust) for folder in folders]
     _require_one_task(found)
-    picture = runs.new_file(user_path(arguments.output)) if arguments.output else runs.free(Path("compare.png"))
-    if picture.suffix.lower() != ".png":
-        raise UsageError(f"--output must end in .png; got {picture}")
+    picture = runs.new_picture(arguments.output, Path("compare.png"))
     table = runs.new_file(user_path(arguments.csv)) if arguments.csv else None
     groups, names = _groups(found), _names(folders)
     for title, members in groups.items():

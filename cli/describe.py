@@ -46,7 +46,8 @@ def describe_command(arguments: argparse.Namespace) -> None:
     if arguments.day_first and arguments.month_first:
         raise UsageError("--day-first and --month-first exclude each other; give one")
     path, names, form = user_path(arguments.file), _names(arguments), FileForm(**form_of(arguments))
-    picture, horizon = _picture(arguments.output, path), arguments.horizon
+    picture = runs.new_picture(arguments.output, Path(f"{base_name(path)}-described.png"))
+    horizon = arguments.horizon
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # `read_file` says them
         table, _ = read_table(path, form, () if names.id is None else (names.id,))
@@ -68,9 +69,7 @@ def describe_command(arguments: argparse.Namespace) -> None:
         print(f"note: {note}")
     title = f"{path.name}: {len(panel)} series, step {step_text(panel.freq)}"
     periods = {season.rows: season.name for season in found}
-    made = draw(
-        plot_description, _shown(panel, protocol), periods, runs.make_folder(picture.parent) / picture.name, title=title
-    )
+    made = draw(plot_description, _shown(panel, protocol), periods, picture, title=title)
     show_paths("picture", made)
 
 
@@ -79,15 +78,6 @@ def _names(arguments: argparse.Namespace) -> Names:
     lists = ("target", "past_covariates", "future_covariates", "static_covariates")
     named = {name: tuple(given.get(name, ())) for name in lists}
     return Names(given.get("id_column"), given.get("time_column"), **named)
-
-
-def _picture(output: str | None, path: Path) -> Path:
-    picture = user_path(output) if output else runs.free(Path(f"{base_name(path)}-described.png"))
-    if picture.suffix.lower() != ".png":
-        raise UsageError(f"--output must end in .png; got {picture}")
-    if output and picture.exists():
-        raise UsageError(f"{picture} is there already; choose another name")
-    return picture
 
 
 def _written(path: Path, form: FileForm, table: pd.DataFrame) -> dict[str, Any]:

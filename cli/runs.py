@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from titans_seq import __version__, files
 from titans_seq.cli.errors import UsageError
+from titans_seq.datamodules.common.files import user_path
 from titans_seq.printable import printable
 
 CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.json", "checkpoints"
@@ -126,6 +127,14 @@ def new_file(path: Path) -> Path:
         raise UsageError(f"{path} is there already; choose another name")
     make_folder(path.parent)
     return path
+
+
+def new_picture(output: str | None, default: Path) -> Path:
+    """The picture that --output names, or the first free one like `default`."""
+    path = user_path(output) if output else free(default)
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--output must end in .png; got {path}")
+    return new_file(path)
 
 
 def make_folder(folder: Path) -> Path:

@@ -214,7 +214,7 @@ def is_date_text(cells: pd.Series) -> bool:
 
 
 def stray_cell(cells: pd.Series) -> str | None:
-    """The first cell that is no date among text of which most cells are; None of other text."""
+    """The first cell that is not a date, in a column in which most cells are dates; else None."""
     text = _from_quarters(cells.dropna().astype(str).str.strip())
     for form in _FORMS if len(text) else ():
         if _may_read(text, form):

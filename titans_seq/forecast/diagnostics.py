@@ -35,7 +35,7 @@ def fitted_values(fitted: FittedForecaster, panels: Iterable[Panel], step: int =
 
     Raises:
         DataError: no row has a row to be forecast from.
-        ValueError: the model has not learned so many steps.
+        ValueError: the model has learned fewer steps.
     """
     fitted.steps(step)
     parts = [_of_part(fitted, part, step) for panel in panels for part in panel.split(AT_ONCE)]

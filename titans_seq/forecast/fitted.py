@@ -178,7 +178,7 @@ class FittedForecaster:
         """How many steps are asked for; None: all that were learned.
 
         Raises:
-            ValueError: the model has not learned so many.
+            ValueError: the model has learned fewer steps.
         """
         most = self.network.horizon
         if horizon is None:
@@ -334,6 +334,6 @@ class FittedForecaster:
         self.correlation = error_correlation(windows.targets() - forecasts(self.modules, windows, ())[0])
 
     def _scored(self, windows: Windows, level: Sequence[float], most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Targets, points and bounds of at most so many steps, fewer of many levels."""
+        """Targets, points and bounds of windows with at most `most` steps together, fewer for many levels."""
         windows = thinned(windows, min(most, MOST_BOUNDS // (2 * len(level))))
         return windows.targets(), *forecasts(self.modules, windows, level)

@@ -40,7 +40,7 @@ def importance(
         fitted: the forecaster.
         panels: rows with targets, or windows of them; those it was not trained on tell more.
         repeats: permutations whose mean is taken.
-        windows: at most so many of each part of the rows.
+        windows: the most that are measured of each part of the rows.
         seed: of the permutations.
 
     Returns:

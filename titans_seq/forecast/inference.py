@@ -63,8 +63,9 @@ def _of_one(
 
 
 def thinned(windows: Windows, most: int = MOST_CALIBRATED) -> Windows:
-    """As many samples of the windows as have `most` steps together, one series each: spread over the windows, one by
-    chance from each of so many equal parts, with each series in its turn. Windows that have no more stay as they are.
+    """Samples of one series each that have `most` steps together; fewer windows stay as they are.
+
+    The windows are cut into equal parts in time, one window is drawn from each, and the series take turns.
     """
     series, samples = windows.anchors.series, max(1, most // windows.horizon)
     if series.size <= samples:

@@ -163,7 +163,7 @@ def test_wrong_weights_are_named(weights, message):
 
 
 def test_one_series_without_a_name_may_keep_its_weights(tmp_path):
-    """The column is no second series, and a backtest trains with it."""
+    """The column of weights is not read as a second series, and a backtest trains with it."""
     data = frame((120,), gaps=False)[["ds", "y"]]
     data["w"] = np.where(np.arange(120) < 60, 0.01, 1.0)
     model = TitansForecaster(**SMALL).fit(data, sample_weight="w")
